@@ -1,0 +1,27 @@
+"""Handwritten digits, 4 + 3 x 2 classes, 5 learned exemplars a class.
+
+    python -m mnemonics_jax.main --config=configs/digits.py \
+        --workdir=runs/digits
+
+Runs anywhere: the 1,797 images of 8x8 pixels are part of scikit-learn. Every
+stage of the method is in it.
+"""
+
+from mnemonics_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.data.source = 'digits'
+    config.data.pad = 1
+    config.protocol.base_classes = 4
+    config.protocol.phases = 3
+    config.backbone.name = 'convnet'
+    config.train.epochs = 20
+    config.train.batch_size = 32
+    config.train.lr = 0.05
+    config.train.schedule = 'cosine'
+    config.exemplars.per_class = 5
+    config.finetune.epochs = 30
+    config.finetune.batch_size = 64
+    return config

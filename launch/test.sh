@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# The tests, two at a time. Extra arguments go to pytest.
+source "$(dirname "$0")/environment.sh"
+
+exec .venv/bin/python -m pytest -n 2 "$@"

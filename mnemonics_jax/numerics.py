@@ -1,0 +1,35 @@
+"""The few array functions that everything else shares."""
+
+import jax
+import jax.numpy as jnp
+
+# Added to squared norms: a relative error below rounding for every real
+# feature, and finite derivatives of all orders at a feature of zeros.
+_EPSILON = 1e-12
+
+
+def norms(vectors: jax.Array) -> jax.Array:
+    """L2 norms [..., 1] of vectors [..., D], at least 1e-6."""
+    squares = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+    return jnp.sqrt(squares + _EPSILON)
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """Vectors [..., D] over their L2 norms; zero stays zero."""
+    return vectors / norms(vectors)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean of f32[b] `values` under `weights` >= 0; 0 if all weights are 0."""
+    weights = weights.astype(values.dtype)
+    total = jnp.sum(weights)
+    # where() keeps a non-finite value of a padded example out of the sum.
+    kept = jnp.where(weights > 0, values, 0)
+    return jnp.sum(kept * weights) / jnp.where(total > 0, total, 1)
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """Images uint8 in 0..255, or float32 in [0, 1] already, as the latter."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    return images

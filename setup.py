@@ -1,0 +1,56 @@
+"""Package of mnemonics_jax; settings of the tools stand in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r"__version__ = '([^']+)'",
+    (HERE / 'mnemonics_jax' / '__init__.py').read_text(),
+).group(1)
+
+# tensorflow-cpu is the smaller wheel, but exists for x86-64 Linux and Windows
+# only. TensorFlow reads data here; it never touches an accelerator.
+HAS_CPU_WHEEL = (
+    "platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'"
+)
+
+setuptools.setup(
+    name='mnemonics-jax',
+    version=VERSION,
+    description=(
+        'Class-incremental learning with learned exemplars: Mnemonics '
+        'Training (CVPR 2020) in JAX and Flax'
+    ),
+    long_description=(HERE / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    packages=setuptools.find_packages(include=['mnemonics_jax*']),
+    python_requires='>=3.11',
+    install_requires=[
+        'absl-py>=2.1',
+        'chex>=0.1.90',
+        'flax>=0.12',
+        'jax>=0.10,<0.12',
+        'matplotlib>=3.9',
+        'ml-collections>=1.0',
+        'numpy>=2.0',
+        'optax>=0.2.6',
+        'orbax-checkpoint>=0.11.30',
+        'rich>=13',
+        'scikit-learn>=1.5',
+        # What tensorflow-datasets imports without declaring it.
+        'importlib-resources>=6',
+        'tensorflow-datasets>=4.9.9',
+        'tensorboardX>=2.6',
+        f'tensorflow-cpu>=2.20; {HAS_CPU_WHEEL}',
+        f'tensorflow>=2.20; not ({HAS_CPU_WHEEL})',
+    ],
+    extras_require={
+        'cuda': ['jax[cuda13]>=0.10,<0.12'],
+        'tpu': ['jax[tpu]>=0.10,<0.12'],
+        'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9'],
+    },
+)
