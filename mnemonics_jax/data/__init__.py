@@ -1,0 +1,1 @@
+"""Reading images: the only package that ever imports TensorFlow, lazily."""

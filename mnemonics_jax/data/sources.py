@@ -1,0 +1,145 @@
+"""Where images come from: one file of this package for each source.
+
+A source is a file of this package that defines `make(options) -> Source`;
+`options` is the `data` section of the config, a mapping or an object with
+attributes. A source imports what it needs inside `make`, so that listing the
+sources stays cheap.
+"""
+
+import importlib
+import pathlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_NOT_SOURCES = ('classes', 'pipeline', 'sources')
+
+
+class Source(NamedTuple):
+    """A labelled set of images with the splits 'train' and 'test'.
+
+    Labels are known from the start, images are read on demand: a phase reads
+    those of its own classes and no others, so the whole need not fit in memory.
+
+    Attributes:
+        num_classes: K.
+        image_shape: (H, W, C) of what `read` returns.
+        mean: per channel, of the training pixels in [0, 1].
+        std: per channel, of the training pixels in [0, 1].
+        class_names: K names, by original label.
+        labels: split -> int32[n], original labels 0..K-1 by position.
+        read: `(split, positions int64[k]) -> uint8[k,H,W,C]`, the images at
+            any positions in 0..n-1, in any order; reads these only.
+    """
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    labels: Mapping[str, np.ndarray]
+    read: Callable[[str, np.ndarray], np.ndarray]
+
+
+class Examples(NamedTuple):
+    """Images in memory.
+
+    Attributes:
+        images: uint8[n,H,W,C].
+        labels: int32[n], positions in the class order.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def source_names() -> tuple[str, ...]:
+    """Names of all sources, sorted."""
+    folder = str(pathlib.Path(__file__).parent)
+    names = sorted(module.name for module in pkgutil.iter_modules([folder]))
+    return tuple(
+        name
+        for name in names
+        if name not in _NOT_SOURCES and hasattr(_module(name), 'make')
+    )
+
+
+def make_source(name: str, options: Any) -> Source:
+    """Makes the source of a name.
+
+    Args:
+        name: one of `source_names()`.
+        options: the `data` section of the config; a source reads its own
+            fields of it and ignores the others.
+
+    Raises:
+        ValueError: there is no such source, or it refuses an option.
+    """
+    names = source_names()
+    if name not in names:
+        raise ValueError(
+            f'data.source={name!r}: no such source; allowed: {", ".join(names)}'
+        )
+    return _module(name).make(options)
+
+
+def positive_option(options: Any, field: str, default: int) -> int:
+    """Reads a positive integer from the options of a source.
+
+    Args:
+        options: a mapping or an object with attributes.
+        field: name of the option.
+        default: the value where the option is missing or None.
+
+    Raises:
+        ValueError: the value is no positive integer.
+    """
+    if isinstance(options, Mapping):
+        value = options.get(field)
+    else:
+        value = getattr(options, field, None)
+    if value is None:
+        return default
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f'data.{field}={value!r}: must be a positive integer')
+    return value
+
+
+def phase_positions(
+    source: Source, split: str, order: np.ndarray, low: int, high: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the examples of the classes order[low:high], reading no image.
+
+    Args:
+        source: where the examples are.
+        split: 'train' or 'test'.
+        order: int64[K], original label of the class at each position.
+        low: first position in the class order, 0..high.
+        high: one past the last position in the class order, low..K.
+
+    Returns:
+        Positions int64[n] in the split, ascending, and their labels int32[n],
+        positions in the class order, all in low..high-1.
+    """
+    ranks = np.empty(source.num_classes, np.int32)
+    ranks[order] = np.arange(source.num_classes, dtype=np.int32)
+    labels = ranks[source.labels[split]]
+    positions = np.flatnonzero((low <= labels) & (labels < high))
+    return positions, labels[positions]
+
+
+def phase_examples(
+    source: Source, split: str, order: np.ndarray, low: int, high: int
+) -> Examples:
+    """Reads the examples of the classes order[low:high], and no others.
+
+    The arguments are those of `phase_positions`; so is the order of examples.
+    """
+    positions, labels = phase_positions(source, split, order, low, high)
+    return Examples(source.read(split, positions), labels)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f'{__package__}.{name}')
