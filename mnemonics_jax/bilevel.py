@@ -1,0 +1,226 @@
+"""The bilevel problem: pixels that train a model well on other data.
+
+Inside, a temporary copy of the model takes T gradient steps on the exemplars;
+outside, the loss of that copy on query data is differentiated through all T
+steps down to the exemplars' pixels (the paper, Eq. 6 to 9):
+
+    theta'(E) = T steps of  theta' <- theta' - a2 grad_theta' L(theta'; E)
+    E <- E - b1 grad_E L(theta'(E); D)
+
+Adjusting old exemplars (Eq. 10a and 10b) is the same call with one half of them
+as the pixels and the other half as the query, then the other way round.
+
+Nothing here knows of classes, phases or networks. The inner problem is any
+`loss_fn(params, inputs, labels) -> f32[b]` of per-example losses. `inputs` are
+the pixels themselves, or what an `embed` function of pixels makes of them: when
+the inner steps leave the first part of the model alone, that part runs once and
+not in every step.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from mnemonics_jax.numerics import weighted_mean
+
+LossFn = Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+
+class Query(NamedTuple):
+    """Real data that the adapted model is judged by.
+
+    Attributes:
+        images: f32[q, ...], as the pixels.
+        labels: int32[q].
+        weights: f32[q], 0 for padding.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+
+class InnerProblem(NamedTuple):
+    """How the temporary model is trained on the exemplars.
+
+    Attributes:
+        loss_fn: `(params, inputs [b, ...], labels int32[b]) -> f32[b]`.
+        tx: optax transform of the inner steps; `optax.sgd(a2)` in the paper.
+        embed: `pixels [n, ...] -> inputs [n, ...]`; the identity by default.
+        remat: recompute each inner step in the backward pass instead of storing
+            it, so that memory hardly grows with the number of steps.
+        constrain: placement of an inner minibatch; the identity by default.
+    """
+
+    loss_fn: LossFn
+    tx: optax.GradientTransformation
+    embed: Callable[[jax.Array], jax.Array] = lambda pixels: pixels
+    remat: bool = True
+    constrain: Callable[[jax.Array], jax.Array] = lambda batch: batch
+
+
+class ExemplarState(struct.PyTreeNode):
+    """State of learning a set of exemplars.
+
+    Attributes:
+        step: int32[], outer updates made.
+        pixels: f32[n, ...] in [0, 1].
+        opt_state: state of the outer optax transform.
+    """
+
+    step: jax.Array
+    pixels: jax.Array
+    opt_state: Any
+
+
+def unroll(
+    problem: InnerProblem,
+    params: Any,
+    inputs: jax.Array,
+    labels: jax.Array,
+    indices: jax.Array,
+) -> tuple[Any, jax.Array]:
+    """Trains `params` on `inputs` by T steps; differentiable (the paper, Eq. 8).
+
+    Reverse mode only, once or more: the steps run in a `lax.scan`, each under
+    `jax.checkpoint` if `problem.remat`.
+
+    Args:
+        problem: the inner problem.
+        params: pytree, where the steps start.
+        inputs: f32[n, ...], embedded exemplars.
+        labels: int32[n].
+        indices: int32[T, b], the exemplars in each step's minibatch; -1 is
+            padding. T = 0 returns `params`.
+
+    Returns:
+        The trained params, and f32[T], the loss before each step.
+    """
+
+    def minibatch_loss(params, index):
+        # -1 reads the last row; its weight 0 keeps it out of loss and gradient.
+        batch = problem.constrain(inputs[index])
+        values = problem.loss_fn(params, batch, labels[index])
+        return weighted_mean(values, index >= 0)
+
+    def step(carry, index):
+        params, opt_state = carry
+        loss, grads = jax.value_and_grad(minibatch_loss)(params, index)
+        updates, opt_state = problem.tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    if problem.remat:
+        # Inside scan nothing can be merged with the forward pass anyway.
+        step = jax.checkpoint(step, prevent_cse=False)
+    start = (params, problem.tx.init(params))
+    (params, _), losses = jax.lax.scan(step, start, indices)
+    return params, losses
+
+
+def outer_loss(
+    problem: InnerProblem,
+    params: Any,
+    pixels: jax.Array,
+    labels: jax.Array,
+    indices: jax.Array,
+    query: Query,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss on `query` of the model trained on `pixels` (the paper, Eq. 9).
+
+    Args:
+        problem: the inner problem.
+        params: where the inner steps start.
+        pixels: f32[n, ...], the exemplars.
+        labels: int32[n].
+        indices: int32[T, b], see `unroll`.
+        query: the data to do well on; no gradient flows into it.
+
+    Returns:
+        f32[], the weighted mean loss, and metrics: 'outer_loss', and the
+        'inner_loss_first' and 'inner_loss_last' minibatch losses of the inner
+        steps (NaN when T = 0).
+    """
+    inputs = problem.embed(pixels)
+    adapted, losses = unroll(problem, params, inputs, labels, indices)
+    query = jax.lax.stop_gradient(query)
+    values = problem.loss_fn(adapted, problem.embed(query.images), query.labels)
+    loss = weighted_mean(values, query.weights)
+    ends = (losses[0], losses[-1]) if losses.size else (jnp.nan, jnp.nan)
+    metrics = {
+        'outer_loss': loss,
+        'inner_loss_first': ends[0],
+        'inner_loss_last': ends[1],
+    }
+    return loss, metrics
+
+
+def pixel_gradient(
+    problem: InnerProblem,
+    params: Any,
+    pixels: jax.Array,
+    labels: jax.Array,
+    indices: jax.Array,
+    query: Query,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Gradient of `outer_loss` in the pixels, f32[n, ...], and its metrics."""
+
+    def loss_of(pixels):
+        return outer_loss(problem, params, pixels, labels, indices, query)
+
+    grads, metrics = jax.grad(loss_of, has_aux=True)(pixels)
+    return grads, metrics
+
+
+def init_state(
+    pixels: jax.Array, tx: optax.GradientTransformation
+) -> ExemplarState:
+    """State before the first outer step, from f32[n, ...] pixels in [0, 1]."""
+    return ExemplarState(jnp.zeros((), jnp.int32), pixels, tx.init(pixels))
+
+
+def apply_gradient(
+    state: ExemplarState,
+    grads: jax.Array,
+    tx: optax.GradientTransformation,
+    scale: jax.Array | float = 1.0,
+) -> ExemplarState:
+    """One outer update of the pixels, which stay in [0, 1].
+
+    Args:
+        state: before the update.
+        grads: f32[n, ...], from `pixel_gradient`.
+        tx: the outer optax transform.
+        scale: f32[], multiplies the update: the learning rate's decay.
+    """
+    updates, opt_state = tx.update(grads, state.opt_state, state.pixels)
+    pixels = jnp.clip(state.pixels + scale * updates, 0, 1)
+    return ExemplarState(state.step + 1, pixels, opt_state)
+
+
+def in_units(
+    tx: optax.GradientTransformation, unit: jax.Array | float
+) -> optax.GradientTransformation:
+    """`tx` as if the variable were measured in `unit`.
+
+    With the standard deviations of the data as unit the pixels move exactly as
+    they would if the mean- and std-normalised pixels were the variable, which
+    is the space that learning rates in the paper refer to.
+
+    Args:
+        tx: a transform.
+        unit: broadcastable to the variable, > 0.
+    """
+
+    def init(params):
+        return tx.init(params / unit)
+
+    def update(grads, state, params=None):
+        scaled = None if params is None else params / unit
+        updates, state = tx.update(grads * unit, state, scaled)
+        return updates * unit, state
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,199 @@
+"""Features, exemplar means and confusion counts by three classifiers.
+
+The classifiers, each over all classes seen:
+    cnn: the model's own head.
+    nme: the nearest mean of exemplars' features.
+    finetuned: the head of the copy that was fine-tuned on the exemplars.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnemonics_jax import parallel
+from mnemonics_jax.losses import mask_logits
+from mnemonics_jax.numerics import to_float
+from mnemonics_jax.prototypes import class_means, nme_scores
+from mnemonics_jax.types import Backbone, ExemplarSet, Variables
+
+CLASSIFIERS = ('cnn', 'nme', 'finetuned')
+
+
+class Evaluator(NamedTuple):
+    """The jitted functions of evaluation, see the functions of these names."""
+
+    placement: parallel.Placement
+    embed: Callable[..., jax.Array]
+    embed_slots: Callable[..., jax.Array]
+    exemplar_means: Callable[..., jax.Array]
+    count: Callable[..., jax.Array]
+
+
+def make_evaluator(
+    backbone: Backbone, placement: parallel.Placement, *, mirror: bool
+) -> Evaluator:
+    """Builds the functions.
+
+    Args:
+        backbone: the model.
+        placement: of batches.
+        mirror: whether exemplar means average the left-right mirror images in,
+            as iCaRL does (a true mirror; the authors' code reverses colours).
+    """
+
+    def jit(function, *args):
+        return jax.jit(
+            functools.partial(function, *args),
+            out_shardings=placement.replicated,
+        )
+
+    return Evaluator(
+        placement=placement,
+        embed=jit(embed, backbone),
+        embed_slots=jit(embed_slots, backbone, placement, mirror),
+        exemplar_means=jit(exemplar_means),
+        count=jit(count, backbone),
+    )
+
+
+def embed(
+    backbone: Backbone, variables: Variables, images: jax.Array
+) -> jax.Array:
+    """Features f32[B, D] of images uint8 or f32 [B, H, W, C], as they are."""
+    return backbone.embed(variables, to_float(images))[0]
+
+
+def embed_slots(
+    backbone: Backbone,
+    placement: parallel.Placement,
+    mirror: bool,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    slots: jax.Array,
+) -> jax.Array:
+    """Features of exemplars, f32[V, b, D]; V = 2 with the mirror images.
+
+    Args:
+        backbone: the model.
+        placement: of the images.
+        mirror: whether to add the mirror images.
+        variables: the model's state.
+        exemplars: the memory.
+        slots: int32[b], flat slots.
+    """
+    stored = exemplars.images.reshape(-1, *exemplars.images.shape[2:])
+    images = to_float(stored[slots])
+    views = [images, images[:, :, ::-1]] if mirror else [images]
+    return jnp.stack(
+        [backbone.embed(variables, placement.split(v))[0] for v in views]
+    )
+
+
+def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
+    """Class means for the NME rule, f32[K, D].
+
+    The mean of the unit features of a class, for the images and for their
+    mirrors, and the average of the two; `nme_scores` gives it unit length.
+
+    Args:
+        features: f32[V, K * m, D], by slot.
+        mask: bool[K, m].
+    """
+    num_classes, slots = mask.shape
+    labels = jnp.repeat(jnp.arange(num_classes), slots)
+    weights = mask.reshape(-1).astype(features.dtype)
+    means = [class_means(f, labels, weights, num_classes) for f in features]
+    return sum(means) / len(means)
+
+
+def count(
+    backbone: Backbone,
+    counts: jax.Array,
+    models: tuple[Variables, Variables, jax.Array],
+    batch: dict[str, jax.Array],
+    num_seen: jax.Array,
+) -> jax.Array:
+    """Adds a batch to the confusion counts.
+
+    Args:
+        backbone: the model.
+        counts: int32[3, K, K], by classifier, true class, predicted class.
+        models: the model, its fine-tuned copy, and the exemplar means.
+        batch: `image`, `label`, `weight`.
+        num_seen: int32[], classes that may be predicted.
+    """
+    variables, finetuned, means = models
+    images = to_float(batch['image'])
+    outputs, _ = backbone.apply(variables, images)
+    tuned, _ = backbone.apply(finetuned, images)
+    scores = jnp.stack(
+        [outputs.logits, nme_scores(outputs.features, means), tuned.logits]
+    )
+    predicted = jnp.argmax(mask_logits(scores, num_seen), axis=-1)
+    classifier = jnp.arange(len(CLASSIFIERS))[:, None]
+    weight = batch['weight'].astype(jnp.int32)
+    return counts.at[classifier, batch['label'], predicted].add(weight)
+
+
+def features_of(
+    evaluator: Evaluator,
+    variables: Variables,
+    batches: Iterable[dict[str, np.ndarray]],
+) -> np.ndarray:
+    """Features f32[n, D] of all real examples of `batches`, in their order."""
+    parts = []
+    for batch in batches:
+        images = parallel.shard_batch(evaluator.placement, batch['image'])
+        features = np.asarray(evaluator.embed(variables, images))
+        parts.append(features[batch['weight'] > 0])
+    return np.concatenate(parts)
+
+
+def means_of(
+    evaluator: Evaluator,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    batch_size: int,
+) -> jax.Array:
+    """Exemplar means f32[K, D] of a model; zeros for a class without any."""
+    total = exemplars.mask.size
+    slots = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
+    # Slots behind the last repeat it; they are cut off below.
+    slots = np.minimum(slots, total - 1).reshape(-1, batch_size)
+    parts = [
+        np.asarray(evaluator.embed_slots(variables, exemplars, row))
+        for row in slots
+    ]
+    features = np.concatenate(parts, axis=1)[:, :total]
+    return evaluator.exemplar_means(features, exemplars.mask)
+
+
+def confusion_counts(
+    evaluator: Evaluator,
+    models: tuple[Variables, Variables, jax.Array],
+    batches: Iterable[dict[str, np.ndarray]],
+    *,
+    num_classes: int,
+    num_seen: int,
+) -> dict[str, np.ndarray]:
+    """Confusion counts int[n, n] of each classifier over the classes seen.
+
+    Args:
+        evaluator: the functions.
+        models: the model, its fine-tuned copy, and the exemplar means.
+        batches: test data of the classes seen.
+        num_classes: K.
+        num_seen: n.
+    """
+    placement = evaluator.placement
+    shape = (len(CLASSIFIERS), num_classes, num_classes)
+    counts = parallel.replicate(placement, np.zeros(shape, np.int32))
+    for batch in batches:
+        batch = parallel.shard_batch(placement, batch)
+        counts = evaluator.count(counts, models, batch, np.int32(num_seen))
+    counts = np.asarray(counts)[:, :num_seen, :num_seen]
+    return dict(zip(CLASSIFIERS, counts, strict=True))

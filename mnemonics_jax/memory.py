@@ -1,0 +1,168 @@
+"""The exemplar memory as a value: how it is filled, shrunk, split and stored.
+
+An `ExemplarSet` has one row a class and its slots in rank order, so that keeping
+the best n of every class is keeping a prefix. Everything here is pure and works
+on padded rows, so that its shapes do not depend on the phase.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnemonics_jax.numerics import to_float
+from mnemonics_jax.types import ExemplarSet
+
+STORAGES = ('uint8', 'float32')
+
+
+def capacity(
+    *, per_class: int, total: int, num_seen: int, num_available: int
+) -> int:
+    """Exemplars a class may keep when `num_seen` classes share the memory.
+
+    Args:
+        per_class: exemplars a class (the paper's main mode), or 0.
+        total: exemplars in all, shared equally and rounded down, or 0; exactly
+            one of the two is positive.
+        num_seen: classes that share.
+        num_available: training images of the smallest class.
+
+    Returns:
+        The count, at most `num_available`.
+    """
+    wanted = per_class if per_class else total // num_seen
+    return min(wanted, num_available)
+
+
+def empty(
+    num_classes: int, slots: int, image_shape: tuple[int, ...], storage: str
+) -> ExemplarSet:
+    """A memory without exemplars, images [K, m, H, W, C] of zeros."""
+    shape = (num_classes, slots, *image_shape)
+    return ExemplarSet(
+        images=jnp.zeros(shape, jnp.dtype(storage)),
+        mask=jnp.zeros(shape[:2], bool),
+    )
+
+
+def to_storage(images: jax.Array, storage: str) -> jax.Array:
+    """Images in [0, 1] as they are stored: uint8 rounded and clipped, or f32.
+
+    Rounding matters: the authors' code truncates, which lowers every fourth to
+    seventh grey level by one on a round trip.
+    """
+    images = jnp.clip(images, 0, 1)
+    if storage == 'uint8':
+        return jnp.round(images * 255).astype(jnp.uint8)
+    return images.astype(jnp.float32)
+
+
+def put_rows(
+    memory: ExemplarSet, images: jax.Array, mask: jax.Array, first: jax.Array
+) -> ExemplarSet:
+    """Writes the rows of consecutive classes.
+
+    Args:
+        memory: where to write; slots beyond those given become empty.
+        images: f32[c, s, H, W, C] in [0, 1], with s <= m.
+        mask: bool[c, s].
+        first: int32[], class of the first row; rows past the last are dropped.
+
+    Returns:
+        The new memory.
+    """
+    slots = memory.mask.shape[1]
+    spare = ((0, 0), (0, slots - mask.shape[1]))
+    images = jnp.pad(images, (*spare, (0, 0), (0, 0), (0, 0)))
+    mask = jnp.pad(mask, spare)
+    rows = first + jnp.arange(mask.shape[0])
+    stored = to_storage(images, str(memory.images.dtype))
+    return ExemplarSet(
+        images=memory.images.at[rows].set(stored, mode='drop'),
+        mask=memory.mask.at[rows].set(mask, mode='drop'),
+    )
+
+
+def shrink(memory: ExemplarSet, num_kept: jax.Array) -> ExemplarSet:
+    """Keeps the first `num_kept` ranks of every class; the rest are erased."""
+    mask = memory.mask & (jnp.arange(memory.mask.shape[1]) < num_kept)
+    images = jnp.where(mask[..., None, None, None], memory.images, 0)
+    return ExemplarSet(images.astype(memory.images.dtype), mask)
+
+
+def halves(
+    memory: ExemplarSet, num_classes: jax.Array
+) -> tuple[ExemplarSet, ExemplarSet]:
+    """Splits the first `num_classes` classes into A and B (the paper, Eq. 10).
+
+    A holds the even ranks and B the odd ones, so that both are balanced over
+    classes and alike in quality. With an odd count A holds one more; both have
+    the same shape, [K, ceil(m / 2), ...].
+
+    Returns:
+        A and B with float32 images in [0, 1]; other classes' masks are false.
+    """
+    spare = memory.mask.shape[1] % 2
+    images = jnp.pad(
+        to_float(memory.images), ((0, 0), (0, spare), *((0, 0),) * 3)
+    )
+    old = jnp.arange(memory.mask.shape[0])[:, None] < num_classes
+    mask = jnp.pad(memory.mask & old, ((0, 0), (0, spare)))
+    return (
+        ExemplarSet(images[:, 0::2], mask[:, 0::2]),
+        ExemplarSet(images[:, 1::2], mask[:, 1::2]),
+    )
+
+
+def merge_halves(
+    memory: ExemplarSet, half_a: ExemplarSet, half_b: ExemplarSet
+) -> ExemplarSet:
+    """Writes A and B back; where their masks are false `memory` stays."""
+    num_classes, slots = memory.mask.shape
+
+    def interleave(a, b):
+        both = jnp.stack([a, b], axis=2)
+        return both.reshape(num_classes, -1, *a.shape[2:])[:, :slots]
+
+    changed = interleave(half_a.mask, half_b.mask)[..., None, None, None]
+    images = interleave(half_a.images, half_b.images)
+    stored = to_storage(images, str(memory.images.dtype))
+    return memory.replace(images=jnp.where(changed, stored, memory.images))
+
+
+def flat(
+    memory: ExemplarSet,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Images f32[K*m, H, W, C], labels int32[K*m], mask bool[K*m], by slot."""
+    num_classes, slots = memory.mask.shape
+    images = to_float(memory.images)
+    labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), slots)
+    return (
+        images.reshape(-1, *images.shape[2:]),
+        labels,
+        memory.mask.reshape(-1),
+    )
+
+
+def drift_grey_levels(
+    before: jax.Array, after: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Mean |change| of the pixels of masked images, in levels of 0..255.
+
+    Args:
+        before: f32[n, ...] in [0, 1].
+        after: the same shape.
+        mask: bool[n].
+
+    Returns:
+        f32[]; 0 if no image is masked in.
+    """
+    change = jnp.abs(after - before).reshape(mask.shape[0], -1).mean(-1) * 255
+    return jnp.sum(jnp.where(mask, change, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def num_bytes(memory: ExemplarSet) -> int:
+    """Bytes of the images that the memory holds, host side."""
+    mask = np.asarray(memory.mask)
+    size = int(np.prod(memory.images.shape[2:]))
+    return int(mask.sum()) * size * memory.images.dtype.itemsize

@@ -1,0 +1,72 @@
+"""Metrics of a class-incremental run, from confusion counts alone (NumPy).
+
+`confusions[i][t, p]` counts test images of class t that the model of phase i
+calls p, over all classes seen by then; classes are positions in the order.
+All values are fractions, not percent.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accuracy(confusion: np.ndarray, first: int = 0, last: int | None = None):
+    """Share of correct answers among test images of classes first..last-1.
+
+    Args:
+        confusion: int[n, n], rows are true classes.
+        first: the first class that counts.
+        last: one past the last; all classes by default.
+
+    Returns:
+        float in [0, 1]; NaN without any image.
+    """
+    rows = np.asarray(confusion)[first:last]
+    total = rows.sum()
+    if total == 0:
+        return float('nan')
+    return float(np.trace(rows, offset=first) / total)
+
+
+def average_incremental_accuracy(confusions: Sequence[np.ndarray]) -> float:
+    """Mean over all phases, phase 0 included, of accuracy on classes seen."""
+    return float(np.mean([accuracy(confusion) for confusion in confusions]))
+
+
+def initial_forgetting(
+    confusions: Sequence[np.ndarray], base_classes: int
+) -> float:
+    """The paper's forgetting rate F: phase-0 test data, first minus last model.
+
+    Both models answer among all classes that they have seen. Lower is better;
+    0 when there is one phase only.
+    """
+    first, last = (
+        accuracy(confusion, 0, base_classes)
+        for confusion in (confusions[0], confusions[-1])
+    )
+    return first - last
+
+
+def max_forgetting(
+    confusions: Sequence[np.ndarray], num_seen: Sequence[int]
+) -> float:
+    """The field's usual forgetting: best past minus final, a mean over phases.
+
+    For the classes that came in phase i: the best accuracy on them by the
+    models of phases i..N-1, minus that of model N; the mean over i < N (Chaudhry
+    et al. 2018). Lower is better; 0 when there is one phase only.
+
+    Args:
+        confusions: one a phase.
+        num_seen: classes seen at each phase.
+    """
+    bounds = list(zip([0, *num_seen[:-1]], num_seen, strict=True))
+    last = len(confusions) - 1
+    if last == 0:
+        return 0.0
+    drops = []
+    for i, (low, high) in enumerate(bounds[:-1]):
+        past = max(accuracy(confusions[j], low, high) for j in range(i, last))
+        drops.append(past - accuracy(confusions[-1], low, high))
+    return float(np.mean(drops))
