@@ -1,0 +1,230 @@
+"""Everything that a run needs and no phase changes, built from a config.
+
+The jitted functions are made here once, so that all phases share their
+compilations, and what can be wrong with a config is found before work starts.
+"""
+
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+import optax
+
+from mnemonics_jax import bilevel, memory, parallel, train
+from mnemonics_jax.backbones import make_backbone
+from mnemonics_jax.data import classes, sources
+from mnemonics_jax.evaluate import Evaluator, make_evaluator
+from mnemonics_jax.learner import Learner, LearnerSettings, make_learner
+from mnemonics_jax.methods import finetune, make_method
+from mnemonics_jax.types import Backbone, Method
+
+
+class Steps(NamedTuple):
+    """Training steps and the settings of their two kinds.
+
+    Attributes:
+        base: of phase 0, without a reference model.
+        later: of the other phases.
+        finetune: of balanced fine-tuning.
+        train_settings: of `base` and `later`.
+        finetune_settings: of `finetune`.
+    """
+
+    base: train.StepFn
+    later: train.StepFn
+    finetune: train.StepFn
+    train_settings: train.StepSettings
+    finetune_settings: train.StepSettings
+
+
+class Components(NamedTuple):
+    """See the module.
+
+    Attributes:
+        config: resolved.
+        source: of the images.
+        order: int64[K], original label of the class at each position.
+        bounds: (num_old, num_seen) of each phase.
+        backbone: the model.
+        method: its loss.
+        placement: of arrays.
+        steps: of training.
+        learner: of exemplars.
+        evaluator: of models.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    source: sources.Source
+    order: np.ndarray
+    bounds: list[tuple[int, int]]
+    backbone: Backbone
+    method: Method
+    placement: parallel.Placement
+    steps: Steps
+    learner: Learner
+    evaluator: Evaluator
+
+    def slots(self, phase: int) -> int:
+        """Exemplars a class may keep at the end of a phase."""
+        return memory.capacity(
+            per_class=self.config.exemplars.per_class,
+            total=self.config.exemplars.total,
+            num_seen=self.bounds[phase][1],
+            num_available=self.class_sizes().min(),
+        )
+
+    def class_sizes(self) -> np.ndarray:
+        """Training images of each class, int64[K], by original label."""
+        return np.bincount(
+            self.source.labels['train'], minlength=self.source.num_classes
+        )
+
+
+def build(
+    config: ml_collections.FrozenConfigDict,
+    placement: parallel.Placement | None = None,
+) -> Components:
+    """Builds all of it.
+
+    Args:
+        config: resolved, see `config.resolve`.
+        placement: over all devices by default.
+
+    Raises:
+        ValueError: the config does not fit the data or the devices.
+    """
+    placement = placement or parallel.make_placement()
+    check_batches(config, placement)
+    source = sources.make_source(config.data.source, config.data)
+    order = classes.class_order(
+        source.num_classes, config.protocol.class_order_seed
+    )
+    backbone = make_backbone(
+        config.backbone.name,
+        num_classes=source.num_classes,
+        image_shape=source.image_shape,
+        mean=source.mean,
+        std=source.std,
+        head=config.backbone.head,
+    )
+    method = make_method(config.method)
+    components = Components(
+        config=config,
+        source=source,
+        order=order,
+        bounds=classes.phase_bounds(
+            source.num_classes,
+            config.protocol.base_classes,
+            config.protocol.phases,
+        ),
+        backbone=backbone,
+        method=method,
+        placement=placement,
+        steps=make_steps(config, backbone, method, placement),
+        learner=make_learner(
+            backbone, learner_settings(config, source), placement
+        ),
+        evaluator=make_evaluator(backbone, placement, mirror=config.data.flip),
+    )
+    check_memory(components)
+    return components
+
+
+def make_steps(
+    config: ml_collections.FrozenConfigDict,
+    backbone: Backbone,
+    method: Method,
+    placement: parallel.Placement,
+) -> Steps:
+    """The three training steps of a run."""
+    train_settings = train.StepSettings(
+        momentum=config.train.momentum,
+        weight_decay=config.train.weight_decay,
+        pad=config.data.pad,
+        flip=config.data.flip,
+        update_stats=True,
+    )
+    # A few images a class are too few to estimate statistics from.
+    finetune_settings = train_settings._replace(
+        momentum=config.finetune.momentum, weight_decay=0.0, update_stats=False
+    )
+
+    def step(method, settings, with_reference):
+        return train.make_step(
+            backbone,
+            method,
+            settings,
+            placement,
+            with_reference=with_reference,
+        )
+
+    return Steps(
+        base=step(method, train_settings, False),
+        later=step(method, train_settings, method.uses_reference),
+        finetune=step(finetune.make(None), finetune_settings, False),
+        train_settings=train_settings,
+        finetune_settings=finetune_settings,
+    )
+
+
+def learner_settings(
+    config: ml_collections.FrozenConfigDict, source: sources.Source
+) -> LearnerSettings:
+    """The exemplar problem of a config, its rates put into units of pixels."""
+    ex = config.exemplars
+    if ex.outer_optimizer == 'adam':
+        tx = optax.adam(ex.outer_lr, b2=0.99)
+    else:
+        tx = optax.sgd(ex.outer_lr)
+    return LearnerSettings(
+        inner_steps=ex.inner_steps,
+        inner_lr=ex.inner_lr,
+        inner_batch=ex.inner_batch,
+        inner_scope=ex.inner_scope,
+        inner_start=ex.inner_start,
+        outer_tx=bilevel.in_units(tx, np.asarray(source.std, np.float32)),
+        query_batch=ex.query_batch,
+        pad=config.data.pad,
+        flip=config.data.flip,
+    )
+
+
+def check_batches(
+    config: ml_collections.FrozenConfigDict, placement: parallel.Placement
+) -> None:
+    """Raises ValueError if a batch does not split over the devices."""
+    sizes = {
+        'train.batch_size': config.train.batch_size,
+        'finetune.batch_size': config.finetune.batch_size,
+        'evaluate.batch_size': config.evaluate.batch_size,
+        'exemplars.query_batch': config.exemplars.query_batch,
+    }
+    for field, size in sizes.items():
+        if size % placement.num_devices:
+            raise ValueError(
+                f'{field}={size}: allowed: a multiple of '
+                f'{placement.num_devices}, the number of devices'
+            )
+
+
+def check_memory(components: Components) -> None:
+    """Raises ValueError if the memory does not fit the data."""
+    ex = components.config.exemplars
+    smallest = int(components.class_sizes().min())
+    if ex.per_class > smallest:
+        raise ValueError(
+            f'exemplars.per_class={ex.per_class}: allowed: at most {smallest}, '
+            'the training images of the smallest class'
+        )
+    last = len(components.bounds) - 1
+    if components.slots(last) < 1:
+        raise ValueError(
+            f'exemplars.total={ex.total}: allowed: at least '
+            f'{components.source.num_classes}, one for each class'
+        )
+    if ex.adjust and last > 0 and components.slots(last - 1) < 2:
+        raise ValueError(
+            f'exemplars.adjust=True with exemplars.total={ex.total}: '
+            'adjustment splits each class into halves; allowed: total >= '
+            f'{2 * components.bounds[last - 1][1]}'
+        )

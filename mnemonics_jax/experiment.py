@@ -1,0 +1,265 @@
+"""The phase loop: runs what is left of an experiment, and reports it."""
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from mnemonics_jax import components, memory, metrics, parallel, report
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.phase import Scene, run_phase
+from mnemonics_jax.progress import Recorder, write_atomically
+from mnemonics_jax.randomness import Stage, stage_key
+from mnemonics_jax.types import Carry
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def prepare(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> components.Components:
+    """Checks everything that a user can get wrong and builds the components.
+
+    Args:
+        config: see `config.default_config`; None fields are filled in.
+        workdir: where everything will be written; made if missing.
+
+    Raises:
+        ValueError: the config is wrong, or is not the one that the work
+            directory was begun with; nothing is written then.
+        OSError: the work directory cannot be written.
+    """
+    config = config_lib.resolve(config)
+    parts = components.build(config)
+    claim_workdir(pathlib.Path(workdir), config)
+    return parts
+
+
+def run(
+    parts: components.Components, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+    """Runs an experiment, or what an earlier call left of it.
+
+    Args:
+        parts: from `prepare`.
+        workdir: the same.
+
+    Returns:
+        The content of `results.json`.
+    """
+    workdir = pathlib.Path(workdir)
+    keep = parts.config.checkpoint.keep
+    with Checkpointer(workdir, keep=keep) as checkpointer:
+        carry, phases = restore(parts, checkpointer)
+        with Recorder(workdir, first_phase=len(phases)) as recorder:
+            announce(parts, recorder, len(phases))
+            for index in range(len(phases), len(parts.bounds)):
+                scene = Scene(parts, index, *parts.bounds[index], recorder)
+                carry, outcome = run_phase(scene, carry)
+                phases.append(describe(scene, carry, outcome))
+                save_exemplars(scene, carry, workdir)
+                checkpointer.save(index, carry, phases)
+                recorder.say(report.phase_line(phases[-1]))
+                write_results(parts, phases, workdir)
+            checkpointer.wait()
+            results = write_results(parts, phases, workdir)
+            recorder.say(report.table(results))
+            recorder.say(f'report: {report.write(workdir)}')
+    return results
+
+
+def first_carry(parts: components.Components) -> Carry:
+    """Initial weights and an empty memory."""
+    config, source = parts.config, parts.source
+    variables = jax.jit(parts.backbone.init)(
+        stage_key(config.seed, 0, Stage.INIT)
+    )
+    held = memory.empty(
+        source.num_classes,
+        parts.slots(0),
+        source.image_shape,
+        config.exemplars.storage,
+    )
+    return parallel.replicate(parts.placement, Carry(variables, held))
+
+
+def restore(
+    parts: components.Components, checkpointer: Checkpointer
+) -> tuple[Carry, list[dict[str, Any]]]:
+    """Where to go on: the carry and results of the phases already done."""
+    carry = first_carry(parts)
+    latest = checkpointer.latest()
+    if latest is None:
+        return carry, []
+    return checkpointer.restore(latest, carry)
+
+
+def claim_workdir(
+    workdir: pathlib.Path, config: ml_collections.FrozenConfigDict
+) -> None:
+    """Writes `config.json`, or checks the one that is there.
+
+    Raises:
+        ValueError: it is of another configuration; the fields are named.
+    """
+    path = workdir / 'config.json'
+    ours = config_lib.to_json(config)
+    if path.exists():
+        theirs = json.loads(path.read_text())['config']
+        fields = config_lib.differences(ours, theirs)
+        if fields:
+            raise ValueError(
+                f'--workdir={workdir}: holds a run of another configuration '
+                f'({"; ".join(fields)}); allowed: the same configuration, or '
+                'another directory'
+            )
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    content = {
+        'config': ours,
+        'versions': versions(),
+        'commit': commit(),
+        'started': datetime.datetime.now(datetime.UTC).isoformat(
+            timespec='seconds'
+        ),
+    }
+    write_atomically(path, json.dumps(content, indent=2) + '\n')
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the device that it computes on."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found['python'] = platform.python_version()
+    found['device'] = jax.devices()[0].device_kind
+    found['num_devices'] = str(jax.device_count())
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the package lies in, if any."""
+    try:
+        done = subprocess.run(
+            ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def announce(
+    parts: components.Components, recorder: Recorder, num_done: int
+) -> None:
+    """Says what will run, or that nothing is left."""
+    config, total = parts.config, len(parts.bounds)
+    if num_done == total:
+        recorder.say(f'finished before: all {total} phases are done')
+        return
+    if num_done:
+        recorder.say(f'resuming after phase {num_done - 1} of 0..{total - 1}')
+    recorder.say(
+        f'{config.data.source}: {parts.source.num_classes} classes in '
+        f'{total} phases; {config.method.name} on {config.backbone.name} with '
+        f'{config.exemplars.strategy} exemplars; {jax.device_count()} x '
+        f'{jax.devices()[0].device_kind}'
+    )
+
+
+def describe(
+    scene: Scene, carry: Carry, outcome: dict[str, Any]
+) -> dict[str, Any]:
+    """A phase's entry in `results.json`."""
+    confusion = outcome['confusion']
+    base = scene.parts.bounds[0][1]
+    return {
+        'phase': scene.index,
+        'num_old': scene.num_old,
+        'num_seen': scene.num_seen,
+        'accuracy': {
+            name: metrics.accuracy(counts) for name, counts in confusion.items()
+        },
+        'initial_accuracy': {
+            name: metrics.accuracy(counts, 0, base)
+            for name, counts in confusion.items()
+        },
+        'confusion': {
+            name: counts.tolist() for name, counts in confusion.items()
+        },
+        'exemplars': {
+            'count': int(np.asarray(carry.exemplars.mask).sum()),
+            'bytes': memory.num_bytes(carry.exemplars),
+            **outcome['exemplars'],
+        },
+        'seconds': {
+            name: round(seconds, 3)
+            for name, seconds in outcome['seconds'].items()
+        },
+    }
+
+
+def write_results(
+    parts: components.Components,
+    phases: Sequence[dict[str, Any]],
+    workdir: pathlib.Path,
+) -> dict[str, Any]:
+    """Writes `results.json` of the phases so far and returns its content."""
+    names = list(phases[0]['confusion'])
+    counts = {
+        name: [np.asarray(phase['confusion'][name]) for phase in phases]
+        for name in names
+    }
+    measure = {
+        'average_incremental_accuracy': metrics.average_incremental_accuracy,
+        'forgetting': functools.partial(
+            metrics.initial_forgetting, base_classes=parts.bounds[0][1]
+        ),
+        'max_forgetting': functools.partial(
+            metrics.max_forgetting,
+            num_seen=[phase['num_seen'] for phase in phases],
+        ),
+    }
+    results = {
+        'config': config_lib.to_json(parts.config),
+        'complete': len(phases) == len(parts.bounds),
+        'class_order': [int(k) for k in parts.order],
+        'class_names': list(parts.source.class_names),
+        'predictor': parts.method.predictor,
+        'phases': list(phases),
+        **{
+            title: {name: function(counts[name]) for name in names}
+            for title, function in measure.items()
+        },
+    }
+    write_atomically(
+        workdir / 'results.json', json.dumps(results, indent=1) + '\n'
+    )
+    return results
+
+
+def save_exemplars(scene: Scene, carry: Carry, workdir: pathlib.Path) -> None:
+    """Writes the memory after a phase to `exemplars/phase_<i>.npz`."""
+    folder = workdir / 'exemplars'
+    folder.mkdir(exist_ok=True)
+    path = folder / f'phase_{scene.index}.npz'
+    draft = path.with_suffix('.tmp.npz')
+    n = scene.num_seen
+    np.savez_compressed(
+        draft,
+        images=np.asarray(carry.exemplars.images)[:n],
+        mask=np.asarray(carry.exemplars.mask)[:n],
+        classes=scene.parts.order[:n],
+    )
+    draft.replace(path)

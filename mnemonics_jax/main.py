@@ -1,0 +1,66 @@
+"""Command line: `python -m mnemonics_jax.main --config=FILE --workdir=DIR`.
+
+Any field of the configuration is a flag: `--config.exemplars.per_class=5`. The
+same command again resumes; a run that is finished says so and exits with 0.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', 'configs/digits.py', 'File with a get_config() function.'
+)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Directory that everything is written to.'
+)
+
+
+def fail(error: BaseException | str) -> None:
+    """Says what is wrong in one line and exits with 2."""
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    sys.exit(2)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; a mistake is one line, not a traceback."""
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        fail(e)
+    except OSError as e:
+        fail(f'--config: {e}')
+    # Orbax tells of every file it writes, at the level of information.
+    if not flags.FLAGS['verbosity'].present:
+        logging.set_verbosity(logging.WARNING)
+    if len(rest) > 1:
+        fail(f'{rest[1]!r}: not a flag; flags start with --')
+    if not _WORKDIR.value:
+        fail('--workdir: missing; allowed: a directory to write to')
+    return rest
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the experiment that the flags describe."""
+    del argv
+    # Imported late, so that --help and mistyped flags answer at once.
+    from mnemonics_jax import experiment
+
+    # What a user can get wrong shows here, before any work; what fails later
+    # is a defect and keeps its traceback.
+    try:
+        parts = experiment.prepare(_CONFIG.value, _WORKDIR.value)
+    except ValueError as e:
+        fail(e)
+    except OSError as e:
+        fail(
+            f'--workdir={_WORKDIR.value}: {e.strerror or e}; allowed: a '
+            'directory that can be written'
+        )
+    experiment.run(parts, _WORKDIR.value)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,177 @@
+"""Showing and recording what a run is doing.
+
+A `Recorder` writes `metrics.jsonl` and TensorBoard events; a stage of it moves
+a progress bar on a terminal, or prints plain lines elsewhere. Metrics stay on
+the device until a record or the bar needs them, so that steps are not waited
+for one by one.
+"""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+import rich.progress
+import tensorboardX
+
+_BAR_SECONDS = 0.5
+_LINE_SECONDS = 20.0
+
+
+class Recorder:
+    """Writes the records of a run; the last word on where output goes."""
+
+    def __init__(self, workdir: pathlib.Path, *, first_phase: int) -> None:
+        """Opens the files, dropping records of phases that will run again.
+
+        Args:
+            workdir: where to write.
+            first_phase: the phase that this process starts with.
+        """
+        self._path = workdir / 'metrics.jsonl'
+        kept = [r for r in read_records(self._path) if r['phase'] < first_phase]
+        text = ''.join(json.dumps(record) + '\n' for record in kept)
+        write_atomically(self._path, text)
+        self._file = self._path.open('a')
+        self._step = 1 + max((r['global_step'] for r in kept), default=-1)
+        self._events = tensorboardX.SummaryWriter(
+            str(workdir), purge_step=self._step, flush_secs=10
+        )
+        self._console = rich.console.Console(file=sys.stdout)
+
+    def __enter__(self) -> 'Recorder':
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._file.close()
+        self._events.close()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        print(text, flush=True)
+
+    def record(self, phase: int, stage: str, **values: Any) -> None:
+        """Appends a record and its scalars; one flushed write a line."""
+        line = {
+            'global_step': self._step,
+            'phase': phase,
+            'stage': stage,
+            **values,
+        }
+        self._file.write(json.dumps(line) + '\n')
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._events.add_scalar(f'{stage}/{name}', value, self._step)
+        self._step += 1
+
+    @contextlib.contextmanager
+    def stage(self, phase: int, name: str, total: int) -> Iterator['Stage']:
+        """A stage of `total` steps, with its bar or its lines."""
+        bar = None
+        if self._console.is_terminal:
+            bar = rich.progress.Progress(
+                rich.progress.TextColumn('{task.description}'),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn('{task.fields[detail]}'),
+                rich.progress.TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+        with bar or contextlib.nullcontext():
+            yield Stage(self, phase, name, total, bar)
+
+
+class Stage:
+    """Progress of one stage of one phase."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        phase: int,
+        name: str,
+        total: int,
+        bar: rich.progress.Progress | None,
+    ) -> None:
+        """See `Recorder.stage`."""
+        self._recorder = recorder
+        self._phase, self._name, self._total = phase, name, total
+        self._bar = bar
+        self._pending: list[dict[str, jax.Array]] = []
+        self._done = 0
+        self._images = 0
+        self._started = self._shown = time.monotonic()
+        self._task = None
+        if bar is not None:
+            title = f'phase {phase} {name}'
+            self._task = bar.add_task(title, total=total, detail='')
+
+    def step(self, metrics: dict[str, jax.Array], num_images: int) -> None:
+        """Counts a step that processed `num_images`; metrics are f32[]."""
+        self._pending.append(metrics)
+        self._done += 1
+        self._images += num_images
+        now = time.monotonic()
+        patience = _LINE_SECONDS if self._bar is None else _BAR_SECONDS
+        if now - self._shown >= patience:
+            self._shown = now
+            self._show(metrics, now)
+
+    def _show(self, metrics: dict[str, jax.Array], now: float) -> None:
+        name = 'loss' if 'loss' in metrics else 'outer_loss'
+        loss = float(metrics[name])  # Waits for the device, hence seldom.
+        seconds = now - self._started
+        detail = f'loss {loss:.3f}, {self._images / seconds:.0f} images/s'
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, detail=detail)
+            return
+        left = seconds * (self._total - self._done) / self._done
+        self._recorder.say(
+            f'phase {self._phase} {self._name} {self._done}/{self._total}: '
+            f'{detail}, {left:.0f} s left'
+        )
+
+    def flush(self, **where: int) -> dict[str, float]:
+        """Records the means of the metrics since the last flush.
+
+        Args:
+            **where: integers that say where, such as `epoch=3`.
+
+        Returns:
+            The means.
+        """
+        values = jax.device_get(self._pending)
+        self._pending = []
+        means = {
+            name: float(np.mean([value[name] for value in values]))
+            for name in values[0]
+        }
+        self._recorder.record(self._phase, self._name, **where, **means)
+        return means
+
+
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Records of a `metrics.jsonl`; a last line torn by a kill is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that readers see the old one or the new one, whole."""
+    draft = path.with_name(path.name + '.tmp')
+    draft.write_text(text)
+    draft.replace(path)
