@@ -13,8 +13,9 @@ VERSION = re.search(
 
 # tensorflow-cpu is the smaller wheel, but exists for x86-64 Linux and Windows
 # only. TensorFlow reads data here; it never touches an accelerator.
-HAS_CPU_WHEEL = (
-    "platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'"
+CPU_WHEEL = "platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'"
+NO_CPU_WHEEL = (
+    "platform_machine not in 'x86_64 AMD64' or sys_platform == 'darwin'"
 )
 
 setuptools.setup(
@@ -45,8 +46,8 @@ setuptools.setup(
         'importlib-resources>=6',
         'tensorflow-datasets>=4.9.9',
         'tensorboardX>=2.6',
-        f'tensorflow-cpu>=2.20; {HAS_CPU_WHEEL}',
-        f'tensorflow>=2.20; not ({HAS_CPU_WHEEL})',
+        f'tensorflow-cpu>=2.20; {CPU_WHEEL}',
+        f'tensorflow>=2.20; {NO_CPU_WHEEL}',
     ],
     extras_require={
         'cuda': ['jax[cuda13]>=0.10,<0.12'],

@@ -4,11 +4,6 @@ import jax
 import jax.numpy as jnp
 
 
-def to_float(images: jax.Array) -> jax.Array:
-    """Maps uint8 pixels 0..255 to float32 in [0, 1]; any shape."""
-    return images.astype(jnp.float32) / 255
-
-
 def crop_offsets_and_flips(
     key: jax.Array, indices: jax.Array, pad: int
 ) -> tuple[jax.Array, jax.Array]:

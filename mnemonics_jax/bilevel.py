@@ -84,7 +84,7 @@ def unroll(
     labels: jax.Array,
     indices: jax.Array,
 ) -> tuple[Any, jax.Array]:
-    """Trains `params` on `inputs` by T steps; differentiable (the paper, Eq. 8).
+    """Trains `params` on `inputs` by T differentiable steps (the paper, Eq. 8).
 
     Reverse mode only, once or more: the steps run in a `lax.scan`, each under
     `jax.checkpoint` if `problem.remat`.
@@ -100,6 +100,8 @@ def unroll(
     Returns:
         The trained params, and f32[T], the loss before each step.
     """
+    # NumPy arrays cannot be indexed by the traced indices of a scan.
+    inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
 
     def minibatch_loss(params, index):
         # -1 reads the last row; its weight 0 keeps it out of loss and gradient.

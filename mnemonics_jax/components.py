@@ -19,22 +19,18 @@ from mnemonics_jax.methods import finetune, make_method
 from mnemonics_jax.types import Backbone, Method
 
 
-class Steps(NamedTuple):
-    """Training steps and the settings of their two kinds.
+class Trainers(NamedTuple):
+    """The kinds of training in a run.
 
     Attributes:
         base: of phase 0, without a reference model.
         later: of the other phases.
-        finetune: of balanced fine-tuning.
-        train_settings: of `base` and `later`.
-        finetune_settings: of `finetune`.
+        finetune: balanced fine-tuning on exemplars.
     """
 
-    base: train.StepFn
-    later: train.StepFn
-    finetune: train.StepFn
-    train_settings: train.StepSettings
-    finetune_settings: train.StepSettings
+    base: train.Trainer
+    later: train.Trainer
+    finetune: train.Trainer
 
 
 class Components(NamedTuple):
@@ -48,7 +44,7 @@ class Components(NamedTuple):
         backbone: the model.
         method: its loss.
         placement: of arrays.
-        steps: of training.
+        trainers: of models.
         learner: of exemplars.
         evaluator: of models.
     """
@@ -60,7 +56,7 @@ class Components(NamedTuple):
     backbone: Backbone
     method: Method
     placement: parallel.Placement
-    steps: Steps
+    trainers: Trainers
     learner: Learner
     evaluator: Evaluator
 
@@ -120,7 +116,7 @@ def build(
         backbone=backbone,
         method=method,
         placement=placement,
-        steps=make_steps(config, backbone, method, placement),
+        trainers=make_trainers(config, backbone, method, placement),
         learner=make_learner(
             backbone, learner_settings(config, source), placement
         ),
@@ -130,14 +126,14 @@ def build(
     return components
 
 
-def make_steps(
+def make_trainers(
     config: ml_collections.FrozenConfigDict,
     backbone: Backbone,
     method: Method,
     placement: parallel.Placement,
-) -> Steps:
-    """The three training steps of a run."""
-    train_settings = train.StepSettings(
+) -> Trainers:
+    """The three kinds of training of a run."""
+    settings = train.StepSettings(
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
         pad=config.data.pad,
@@ -145,12 +141,12 @@ def make_steps(
         update_stats=True,
     )
     # A few images a class are too few to estimate statistics from.
-    finetune_settings = train_settings._replace(
+    on_exemplars = settings._replace(
         momentum=config.finetune.momentum, weight_decay=0.0, update_stats=False
     )
 
-    def step(method, settings, with_reference):
-        return train.make_step(
+    def trainer(method, settings, with_reference):
+        return train.make_trainer(
             backbone,
             method,
             settings,
@@ -158,12 +154,10 @@ def make_steps(
             with_reference=with_reference,
         )
 
-    return Steps(
-        base=step(method, train_settings, False),
-        later=step(method, train_settings, method.uses_reference),
-        finetune=step(finetune.make(None), finetune_settings, False),
-        train_settings=train_settings,
-        finetune_settings=finetune_settings,
+    return Trainers(
+        base=trainer(method, settings, False),
+        later=trainer(method, settings, method.uses_reference),
+        finetune=trainer(finetune.make(None), on_exemplars, False),
     )
 
 

@@ -133,19 +133,24 @@ def number(low: float, high: float, *, above: bool = False) -> Rule:
 
 POSITIVE = number(0, float('inf'), above=True)
 NOT_NEGATIVE = number(0, float('inf'))
+SEED = Rule(
+    lambda v: type(v) is int and 0 <= v < 2**32,
+    'a whole number in 0..2**32 - 1',
+)
 BOOLEAN = Rule(lambda v: type(v) is bool, 'true, false')
 
 
 def rules() -> dict[str, Rule]:
     """A rule for each field that has one of its own."""
     return {
-        'seed': at_least(0),
+        # JAX keeps 32 bits of a seed.
+        'seed': SEED,
         'data.source': one_of(sources.source_names()),
         'data.pad': at_least(0),
         'data.flip': BOOLEAN,
         'protocol.base_classes': at_least(0),
         'protocol.phases': at_least(0),
-        'protocol.class_order_seed': at_least(0),
+        'protocol.class_order_seed': SEED,
         'backbone.name': one_of(backbones.backbone_names()),
         'backbone.head': one_of(heads.HEADS),
         'method.name': one_of(methods.method_names()),
@@ -164,7 +169,10 @@ def rules() -> dict[str, Rule]:
         'train.weight_decay': NOT_NEGATIVE,
         'train.schedule': one_of(train.SCHEDULES),
         'train.milestones': Rule(
-            lambda v: all(type(m) is int and m > 0 for m in v),
+            lambda v: (
+                isinstance(v, tuple | list)
+                and all(type(m) is int and m > 0 for m in v)
+            ),
             'whole numbers >= 1',
         ),
         'train.gamma': POSITIVE,

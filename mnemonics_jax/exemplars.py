@@ -1,7 +1,8 @@
 """Choosing, learning and adjusting the exemplars of a phase.
 
-Strategies: `random` and `herding` keep real images; `mnemonics` starts from one
-of the two and learns the pixels (`learner` has the problem, this file the loop).
+Strategies: `random` and `herding` keep real images; `mnemonics` starts from
+one of the two and learns the pixels (`learner` has the problem, this file the
+loop).
 """
 
 import functools
@@ -114,7 +115,7 @@ def select(
 
 
 def scale_of(step: int, num_steps: int) -> np.float32:
-    """Decay of the outer rate: halved after each fifth (the paper's 10 of 50)."""
+    """Decay of the outer rate: halved after each fifth (10 of 50 epochs)."""
     return np.float32(0.5 ** (step * DECAY_PARTS // num_steps))
 
 

@@ -26,13 +26,16 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def prepare(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    placement: parallel.Placement | None = None,
 ) -> components.Components:
     """Checks everything that a user can get wrong and builds the components.
 
     Args:
         config: see `config.default_config`; None fields are filled in.
         workdir: where everything will be written; made if missing.
+        placement: over all devices by default.
 
     Raises:
         ValueError: the config is wrong, or is not the one that the work
@@ -40,7 +43,7 @@ def prepare(
         OSError: the work directory cannot be written.
     """
     config = config_lib.resolve(config)
-    parts = components.build(config)
+    parts = components.build(config, placement)
     claim_workdir(pathlib.Path(workdir), config)
     return parts
 

@@ -14,7 +14,8 @@ def mask_logits(logits: jax.Array, num_classes: jax.Array) -> jax.Array:
     """Logits f32[B, K] with those of classes >= `num_classes` at -1e9.
 
     The value is finite, so a batch without any class yields numbers and not
-    NaN; its exponential is zero, so masked classes get no gradient.
+    NaN; beside logits of usual size its exponential is zero, so masked classes
+    get no gradient.
     """
     seen = jnp.arange(logits.shape[-1]) < num_classes
     return jnp.where(seen, logits, -1e9)
@@ -110,7 +111,6 @@ def margin_ranking(
     top_k = min(top_k, scores.shape[-1])
     rivals, _ = jax.lax.top_k(jnp.where(new, scores, -jnp.inf), top_k)
     counts = jnp.arange(top_k) < num_seen - num_old
-    # The inner where() keeps -inf of absent rivals out of the gradient.
-    rivals = jnp.where(counts, rivals, 0)
-    hinge = jnp.where(counts, jax.nn.relu(margin - truth + rivals), 0)
+    # The score of an absent rival is -inf: its hinge and gradient are zero.
+    hinge = jax.nn.relu(margin - truth + rivals)
     return jnp.sum(hinge, axis=-1) / jnp.maximum(jnp.sum(counts), 1)

@@ -4,14 +4,18 @@ Any field of the configuration is a flag: `--config.exemplars.per_class=5`. The
 same command again resumes; a run that is finished says so and exits with 0.
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+DEFAULT_CONFIG = 'configs/digits.py'
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', 'configs/digits.py', 'File with a get_config() function.'
+    'config',
+    None,
+    f'File with a get_config() function, by default {DEFAULT_CONFIG}.',
 )
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Directory that everything is written to.'
@@ -26,12 +30,22 @@ def fail(error: BaseException | str) -> None:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistake is one line, not a traceback."""
+    if not any(argument.startswith('--config=') for argument in argv):
+        # As a flag's default it would be loaded, and fail, on import.
+        argv = [*argv[:1], f'--config={DEFAULT_CONFIG}', *argv[1:]]
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        filename = config_flags.get_config_filename(flags.FLAGS['config'])
+        if not pathlib.Path(filename).is_file():
+            fail(
+                f'--config={filename}: no such file; allowed: one like '
+                'configs/digits.py'
+            )
+        _CONFIG.value  # noqa: B018, runs the file
+    except (AttributeError, KeyError) as e:
+        fail(explain_field(argv) or e)
+    except (flags.Error, TypeError, ValueError) as e:
         fail(e)
-    except OSError as e:
-        fail(f'--config: {e}')
     # Orbax tells of every file it writes, at the level of information.
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)
@@ -40,6 +54,23 @@ def parse(argv: Sequence[str]) -> list[str]:
     if not _WORKDIR.value:
         fail('--workdir: missing; allowed: a directory to write to')
     return rest
+
+
+def explain_field(argv: Sequence[str]) -> str | None:
+    """What is wrong with the first `--config.a.b` that names no field."""
+    from mnemonics_jax.config import default_config
+
+    for argument in argv:
+        if not argument.startswith('--config.'):
+            continue
+        node, path = default_config(), argument.partition('=')[0].split('.')
+        for name in path[1:]:
+            fields = list(node) if isinstance(node, ConfigDict) else []
+            if name not in fields:
+                allowed = ', '.join(fields) or 'nothing, it is a single value'
+                return f'{argument}: no field {name!r}; allowed: {allowed}'
+            node = node[name]
+    return None
 
 
 def main(argv: Sequence[str]) -> None:

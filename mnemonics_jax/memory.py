@@ -1,8 +1,8 @@
 """The exemplar memory as a value: how it is filled, shrunk, split and stored.
 
-An `ExemplarSet` has one row a class and its slots in rank order, so that keeping
-the best n of every class is keeping a prefix. Everything here is pure and works
-on padded rows, so that its shapes do not depend on the phase.
+An `ExemplarSet` has one row a class and its slots in rank order, so that
+keeping the best n of every class is keeping a prefix. Everything here is pure
+and works on padded rows, so that its shapes do not depend on the phase.
 """
 
 import jax
@@ -128,20 +128,6 @@ def merge_halves(
     images = interleave(half_a.images, half_b.images)
     stored = to_storage(images, str(memory.images.dtype))
     return memory.replace(images=jnp.where(changed, stored, memory.images))
-
-
-def flat(
-    memory: ExemplarSet,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Images f32[K*m, H, W, C], labels int32[K*m], mask bool[K*m], by slot."""
-    num_classes, slots = memory.mask.shape
-    images = to_float(memory.images)
-    labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), slots)
-    return (
-        images.reshape(-1, *images.shape[2:]),
-        labels,
-        memory.mask.reshape(-1),
-    )
 
 
 def drift_grey_levels(

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def accuracy(confusion: np.ndarray, first: int = 0, last: int | None = None):
+def accuracy(
+    confusion: np.ndarray, first: int = 0, last: int | None = None
+) -> float:
     """Share of correct answers among test images of classes first..last-1.
 
     Args:
@@ -54,8 +56,8 @@ def max_forgetting(
     """The field's usual forgetting: best past minus final, a mean over phases.
 
     For the classes that came in phase i: the best accuracy on them by the
-    models of phases i..N-1, minus that of model N; the mean over i < N (Chaudhry
-    et al. 2018). Lower is better; 0 when there is one phase only.
+    models of phases i..N-1, minus that of model N; the mean over i < N
+    (Chaudhry et al. 2018). Lower is better; 0 when there is one phase only.
 
     Args:
         confusions: one a phase.

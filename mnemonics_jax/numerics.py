@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 # Added to squared norms: a relative error below rounding for every real
-# feature, and finite derivatives of all orders at a feature of zeros.
+# feature, and finite first derivatives at a feature of zeros.
 _EPSILON = 1e-12
 
 

@@ -52,15 +52,16 @@ def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
 
 
 def replicate(placement: Placement, tree: Any) -> Any:
-    """Every array of `tree` (the same in all processes) on every device."""
+    """Every array of `tree` (the same in all processes) on every device.
+
+    PRNG keys are no arrays of numbers: use `jax.device_put` for them.
+    """
 
     def put(x):
-        if isinstance(x, jax.Array) and x.sharding == placement.replicated:
-            return x
-        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(
-            x.dtype, jax.dtypes.prng_key
+        if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(
+            placement.replicated, x.ndim
         ):
-            return jax.device_put(x, placement.replicated)
+            return x
         return jax.make_array_from_process_local_data(
             placement.replicated, np.asarray(x)
         )
@@ -74,9 +75,3 @@ def shard_batch(placement: Placement, tree: Any) -> Any:
         lambda x: jax.make_array_from_process_local_data(placement.batch, x),
         tree,
     )
-
-
-def round_up(size: int, placement: Placement) -> int:
-    """The least multiple of the number of devices that is >= `size`."""
-    num = placement.num_devices
-    return -(-size // num) * num

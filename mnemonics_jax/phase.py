@@ -89,10 +89,12 @@ def start_model(
         return variables
     batches = in_order(data, parts.config.evaluate.batch_size)
     features = evaluate.features_of(parts.evaluator, variables, batches)
+    # In NumPy: the number of images differs from phase to phase.
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.maximum(norms, 1e-6)
     means = np.zeros((parts.source.num_classes, features.shape[1]), np.float32)
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     for k in range(scene.num_old, scene.num_seen):
-        means[k] = unit[data.labels == k].mean(0)
+        means[k] = unit[data.labels == k].mean(axis=0)
     head = imprint(
         variables.params['head'],
         means,
@@ -113,7 +115,7 @@ def train_model(
         start: see `start_model`.
         data: training images of the new classes.
     """
-    config, steps = scene.parts.config, scene.parts.steps
+    config, trainers = scene.parts.config, scene.parts.trainers
     frozen = scene.num_old if config.method.freeze_old_rows else 0
     return run_epochs(
         scene,
@@ -121,8 +123,7 @@ def train_model(
         data,
         start,
         Training(
-            step=steps.later if scene.index else steps.base,
-            settings=steps.train_settings,
+            trainer=trainers.later if scene.index else trainers.base,
             section=config.train,
             carry=carry,
             head_rows=(frozen, scene.num_seen),
@@ -134,7 +135,7 @@ def finetune_model(
     scene: Scene, variables: Variables, exemplars_held: ExemplarSet
 ) -> Variables:
     """A copy of the model, fine-tuned on the balanced memory alone."""
-    config, steps = scene.parts.config, scene.parts.steps
+    config, trainers = scene.parts.config, scene.parts.trainers
     shape = (0, *scene.parts.source.image_shape)
     nothing = sources.Examples(np.zeros(shape, np.uint8), np.zeros(0, np.int32))
     return run_epochs(
@@ -143,8 +144,7 @@ def finetune_model(
         nothing,
         variables,
         Training(
-            step=steps.finetune,
-            settings=steps.finetune_settings,
+            trainer=trainers.finetune,
             section=config.finetune,
             carry=Carry(variables, exemplars_held),
             head_rows=(0, scene.num_seen),
@@ -156,15 +156,13 @@ class Training(NamedTuple):
     """What `run_epochs` trains with.
 
     Attributes:
-        step: see `train.make_step`.
-        settings: its settings.
+        trainer: the functions.
         section: of the config: epochs, batch_size, lr and its schedule.
         carry: the reference model and the memory.
         head_rows: low and high of the head rows that are trained.
     """
 
-    step: train.StepFn
-    settings: train.StepSettings
+    trainer: train.Trainer
     section: Any
     carry: Carry
     head_rows: tuple[int, int]
@@ -177,7 +175,7 @@ def run_epochs(
     start: Variables,
     training: Training,
 ) -> Variables:
-    """Trains for all epochs of a stage on `data` and the memory of the carry."""
+    """Trains for all epochs of a stage on `data` and the carry's memory."""
     placement, section = scene.parts.placement, training.section
     slots, slot_labels = train.valid_slots(training.carry.exemplars)
     num_real = len(data.labels)
@@ -188,7 +186,7 @@ def run_epochs(
     )
     size = num_real + len(slots)
     num_steps = pipeline.num_batches(size, section.batch_size)
-    state = train.init_state(start, training.settings)
+    state = training.trainer.init(start)
     total = section.epochs * num_steps
     name = stage.name.lower()
     with scene.recorder.stage(scene.index, name, total) as progress:
@@ -206,7 +204,7 @@ def run_epochs(
             for batch in train.with_slots(batches, num_real, slots):
                 images = int(batch['weight'].sum())
                 batch = parallel.shard_batch(placement, batch)
-                state, metrics = training.step(state, batch, inputs)
+                state, metrics = training.trainer.step(state, batch, inputs)
                 progress.step(metrics, images)
             progress.flush(epoch=epoch, lr=lr)
     return state.variables
@@ -392,4 +390,5 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, dict[str, Any]]:
         'exemplars': report,
         'seconds': clock.seconds,
     }
-    return Carry(following, held), outcome
+    carry = Carry(following, held)
+    return parallel.replicate(scene.parts.placement, carry), outcome

@@ -53,7 +53,11 @@ def resolve(exemplars: dict[str, Any]) -> dict[str, Any]:
     """
     values = dict(PRESETS[exemplars['preset']])
     values['adjust'] &= exemplars['strategy'] == 'mnemonics'
-    given = {k: v for k, v in exemplars.items() if v is not None}
+    given = {
+        name: value
+        for name, value in exemplars.items()
+        if value is not None or name not in values
+    }
     if given.get('outer_steps') and 'outer_epochs' not in given:
         values['outer_epochs'] = 0
     if given.get('outer_epochs') and 'outer_steps' not in given:

@@ -16,7 +16,7 @@ def class_means(
     Args:
         features: f32[n, D].
         labels: int32[n].
-        weights: f32[n], 0 for padding.
+        weights: f32[n], >= 0; 0 for padding.
         num_classes: K.
 
     Returns:
@@ -25,7 +25,7 @@ def class_means(
     weighted = unit(features) * weights[:, None]
     sums = jax.ops.segment_sum(weighted, labels, num_classes)
     counts = jax.ops.segment_sum(weights, labels, num_classes)
-    return sums / jnp.maximum(counts, 1)[:, None]
+    return sums / jnp.where(counts > 0, counts, 1)[:, None]
 
 
 def nme_scores(features: jax.Array, means: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ def herding(features: jax.Array, mask: jax.Array, num: int) -> jax.Array:
     tries rank fewer than `num`, the rest follow in the order of <mu, d_j>.
 
     Args:
-        features: f32[n, D], of one class, padded at will.
+        features: f32[n, D], of one class, padded with any finite values.
         mask: bool[n], true for examples, false for padding.
         num: how many to rank; static.
 

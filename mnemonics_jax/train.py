@@ -71,10 +71,25 @@ class StepInputs(NamedTuple):
     key: jax.Array
 
 
-StepFn = Callable[
-    [TrainState, dict[str, jax.Array], StepInputs],
-    tuple[TrainState, dict[str, jax.Array]],
-]
+class Trainer(NamedTuple):
+    """The jitted functions of one kind of training.
+
+    Attributes:
+        init: `(variables) -> TrainState`, with zero momentum; a copy, since
+            steps donate their state.
+        step: `(state, batch, inputs) -> (state, metrics)`, one SGD step.
+            A batch is a dict of `image` uint8 or f32 [B, H, W, C], `label`
+            int32[B], `index` int32[B] (keys the augmentation), `slot` int32[B]
+            (see `fill_exemplars`) and `weight` f32[B] (0 for padding), split
+            over devices. Metrics are f32[]: 'loss', 'accuracy' and each term
+            of the method's loss.
+    """
+
+    init: Callable[[Variables], TrainState]
+    step: Callable[
+        [TrainState, dict[str, jax.Array], StepInputs],
+        tuple[TrainState, dict[str, jax.Array]],
+    ]
 
 
 def make_optimizer(settings: StepSettings) -> optax.GradientTransformation:
@@ -87,14 +102,6 @@ def make_optimizer(settings: StepSettings) -> optax.GradientTransformation:
         optax.add_decayed_weights(settings.weight_decay),
         optax.trace(decay=settings.momentum),
     )
-
-
-def init_state(variables: Variables, settings: StepSettings) -> TrainState:
-    """State at the start of a stage: momentum is zero."""
-    # Steps donate their state; a copy keeps the caller's model alive.
-    variables = jax.tree.map(jnp.copy, variables)
-    opt_state = make_optimizer(settings).init(variables.params)
-    return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
 
 
 def fill_exemplars(
@@ -116,33 +123,30 @@ def fill_exemplars(
     return jnp.where((slots >= 0)[:, None, None, None], named, images)
 
 
-def make_step(
+def make_trainer(
     backbone: Backbone,
     method: Method,
     settings: StepSettings,
     placement: Placement,
     *,
     with_reference: bool,
-) -> StepFn:
-    """One SGD step, jitted; donates its state.
-
-    A batch is a dict of `image` uint8 or f32 [B, H, W, C], `label` int32[B],
-    `index` int32[B] (keys the augmentation), `slot` int32[B] (see
-    `fill_exemplars`) and `weight` f32[B] (0 for padding), split over devices.
+) -> Trainer:
+    """Builds the functions.
 
     Args:
         backbone: the model.
         method: its loss.
         settings: see `StepSettings`.
-        placement: of the batch.
+        placement: of batches.
         with_reference: whether to run the previous phase's model; false in
             phase 0, when there is none and its outputs are zeros.
-
-    Returns:
-        `(state, batch, inputs) -> (state, metrics)`, metrics being f32[]:
-        'loss', 'accuracy' and each term of the method's loss.
     """
     tx = make_optimizer(settings)
+
+    def init(variables):
+        variables = jax.tree.map(jnp.copy, variables)
+        opt_state = tx.init(variables.params)
+        return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
 
     def loss_of(params, variables, images, batch, inputs):
         outputs, batch_stats = backbone.apply(
@@ -179,7 +183,12 @@ def make_step(
         variables = Variables(params, batch_stats)
         return TrainState(state.step + 1, variables, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=placement.replicated)
+    return Trainer(
+        init=jax.jit(init, out_shardings=placement.replicated),
+        step=jax.jit(
+            step, donate_argnums=0, out_shardings=placement.replicated
+        ),
+    )
 
 
 def reduce_terms(terms: Terms, weights: jax.Array) -> dict[str, jax.Array]:

@@ -59,7 +59,7 @@ class ExemplarSet(struct.PyTreeNode):
     """The exemplars of all classes; row k belongs to class k, best rank first.
 
     Attributes:
-        images: [K, m, H, W, C], float32 in [0, 1], or uint8 in 0..255 as stored.
+        images: [K, m, H, W, C], float32 in [0, 1], or uint8 as stored.
         mask: bool[K, m], true where a slot holds an exemplar.
     """
 

@@ -106,14 +106,3 @@ def test_is_differentiable_in_the_pixels():
     assert set(np.unique(grads)) <= {0.0, 1.0}
     kept = (8 - abs(offsets[:, 0] - 2)) * (9 - abs(offsets[:, 1] - 2)) * 3
     np.testing.assert_array_equal(grads.sum((1, 2, 3)), kept)
-
-
-def test_to_float():
-    pixels = np.arange(256, dtype=np.uint8)
-    found = jax.jit(augment.to_float)(pixels)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, pixels / 255, rtol=1e-7)
-    assert found[0] == 0
-    assert found[255] == 1
-    back = jnp.rint(found * 255).astype(jnp.uint8)
-    np.testing.assert_array_equal(back, pixels)

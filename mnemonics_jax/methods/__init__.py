@@ -20,7 +20,7 @@ def make_method(config: Any) -> Method:
     """The method `config.name` with the settings of `config`.
 
     Raises:
-        ValueError: there is no such method, or a setting is out of range.
+        ValueError: there is no such method.
     """
     if config.name not in method_names():
         raise ValueError(

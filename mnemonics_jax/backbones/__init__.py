@@ -1,0 +1,165 @@
+"""Networks, found by name: a file with a `BACKBONES` dict adds its own.
+
+`BACKBONES` maps names to constructors of linen modules, called as
+`trunk(x, train=..., mask=...)`: normalised images [B, H, W, C] to features
+[B, D]. All randomness is in the initial parameters.
+"""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mnemonics_jax import types
+from mnemonics_jax.backbones import heads
+
+
+def backbone_names() -> list[str]:
+    """Returns the names that `make_backbone` knows, sorted."""
+    return sorted(_trunks())
+
+
+def make_backbone(
+    name: str,
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    head: str = 'cosine',
+) -> types.Backbone:
+    """Builds a trunk and a head, as pure functions.
+
+    Args:
+        name: one of `backbone_names()`.
+        num_classes: rows of the head, for the classes of all phases.
+        image_shape: (H, W, C).
+        mean: of each channel, for pixels in [0, 1].
+        std: of each channel, for pixels in [0, 1].
+        head: 'cosine', the paper's, or 'linear'.
+
+    Returns:
+        A model whose first operation is `(images - mean) / std`.
+
+    Raises:
+        ValueError: there is no such backbone, or `mean` or `std` does not fit
+            the images.
+    """
+    trunks = _trunks()
+    if name not in trunks:
+        raise ValueError(
+            f'backbone.name={name!r}: no such backbone; allowed: '
+            f'{", ".join(sorted(trunks))}'
+        )
+    return from_trunk(
+        trunks[name](),
+        num_classes=num_classes,
+        image_shape=image_shape,
+        mean=mean,
+        std=std,
+        head=head,
+    )
+
+
+def from_trunk(
+    trunk: nn.Module,
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    head: str = 'cosine',
+) -> types.Backbone:
+    """Builds a model around a trunk of one's own.
+
+    Args:
+        trunk: a linen module, called as those of `BACKBONES`.
+        num_classes: see `make_backbone`, as the rest.
+        image_shape: (H, W, C).
+        mean: of each channel.
+        std: of each channel.
+        head: 'cosine' or 'linear'.
+
+    Raises:
+        ValueError: `mean` or `std` does not fit the images.
+    """
+    channels = image_shape[-1]
+    if not len(mean) == len(std) == channels or min(std) <= 0:
+        raise ValueError(
+            f'Images with {channels} channels need as many means and positive '
+            f'standard deviations, got mean={mean} and std={std}.'
+        )
+    classifier = heads.make_head(head)
+
+    init = functools.partial(
+        _init, trunk, classifier, num_classes, tuple(image_shape)
+    )
+    embed = functools.partial(_embed, trunk, tuple(mean), tuple(std))
+    return types.Backbone(init, embed, classifier.apply)
+
+
+def _trunks() -> dict[str, Callable[[], nn.Module]]:
+    """Collects the `BACKBONES` of all files of this folder."""
+    trunks = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f'{__name__}.{info.name}')
+        trunks.update(getattr(module, 'BACKBONES', {}))
+    return trunks
+
+
+def _init(
+    trunk: nn.Module,
+    classifier: heads.Head,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    key: jax.Array,
+) -> types.Variables:
+    """The `init` of a `types.Backbone`."""
+    trunk_key, head_key = jax.random.split(key)
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    apply = functools.partial(trunk.apply, train=False, mask=None)
+    variables = trunk.lazy_init(trunk_key, images, train=False, mask=None)
+    num_features = jax.eval_shape(apply, variables, images).shape[-1]
+    return types.Variables(
+        params={
+            'trunk': variables.get('params', {}),
+            'head': classifier.init(head_key, num_classes, num_features),
+        },
+        batch_stats=variables.get('batch_stats', {}),
+    )
+
+
+def _embed(
+    trunk: nn.Module,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    variables: types.Variables,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    mask: jax.Array | None = None,
+) -> tuple[jax.Array, types.Params]:
+    """The `embed` of a `types.Backbone`."""
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            'A backbone takes images as floats in [0, 1], got '
+            f'{images.dtype}: divide by 255.'
+        )
+    # Constants in the dtype of the images leave their precision as it is.
+    images = images - jnp.asarray(mean, images.dtype)
+    images = images / jnp.asarray(std, images.dtype)
+    inputs = {
+        'params': variables.params['trunk'],
+        'batch_stats': variables.batch_stats,
+    }
+    if not train:
+        features = trunk.apply(inputs, images, train=False, mask=None)
+        return features, variables.batch_stats
+    features, updated = trunk.apply(
+        inputs, images, train=True, mask=mask, mutable=['batch_stats']
+    )
+    return features, updated.get('batch_stats', {})

@@ -1,0 +1,223 @@
+"""Convolution whose gradients stay fast inside loops on CPU.
+
+The bilevel problem differentiates, twice, through a `lax.scan` of inner steps.
+Inside a loop, XLA's CPU backend knows fast code only for convolutions whose
+axes come in the order NHWC, HWIO, and whose images are no smaller than the
+kernel. Automatic differentiation names the axes in other orders, so that the
+gradients run tens of times slower in the loop than outside. The loop-safe form
+moves the data instead, and replaces convolutions of tiny images.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+class _Geometry(NamedTuple):
+    """What the shapes of two of (x, kernel, y) do not tell of the third."""
+
+    stride: int
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+
+    def padding(self, sign: int) -> list[tuple[int, int]]:
+        """Zeros on both sides, plus or minus the pixels no kernel stands on.
+
+        With an even image and stride 2 the last kernel ends one pixel early.
+        """
+        return [
+            (side // 2, side // 2 + sign * ((size - 1) % self.stride))
+            for side, size in zip(self.kernel, self.image, strict=True)
+        ]
+
+
+def conv2d(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int = 1,
+    *,
+    loop_safe: bool | None = None,
+) -> jax.Array:
+    """Convolves, with (size - 1) / 2 zeros of padding on every side.
+
+    That is the padding of the authors' networks. It differs from 'SAME', which
+    pads images of even size unevenly when the stride is 2.
+
+    Args:
+        x: [B, H, W, Ci].
+        kernel: [kh, kw, Ci, Co], kh and kw odd.
+        stride: of both axes.
+        loop_safe: whether to use the form for loops on CPU, which has reverse
+            derivatives of any order but no forward-mode ones. None means
+            wherever the default backend is the CPU.
+
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), Co], in the common dtype.
+
+    Raises:
+        ValueError: a kernel side is even.
+    """
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        raise ValueError(
+            f'conv2d needs odd kernel sides, got {kernel.shape[:2]}.'
+        )
+    if loop_safe is None:
+        loop_safe = jax.default_backend() == 'cpu'
+    x, kernel = nn.dtypes.promote_dtype(x, kernel)
+    geometry = _Geometry(stride, x.shape[1:3], kernel.shape[:2])
+    if not loop_safe:
+        return _convolve(x, kernel, geometry)
+    outputs = [-(-size // stride) for size in geometry.image]
+    if geometry.kernel == (1, 1) or min(outputs) < max(geometry.kernel):
+        return _sum_of_products(x, kernel, stride, outputs)
+    return _outputs(x, kernel, geometry)
+
+
+class Conv(nn.Module):
+    """`conv2d` with a learnable kernel and, as in the paper, no bias.
+
+    The initial kernel is Kaiming normal over the fan-out: mean 0, standard
+    deviation sqrt(2 / (kh * kw * features)).
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: both sides of the kernel, odd.
+        stride: of both axes.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, Ci] to [B, Ho, Wo, features]."""
+        size = self.kernel_size
+        shape = (size, size, x.shape[-1], self.features)
+        init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+        return conv2d(x, self.param('kernel', init, shape), self.stride)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and BatchNorm, whose scale starts at 1 and bias at 0.
+
+    Training statistics are those of the global batch wherever its examples
+    lie, and of the examples that the mask keeps.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None
+    ) -> jax.Array:
+        """Maps [B, H, W, Ci] to [B, Ho, Wo, features]; mask is bool[B]."""
+        x = Conv(self.features, self.kernel_size, self.stride)(x)
+        if mask is not None:
+            mask = mask[:, None, None, None]
+        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
+        return norm(x, use_running_average=not train, mask=mask)
+
+
+def _sum_of_products(x, kernel, stride, outputs):
+    """The convolution as a matrix product for each position in the kernel.
+
+    Slower than a convolution for large images, faster for tiny ones.
+    """
+    height, width = kernel.shape[:2]
+    pads = [(0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)]
+    x = jnp.pad(x, pads)
+    rows, columns = [(size - 1) * stride + 1 for size in outputs]
+    return sum(
+        x[:, i : i + rows : stride, j : j + columns : stride] @ kernel[i, j]
+        for i in range(height)
+        for j in range(width)
+    )
+
+
+# A convolution y(x, kernel), its gradient by x and its gradient by the kernel
+# are the three gradients of one function that is linear in x, kernel and y. So
+# each of the three maps below has the two others for its own gradients, and
+# the derivatives of every order are convolutions in the fast order of axes.
+
+
+def _convolve(x, kernel, geometry):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(geometry.stride,) * 2,
+        padding=[(side // 2, side // 2) for side in geometry.kernel],
+        dimension_numbers=_DIMENSIONS,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _outputs(x, kernel, geometry):
+    """y of x and kernel."""
+    return _convolve(x, kernel, geometry)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _image_grads(y, kernel, geometry):
+    """Gradient by x, for the cotangent y of the outputs."""
+    return lax.conv_general_dilated(
+        y,
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+        window_strides=(1, 1),
+        padding=geometry.padding(1),
+        lhs_dilation=(geometry.stride,) * 2,
+        dimension_numbers=_DIMENSIONS,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _kernel_grads(x, y, geometry):
+    """Gradient by the kernel, for the cotangent y of the outputs.
+
+    The channels of x act as examples, the examples as channels, and y as one
+    large kernel with gaps.
+    """
+    return lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        y.transpose(1, 2, 0, 3),
+        window_strides=(1, 1),
+        padding=geometry.padding(-1),
+        rhs_dilation=(geometry.stride,) * 2,
+        dimension_numbers=_DIMENSIONS,
+    ).transpose(1, 2, 0, 3)
+
+
+def _keep_inputs(function):
+    """The forward rule of all three: their gradients need the two inputs."""
+    return lambda a, b, geometry: (function(a, b, geometry), (a, b))
+
+
+_outputs.defvjp(
+    _keep_inputs(_outputs),
+    lambda geometry, inputs, y: (
+        _image_grads(y, inputs[1], geometry),
+        _kernel_grads(inputs[0], y, geometry),
+    ),
+)
+_image_grads.defvjp(
+    _keep_inputs(_image_grads),
+    lambda geometry, inputs, x: (
+        _outputs(x, inputs[1], geometry),
+        _kernel_grads(x, inputs[0], geometry),
+    ),
+)
+_kernel_grads.defvjp(
+    _keep_inputs(_kernel_grads),
+    lambda geometry, inputs, kernel: (
+        _image_grads(inputs[1], kernel, geometry),
+        _outputs(inputs[0], kernel, geometry),
+    ),
+)

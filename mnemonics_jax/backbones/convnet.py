@@ -1,0 +1,40 @@
+"""A small network for small images, such as 8x8 digits."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mnemonics_jax.backbones import conv
+
+
+class ConvNet(nn.Module):
+    """3x3 convolutions with BatchNorm and the average over all pixels.
+
+    Each but the first halves the image size. As in the residual networks there
+    is no final ReLU.
+
+    Attributes:
+        widths: output channels of the convolutions.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 128)
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None
+    ) -> jax.Array:
+        """Maps images [B, H, W, C] to features [B, widths[-1]]."""
+        for depth, width in enumerate(self.widths):
+            x = nn.relu(x) if depth else x
+            stride = 2 if depth else 1
+            x = conv.ConvNorm(width, 3, stride)(x, train=train, mask=mask)
+        return jnp.mean(x, axis=(1, 2))
+
+
+BACKBONES = {
+    'convnet': ConvNet,
+    # For smoke runs: compiles in a third of the time.
+    'convnet_tiny': functools.partial(ConvNet, widths=(8, 16)),
+}

@@ -1,0 +1,186 @@
+"""Classifier heads, and what class-incremental learning does to their rows.
+
+A head has a row for each of the K classes from the start. Which rows belong to
+old, new or unseen classes is said by counts that may be traced, so one compiled
+program serves all phases.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mnemonics_jax import types
+from mnemonics_jax.numerics import norms, unit
+
+# The parameters whose leading axis is the class axis.
+_ROW_PARAMS = ('kernel', 'bias')
+
+
+class Head(NamedTuple):
+    """A classifier as pure functions.
+
+    Attributes:
+        init: `(key, num_classes K, num_features D) -> params`.
+        apply: `(params, features f32[B,D]) -> (logits, scores)`, both f32[B,K].
+    """
+
+    init: Callable[[jax.Array, int, int], types.Params]
+    apply: Callable[[types.Params, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def make_head(name: str) -> Head:
+    """Returns the head called `name`, 'cosine' or 'linear'.
+
+    Raises:
+        ValueError: there is no such head.
+    """
+    if name not in HEADS:
+        raise ValueError(f'Unknown head {name!r}; there are {sorted(HEADS)}.')
+    return HEADS[name]
+
+
+def _uniform_rows(key, num_classes, num_features):
+    bound = num_features**-0.5
+    shape = (num_classes, num_features)
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
+def _init_cosine(key, num_classes, num_features):
+    """Rows uniform in +-1/sqrt(D) and the learnable scale sigma = 1."""
+    kernel = _uniform_rows(key, num_classes, num_features)
+    return {'kernel': kernel, 'sigma': jnp.ones((), jnp.float32)}
+
+
+def _apply_cosine(params, features):
+    """Cosines of feature and row; the logits are sigma times those."""
+    scores = unit(features) @ unit(params['kernel']).T
+    return params['sigma'] * scores, scores
+
+
+def _init_linear(key, num_classes, num_features):
+    """Rows and biases uniform in +-1/sqrt(D)."""
+    kernel_key, bias_key = jax.random.split(key)
+    bias = _uniform_rows(bias_key, num_classes, num_features)[:, 0]
+    kernel = _uniform_rows(kernel_key, num_classes, num_features)
+    return {'kernel': kernel, 'bias': bias}
+
+
+def _apply_linear(params, features):
+    logits = features @ params['kernel'].T + params['bias']
+    return logits, logits
+
+
+HEADS = {
+    'cosine': Head(_init_cosine, _apply_cosine),
+    'linear': Head(_init_linear, _apply_linear),
+}
+
+
+def rows_between(
+    num_classes: int, low: jax.Array | int, high: jax.Array | int
+) -> jax.Array:
+    """Marks rows low..high-1: bool[K]; `low` and `high` may be traced."""
+    rows = jnp.arange(num_classes)
+    return (rows >= low) & (rows < high)
+
+
+def row_params(head: types.Params) -> types.Params:
+    """Returns the parameters with a row per class: all but the scale sigma."""
+    return {name: head[name] for name in _ROW_PARAMS if name in head}
+
+
+def redraw_rows(
+    key: jax.Array,
+    head: types.Params,
+    low: jax.Array | int,
+    high: jax.Array | int,
+) -> types.Params:
+    """Draws rows low..high-1 anew, as if their classes had not been learned.
+
+    Each row gets a direction uniform on the sphere and keeps its norm; its
+    bias becomes 0. Differentiable in the head, through the norms.
+
+    Args:
+        key: PRNG key of the directions.
+        head: parameters of a head with K rows.
+        low: int32[], first row to draw.
+        high: int32[], the row after the last one.
+
+    Returns:
+        The head with those rows replaced.
+    """
+    kernel = head['kernel']
+    noise = jax.random.normal(key, kernel.shape, kernel.dtype)
+    fresh = unit(noise) * norms(kernel)
+    return _replace_rows(head, fresh, low, high)
+
+
+def imprint(
+    head: types.Params,
+    class_means: jax.Array,
+    num_old: jax.Array | int,
+    num_seen: jax.Array | int,
+) -> types.Params:
+    """Writes the mean features of the new classes into their rows.
+
+    As in the authors' code, rows num_old..num_seen-1 become the class means,
+    scaled to the mean L2 norm of the old classes' rows. Where there are no old
+    classes, the mean is over all rows. New biases become 0.
+
+    Args:
+        head: parameters of a head with K rows.
+        class_means: f32[K, D], of any norm; the rows of other classes are not
+            used.
+        num_old: int32[], classes of all earlier phases.
+        num_seen: int32[], `num_old` plus the classes of this phase.
+
+    Returns:
+        The head with the new rows replaced.
+    """
+    kernel = head['kernel']
+    num_classes = kernel.shape[0]
+    num_averaged = jnp.where(num_old > 0, num_old, num_classes)
+    averaged = rows_between(num_classes, 0, num_averaged)
+    norm = jnp.mean(norms(kernel), where=averaged[:, None])
+    rows = unit(class_means) * norm
+    return _replace_rows(head, rows, num_old, num_seen)
+
+
+def row_mask_updates(
+    updates: types.Params, low: jax.Array | int, high: jax.Array | int
+) -> types.Params:
+    """Zeroes the updates of the rows outside low..high-1; sigma keeps its own.
+
+    Masking updates rather than gradients freezes a row for momentum and weight
+    decay too: those of old classes, and those of classes not yet seen.
+
+    Args:
+        updates: what an optax transform gives for a head with K rows.
+        low: int32[], first row to update.
+        high: int32[], the row after the last one.
+
+    Returns:
+        Updates of the same structure.
+    """
+    masked = {
+        name: jnp.where(_mask_like(rows, low, high), rows, 0)
+        for name, rows in row_params(updates).items()
+    }
+    return {**updates, **masked}
+
+
+def _replace_rows(head, kernel, low, high):
+    """Takes rows low..high-1 from `kernel`, with biases of 0."""
+    replaced = {'kernel': kernel, 'bias': 0}
+    rows = {
+        name: jnp.where(_mask_like(old, low, high), replaced[name], old)
+        for name, old in row_params(head).items()
+    }
+    return {**head, **rows}
+
+
+def _mask_like(rows, low, high):
+    mask = rows_between(rows.shape[0], low, high)
+    return mask.reshape(-1, *[1] * (rows.ndim - 1))

@@ -1,0 +1,82 @@
+"""Residual networks of the paper: for CIFAR (32x32) and for ImageNet (224x224).
+
+As in the authors' code, the last block has no final ReLU, so that features may
+be negative and cosines between them use the whole range [-1, 1].
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mnemonics_jax.backbones import conv
+
+
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions, and a shortcut around them."""
+
+    features: int
+    stride: int
+    final_relu: bool
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None
+    ) -> jax.Array:
+        flags = {'train': train, 'mask': mask}
+        y = conv.ConvNorm(self.features, 3, self.stride)(x, **flags)
+        y = conv.ConvNorm(self.features, 3)(nn.relu(y), **flags)
+        if self.stride > 1 or x.shape[-1] != self.features:
+            x = conv.ConvNorm(self.features, 1, self.stride)(x, **flags)
+        y += x
+        return nn.relu(y) if self.final_relu else y
+
+
+class ResNet(nn.Module):
+    """Stem, stages of basic blocks and the average over all pixels.
+
+    From one stage to the next the width doubles and the image size halves.
+
+    Attributes:
+        num_blocks: blocks of each stage.
+        width: channels of the first stage.
+        imagenet_stem: whether to start with a 7x7 convolution of stride 2 and a
+            max pool of stride 2, instead of a 3x3 convolution.
+    """
+
+    num_blocks: tuple[int, ...]
+    width: int
+    imagenet_stem: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None
+    ) -> jax.Array:
+        """Maps images [B, H, W, C] to features [B, D], D of the last stage."""
+        flags = {'train': train, 'mask': mask}
+        if self.imagenet_stem:
+            x = conv.ConvNorm(self.width, 7, 2)(x, **flags)
+            x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), ((1, 1), (1, 1)))
+        else:
+            x = nn.relu(conv.ConvNorm(self.width, 3)(x, **flags))
+        blocks = [
+            (stage, block)
+            for stage, count in enumerate(self.num_blocks)
+            for block in range(count)
+        ]
+        for stage, block in blocks:
+            x = _BasicBlock(
+                features=self.width * 2**stage,
+                stride=2 if stage > 0 and block == 0 else 1,
+                final_relu=(stage, block) != blocks[-1],
+            )(x, **flags)
+        return jnp.mean(x, axis=(1, 2))
+
+
+BACKBONES = {
+    'resnet8': functools.partial(ResNet, (1, 1, 1), 16),
+    'resnet20': functools.partial(ResNet, (3, 3, 3), 16),
+    'resnet32': functools.partial(ResNet, (5, 5, 5), 16),
+    'resnet18': functools.partial(ResNet, (2, 2, 2, 2), 64, True),
+}

@@ -1,0 +1,187 @@
+"""Tests of mnemonics_jax.checkpoint."""
+
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mnemonics_jax import parallel
+from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.types import Carry, ExemplarSet, Variables
+
+RESULTS = [
+    {
+        'phase': 0,
+        'accuracy': {'cnn': 0.1 + 0.2, 'nme': 1 / 3},
+        'confusion': [[3, 0], [1, 2]],
+        'names': ['zwei', 'three \u00fc'],
+        'nothing': None,
+        'done': True,
+    }
+]
+
+
+def make_carry(storage='uint8', seed=0):
+    """A carry with values that rounding would show in."""
+    random = np.random.default_rng(seed)
+
+    def values(*shape):
+        return random.normal(size=shape).astype(np.float32)
+
+    kernel = values(3, 4)
+    kernel[0] = [np.float32(1e-42), -0.0, np.inf, np.nextafter(1, 2)]
+    pixels = random.integers(0, 256, (5, 2, 2, 2, 1)).astype(np.uint8)
+    if storage == 'float32':
+        pixels = (pixels / 300).astype(np.float32)
+    return Carry(
+        variables=Variables(
+            params={
+                'trunk': {'Conv_0': {'kernel': kernel, 'bias': values(4)}},
+                'head': {'kernel': values(5, 4), 'sigma': values()},
+            },
+            batch_stats={'Norm_0': {'mean': values(4), 'var': values(4) ** 2}},
+        ),
+        exemplars=ExemplarSet(pixels, random.random((5, 2)) < 0.5),
+    )
+
+
+def zeros_like(carry):
+    return jax.tree.map(np.zeros_like, carry)
+
+
+def assert_same_bits(found, expected):
+    def check(x, y):
+        assert x.dtype == y.dtype
+        assert x.shape == y.shape
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+    jax.tree.map(check, found, expected)
+
+
+def save(workdir, placement, phases, *, keep=2, storage='uint8'):
+    """Saves a carry, with the phase as its seed, at the end of each phase."""
+    with Checkpointer(workdir, keep=keep) as checkpointer:
+        for phase in phases:
+            carry = parallel.replicate(placement, make_carry(storage, phase))
+            checkpointer.save(phase, carry, RESULTS * (phase + 1))
+        checkpointer.wait()
+
+
+def restore(workdir, placement, phase=None, storage='uint8'):
+    like = parallel.replicate(placement, zeros_like(make_carry(storage)))
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        latest = checkpointer.latest()
+        return checkpointer.restore(latest if phase is None else phase, like)
+
+
+@pytest.mark.parametrize('storage', ['uint8', 'float32'])
+@pytest.mark.parametrize(
+    ('written_on', 'restored_on'),
+    [
+        ('one_device', 'one_device'),
+        ('all_devices', 'all_devices'),
+        ('one_device', 'all_devices'),
+        ('all_devices', 'one_device'),
+    ],
+)
+def test_a_carry_comes_back_bit_for_bit(
+    request, tmp_path, written_on, restored_on, storage
+):
+    source = request.getfixturevalue(written_on)
+    target = request.getfixturevalue(restored_on)
+    save(tmp_path, source, [0], storage=storage)
+    found, results = restore(tmp_path, target, storage=storage)
+    expected = make_carry(storage)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert_same_bits(found, expected)
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(found)}
+    assert dtypes == {'float32', 'bool', storage}
+    for leaf in jax.tree.leaves(found):
+        assert leaf.sharding.is_equivalent_to(target.replicated, leaf.ndim)
+        assert len(leaf.sharding.device_set) == target.num_devices
+    assert results == RESULTS
+
+
+def test_latest_is_none_before_the_first_save(tmp_path):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        assert checkpointer.latest() is None
+
+
+def test_the_newest_are_kept_and_the_latest_is_the_last(tmp_path, one_device):
+    save(tmp_path, one_device, range(4), keep=2)
+    folders = sorted(path.name for path in (tmp_path / 'checkpoints').iterdir())
+    assert folders == ['2', '3']
+    found, results = restore(tmp_path, one_device)
+    assert_same_bits(found, make_carry(seed=3))
+    assert results == RESULTS * 4
+    # One before the last can be gone back to.
+    found, results = restore(tmp_path, one_device, phase=2)
+    assert_same_bits(found, make_carry(seed=2))
+    assert results == RESULTS * 3
+
+
+def killed_before_the_commit(workdir, placement, phase, monkeypatch):
+    """Saves a phase; returns the work directory as a kill would leave it.
+
+    A folder becomes a checkpoint when it is renamed to the phase's number.
+    """
+    rename, image = os.rename, workdir.with_name('killed')
+
+    def copy_first(source, target, **kwargs):
+        if pathlib.Path(target).name == str(phase):
+            shutil.copytree(workdir, image)
+        return rename(source, target, **kwargs)
+
+    monkeypatch.setattr(os, 'rename', copy_first)
+    save(workdir, placement, [phase])
+    monkeypatch.undo()
+    return image
+
+
+def test_a_write_that_was_cut_off_leaves_the_one_before_in_force(
+    tmp_path, one_device, monkeypatch
+):
+    workdir = tmp_path / 'whole'
+    save(workdir, one_device, [0])
+    image = killed_before_the_commit(workdir, one_device, 1, monkeypatch)
+    folders = sorted(path.name for path in (image / 'checkpoints').iterdir())
+    assert len(folders) == 2
+    assert folders[0] == '0'
+    assert folders[1].startswith('1.')
+    with Checkpointer(image, keep=2) as checkpointer:
+        assert checkpointer.latest() == 0
+    found, results = restore(image, one_device)
+    assert_same_bits(found, make_carry(seed=0))
+    assert results == RESULTS
+    # The phase runs again, and is saved under the same number.
+    save(image, one_device, [1])
+    with Checkpointer(image, keep=2) as checkpointer:
+        assert checkpointer.latest() == 1
+    found, results = restore(image, one_device)
+    assert_same_bits(found, make_carry(seed=1))
+    assert results == RESULTS * 2
+
+
+def test_what_is_saved_is_what_was_there_when_save_was_called(
+    tmp_path, one_device
+):
+    """Saving goes on in the background while the next phase begins."""
+    carry = parallel.replicate(one_device, make_carry())
+    results = [dict(RESULTS[0])]
+    change = jax.jit(
+        lambda tree: jax.tree.map(
+            lambda x: x ^ True if x.dtype == bool else x + 1, tree
+        ),
+        donate_argnums=0,
+    )
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        checkpointer.save(0, carry, results)
+        change(carry)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry))
+        checkpointer.wait()
+    found, results = restore(tmp_path, one_device)
+    assert_same_bits(found, make_carry())
+    assert results == RESULTS

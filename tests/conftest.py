@@ -1,0 +1,69 @@
+"""Eight fake devices, and compilations shared between workers and runs."""
+
+import os
+import pathlib
+
+# Before JAX is imported anywhere: it reads these once.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_force_host_platform_device_count=8'
+    # Compiling dominates here, and running does not.
+    + ' --xla_backend_optimization_level=0'
+)
+CACHE = pathlib.Path(__file__).parent.parent / '.jax_cache'
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '0')
+
+import jax
+import pytest
+from ml_collections import config_dict
+
+from mnemonics_jax import parallel
+from mnemonics_jax.config import default_config
+
+
+@pytest.fixture(scope='session')
+def one_device() -> parallel.Placement:
+    """A placement on a single device."""
+    return parallel.make_placement(jax.devices()[:1])
+
+
+@pytest.fixture(scope='session')
+def all_devices() -> parallel.Placement:
+    """A placement on all eight fake devices."""
+    return parallel.make_placement()
+
+
+@pytest.fixture
+def tiny_config() -> config_dict.ConfigDict:
+    """Everything on, at the least size: seconds a phase."""
+    config = default_config()
+    config.update_from_flattened_dict(
+        {
+            'data.source': 'synthetic',
+            'data.num_classes': 6,
+            'data.train_per_class': 12,
+            'data.test_per_class': 6,
+            'data.image_size': 8,
+            'data.channels': 1,
+            'data.pad': 1,
+            'data.flip': True,
+            'backbone.name': 'convnet_tiny',
+            'protocol.base_classes': 2,
+            'protocol.phases': 2,
+            'train.epochs': 2,
+            'train.batch_size': 16,
+            'train.milestones': (1,),
+            'exemplars.per_class': 3,
+            'exemplars.adjust': True,
+            'exemplars.outer_steps': 3,
+            'exemplars.inner_steps': 2,
+            'exemplars.query_batch': 8,
+            'finetune.epochs': 1,
+            'finetune.batch_size': 8,
+            'evaluate.batch_size': 16,
+        }
+    )
+    return config

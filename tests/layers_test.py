@@ -1,0 +1,184 @@
+"""The architecture, read from the imports: layers, and who may know what."""
+
+import ast
+import functools
+import pathlib
+import subprocess
+import sys
+
+import mnemonics_jax
+from mnemonics_jax import parallel
+
+ROOT = pathlib.Path(mnemonics_jax.__file__).parent
+PACKAGE = ROOT.name
+
+# Imports go strictly downwards. A folder is one entry: its files may import
+# each other, and a new one needs no layer of its own.
+LAYERS = (
+    ('__init__', 'numerics', 'randomness', 'types'),
+    (
+        'augment',
+        'backbones',
+        'checkpoint',
+        'data',
+        'figures',
+        'losses',
+        'markup',
+        'memory',
+        'metrics',
+        'parallel',
+        'presets',
+        'progress',
+        'prototypes',
+    ),
+    ('bilevel', 'methods', 'page'),
+    ('evaluate', 'learner', 'report', 'train'),
+    ('components', 'exemplars'),
+    ('config', 'phase'),
+    ('experiment',),
+    ('main',),
+)
+LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+
+# What bilevel.py must not know of: it serves any model and any data.
+FOREIGN_WORDS = ('phase', 'herding', 'num_old', 'num_seen', 'backbone')
+
+# What parallel.py alone may name, beside the string that the axis is called.
+MESH_WORDS = {'AXIS', 'AxisType', 'PartitionSpec', 'axis_name', 'make_mesh'}
+
+
+@functools.cache
+def trees():
+    """Syntax trees of all files, by path within the package."""
+    return {
+        path.relative_to(ROOT): ast.parse(path.read_text(), str(path))
+        for path in sorted(ROOT.rglob('*.py'))
+    }
+
+
+def unit_of(path):
+    """The entry of the table that a file belongs to."""
+    return path.parts[0].removesuffix('.py')
+
+
+def imported_names(tree):
+    """Full names of what a file imports, `a.b` for `from a import b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'line {node.lineno}: a relative import'
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def imported_units(tree):
+    """Entries of the table that a file imports."""
+    for name in imported_names(tree):
+        first, *rest = name.split('.')
+        if first == PACKAGE:
+            yield rest[0] if rest and rest[0] in LAYER_OF else '__init__'
+
+
+def identifiers(tree):
+    """Every name that a file gives or uses."""
+    for node in ast.walk(tree):
+        for field in ('id', 'attr', 'arg', 'name', 'asname', 'module'):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield value
+
+
+def foreign_words(tree):
+    names = {name.lower() for name in identifiers(tree)}
+    return {w for w in FOREIGN_WORDS for name in names if w in name}
+
+
+def test_the_table_lists_every_module_once():
+    units = {unit_of(path) for path in trees()}
+    assert units == set(LAYER_OF)
+    assert len(LAYER_OF) == sum(len(layer) for layer in LAYERS)
+
+
+def test_imports_go_strictly_to_a_lower_layer():
+    count = 0
+    for path, tree in trees().items():
+        ours = unit_of(path)
+        for theirs in imported_units(tree):
+            count += 1
+            siblings = ours == theirs and len(path.parts) > 1
+            lower = LAYER_OF[theirs] < LAYER_OF[ours]
+            assert lower or siblings, f'{path} imports {theirs}'
+    assert count > 50  # The imports were found.
+
+
+def test_modules_are_imported_by_name_only_within_a_folder():
+    """What is found by name would escape the test above."""
+    users = {
+        path
+        for path, tree in trees().items()
+        if {'import_module', '__import__'} & set(identifiers(tree))
+    }
+    assert users
+    assert all(len(path.parts) > 1 for path in users), users
+
+
+def test_tensorflow_is_imported_by_data_alone_and_inside_functions():
+    users = set()
+    for path, tree in trees().items():
+        names = [n.split('.')[0] for n in imported_names(tree)]
+        if any(name.startswith('tensorflow') for name in names):
+            users.add(unit_of(path))
+        for node in tree.body:
+            names = [n.split('.')[0] for n in imported_names(node)]
+            is_import = isinstance(node, ast.Import | ast.ImportFrom)
+            at_start = [n for n in names if n.startswith('tensorflow')]
+            assert not (is_import and at_start), f'{path}: {at_start}'
+    assert users == {'data'}
+
+
+def test_importing_everything_leaves_tensorflow_out():
+    modules = [
+        '.'.join([PACKAGE, *path.with_suffix('').parts]).removesuffix(
+            '.__init__'
+        )
+        for path in trees()
+    ]
+    code = (
+        'import sys\n'
+        f'import {", ".join(modules)}\n'
+        'print([m for m in sys.modules if m.startswith("tensorflow")])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+    )
+    assert done.stdout.strip() == '[]'
+
+
+def test_parallel_alone_knows_the_mesh():
+    users = {}
+    for path, tree in trees().items():
+        strings = {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        found = MESH_WORDS & set(identifiers(tree))
+        found |= {parallel.AXIS} & strings
+        if found:
+            users[str(path)] = found
+    assert set(users) == {'parallel.py'}, users
+    assert {'PartitionSpec', parallel.AXIS} <= users['parallel.py']
+
+
+def test_bilevel_knows_no_word_of_class_incremental_learning():
+    tree = trees()[pathlib.Path('bilevel.py')]
+    assert 'unroll' in set(identifiers(tree))
+    assert foreign_words(tree) == set()
+    # The words are found where they are.
+    assert {'backbone', 'num_seen'} <= foreign_words(
+        trees()[pathlib.Path('learner.py')]
+    )

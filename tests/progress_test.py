@@ -1,0 +1,298 @@
+"""Tests of mnemonics_jax.progress."""
+
+import io
+import json
+import math
+import pathlib
+import struct
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from mnemonics_jax import progress
+
+
+@pytest.fixture(autouse=True)
+def plain_output(monkeypatch):
+    """What would make a terminal of anything, or of nothing, is unset."""
+    for name in ('FORCE_COLOR', 'NO_COLOR', 'TTY_COMPATIBLE', 'COLUMNS'):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets."""
+    found = types.SimpleNamespace(now=100.0)
+    found.monotonic = lambda: found.now
+    monkeypatch.setattr(progress, 'time', found)
+    return found
+
+
+def lines(workdir):
+    text = (workdir / 'metrics.jsonl').read_text()
+    assert text == '' or text.endswith('\n')
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write_records(workdir, *, first_phase, phases, num=2):
+    """Records of a process that runs some phases."""
+    with progress.Recorder(workdir, first_phase=first_phase) as recorder:
+        for phase in phases:
+            for epoch in range(num):
+                recorder.record(phase, 'train', epoch=epoch, loss=0.5 + epoch)
+
+
+def events(workdir):
+    """TensorBoard's events: length (8 bytes), 4 bytes, the event, 4 bytes."""
+    found = []
+    for path in sorted(workdir.glob('events.out.tfevents.*')):
+        content = path.read_bytes()
+        while content:
+            (size,) = struct.unpack('<Q', content[:8])
+            found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+            content = content[16 + size :]
+    return found
+
+
+def scalars(workdir):
+    return {
+        (value.tag, event.step): value.simple_value
+        for event in events(workdir)
+        for value in event.summary.value
+    }
+
+
+def test_a_record_is_a_line_at_once(tmp_path):
+    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+        recorder.record(0, 'train', epoch=0, loss=0.25, lr=0.1)
+        assert lines(tmp_path) == [
+            {
+                'global_step': 0,
+                'phase': 0,
+                'stage': 'train',
+                'epoch': 0,
+                'loss': 0.25,
+                'lr': 0.1,
+            }
+        ]
+        recorder.record(0, 'learn', step=10, outer_loss=2.0)
+    assert lines(tmp_path)[1] == {
+        'global_step': 1,
+        'phase': 0,
+        'stage': 'learn',
+        'step': 10,
+        'outer_loss': 2.0,
+    }
+    assert progress.read_records(tmp_path / 'metrics.jsonl') == lines(tmp_path)
+
+
+def test_flush_records_the_means_since_the_last(tmp_path):
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(2, 'train', 5) as stage,
+    ):
+        for loss in (1.0, 2.0, 6.0):
+            metrics = {'loss': jnp.float32(loss), 'accuracy': jnp.float32(0.5)}
+            stage.step(metrics, 8)
+        first = stage.flush(epoch=0, lr=0.1)
+        for loss in (5.0, 4.0):
+            metrics = {'loss': jnp.float32(loss), 'accuracy': jnp.float32(1)}
+            stage.step(metrics, 8)
+        second = stage.flush(epoch=1, lr=0.05)
+    assert first == {'loss': 3.0, 'accuracy': 0.5}
+    assert second == {'loss': 4.5, 'accuracy': 1.0}
+    common = {'phase': 2, 'stage': 'train'}
+    assert lines(tmp_path) == [
+        {'global_step': 0, 'epoch': 0, 'lr': 0.1, **first, **common},
+        {'global_step': 1, 'epoch': 1, 'lr': 0.05, **second, **common},
+    ]
+
+
+def test_a_loss_that_is_no_number_is_recorded_and_read(tmp_path):
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(0, 'train', 1) as stage,
+    ):
+        stage.step({'loss': jnp.float32(np.nan)}, 8)
+        stage.flush(epoch=0)
+    (record,) = progress.read_records(tmp_path / 'metrics.jsonl')
+    assert math.isnan(record['loss'])
+
+
+def test_global_step_continues_and_phases_that_run_again_are_dropped(tmp_path):
+    write_records(tmp_path, first_phase=0, phases=[0, 1, 2])
+    assert [r['global_step'] for r in lines(tmp_path)] == list(range(6))
+    kept = lines(tmp_path)[:2]
+    # Phase 1 had ended, its checkpoint was not on disk: both run again.
+    write_records(tmp_path, first_phase=1, phases=[1], num=3)
+    found = lines(tmp_path)
+    assert found[:2] == kept
+    assert [r['phase'] for r in found] == [0, 0, 1, 1, 1]
+    assert [r['global_step'] for r in found] == list(range(5))
+
+
+def test_nothing_is_dropped_by_a_run_that_is_finished(tmp_path):
+    write_records(tmp_path, first_phase=0, phases=[0, 1])
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    write_records(tmp_path, first_phase=2, phases=[])
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+@pytest.mark.parametrize('torn', ['{"global_step": 4, "pha', '{', 'nul'])
+def test_a_torn_last_line_is_left_out(tmp_path, torn):
+    write_records(tmp_path, first_phase=0, phases=[0, 1])
+    path = tmp_path / 'metrics.jsonl'
+    whole = lines(tmp_path)
+    with path.open('a') as file:
+        file.write(torn)
+    assert progress.read_records(path) == whole
+    write_records(tmp_path, first_phase=2, phases=[2])
+    found = lines(tmp_path)
+    assert found[:4] == whole
+    assert [r['global_step'] for r in found] == list(range(6))
+
+
+def test_read_records_of_no_file(tmp_path):
+    assert progress.read_records(tmp_path / 'metrics.jsonl') == []
+
+
+def test_write_atomically_replaces_the_file(tmp_path):
+    path = tmp_path / 'results.json'
+    progress.write_atomically(path, 'old')
+    progress.write_atomically(path, 'new')
+    assert path.read_text() == 'new'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomically_leaves_the_old_file_when_writing_fails(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / 'results.json'
+    progress.write_atomically(path, 'old and whole')
+    write = pathlib.Path.write_text
+
+    def fill_the_disk(self, text, *args, **kwargs):
+        write(self, text[: len(text) // 2], *args, **kwargs)
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(pathlib.Path, 'write_text', fill_the_disk)
+    with pytest.raises(OSError, match='No space left'):
+        progress.write_atomically(path, 'new but torn')
+    assert path.read_text() == 'old and whole'
+    monkeypatch.undo()
+    progress.write_atomically(path, 'new')
+    assert path.read_text() == 'new'
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys, clock):
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(1, 'train', 4) as stage,
+    ):
+        for step, seconds in enumerate((5, 19, 20, 41)):
+            clock.now = 100.0 + seconds
+            stage.step({'loss': jnp.float32(step / 8)}, 30)
+        stage.flush(epoch=0)
+    # One line after 20 seconds, the next after 20 more.
+    assert capsys.readouterr().out.splitlines() == [
+        'phase 1 train 3/4: loss 0.250, 4 images/s, 7 s left',
+        'phase 1 train 4/4: loss 0.375, 3 images/s, 0 s left',
+    ]
+
+
+def test_lines_show_the_outer_loss_where_there_is_no_loss(
+    tmp_path, capsys, clock
+):
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(0, 'learn', 2) as stage,
+    ):
+        clock.now += 20
+        stage.step({'outer_loss': jnp.float32(1.5)}, 40)
+    out = capsys.readouterr().out
+    assert out == 'phase 0 learn 1/2: loss 1.500, 2 images/s, 20 s left\n'
+
+
+def test_say_prints_a_line(tmp_path, capsys):
+    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+        recorder.say('resuming after phase 1')
+        # At once: a pipe's reader does not wait for the end.
+        assert capsys.readouterr().out == 'resuming after phase 1\n'
+
+
+class Terminal(io.StringIO):
+    """Something that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_on_a_terminal(tmp_path, monkeypatch, clock):
+    terminal = Terminal()
+    monkeypatch.setattr('sys.stdout', terminal)
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setenv('COLUMNS', '120')
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(1, 'finetune', 6) as stage,
+    ):
+        for step in range(3):
+            clock.now += 1
+            stage.step({'loss': jnp.float32(step / 8)}, 10)
+    shown = terminal.getvalue()
+    assert 'phase 1 finetune' in shown
+    assert '3/6' in shown
+    assert 'loss 0.250, 10 images/s' in shown
+    assert 's left' not in shown
+
+
+def test_steps_do_not_wait_for_the_device(tmp_path, clock):
+    class Pending:
+        """A value that must not be read before it is needed."""
+
+        def __float__(self):
+            raise AssertionError('read')
+
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(0, 'train', 100) as stage,
+    ):
+        for _ in range(50):
+            clock.now += 0.39  # 19.5 seconds in all.
+            stage.step({'loss': Pending()}, 8)
+        clock.now += 1
+        with pytest.raises(AssertionError, match='read'):
+            stage.step({'loss': Pending()}, 8)
+
+
+def test_tensorboard_events_hold_the_scalars(tmp_path):
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(0, 'train', 2) as stage,
+    ):
+        for epoch, loss in enumerate((1.5, 0.75)):
+            stage.step({'loss': jnp.float32(loss)}, 8)
+            stage.flush(epoch=epoch, lr=0.125)
+        recorder.record(0, 'learn', step=3, outer_loss=0.25)
+    assert scalars(tmp_path) == {
+        ('train/loss', 0): 1.5,
+        ('train/lr', 0): 0.125,
+        ('train/loss', 1): 0.75,
+        ('train/lr', 1): 0.125,
+        ('learn/outer_loss', 2): 0.25,
+    }
+
+
+def test_tensorboard_drops_the_steps_that_run_again(tmp_path):
+    write_records(tmp_path, first_phase=0, phases=[0, 1])
+    write_records(tmp_path, first_phase=1, phases=[])
+    starts = [
+        event.step
+        for event in events(tmp_path)
+        if event.session_log.status == event_pb2.SessionLog.START
+    ]
+    # TensorBoard hides what was logged from this step on.
+    assert max(starts) == 2
