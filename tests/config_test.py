@@ -23,6 +23,7 @@ OF_SOURCES = {
 
 COUNT = 'a whole number >= 1'
 COUNT_OR_0 = 'a whole number >= 0'
+SEED = 'a whole number in 0..2**32 - 1'
 RATE = 'a number > 0'
 WEIGHT = 'a number >= 0'
 MOMENTUM = 'a number >= 0 and < 1'
@@ -32,13 +33,13 @@ INFINITE = float('inf')
 # Bad values of each field, and what is allowed in words; None where the words
 # depend on what files there are.
 BAD = {
-    'seed': ([-1], COUNT_OR_0),
+    'seed': ([-1], SEED),
     'data.source': (['mnist', ''], None),
     'data.pad': ([-1], COUNT_OR_0),
     'data.flip': ([], SWITCH),
     'protocol.base_classes': ([-1], COUNT_OR_0),
     'protocol.phases': ([-2], COUNT_OR_0),
-    'protocol.class_order_seed': ([-1], COUNT_OR_0),
+    'protocol.class_order_seed': ([-1], SEED),
     'backbone.name': (['resnet33'], None),
     'backbone.head': (['Cosine'], 'cosine, linear'),
     'method.name': (['finetune2'], None),
