@@ -103,7 +103,7 @@ def build(
         std=source.std,
         head=config.backbone.head,
     )
-    method = make_method(config.method)
+    method = make_method(config.method.name, config.method)
     components = Components(
         config=config,
         source=source,

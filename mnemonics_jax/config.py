@@ -5,8 +5,7 @@ Files in `configs/` start from `default_config()` and change it. None stands for
 """
 
 import json
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -16,6 +15,7 @@ from mnemonics_jax import (
     learner,
     methods,
     presets,
+    rules,
     train,
 )
 from mnemonics_jax.backbones import heads
@@ -46,20 +46,15 @@ def default_config() -> config_dict.ConfigDict:
         protocol=config_dict.create(
             base_classes=4, phases=3, class_order_seed=1993
         ),
-        backbone=config_dict.create(name='convnet', head='cosine'),
+        backbone=config_dict.create(name='convnet', head=optional(str)),
         method=config_dict.create(
             name='lucir',
-            # New head rows start as class means, old ones stay as they are.
-            imprint=True,
-            freeze_old_rows=True,
-            # iCaRL: weight of distillation (beta T^2 = 1) and temperature T.
-            distill_weight=1.0,
-            temperature=2.0,
-            # LUCIR: lambda = lambda_base sqrt(old / new), margin ranking.
-            lambda_base=5.0,
-            margin=0.5,
-            margin_weight=1.0,
-            top_k=2,
+            # None: as the method's paper has it (DEFAULTS in its file). New
+            # head rows start as class means; old ones stay as they are.
+            imprint=optional(bool),
+            freeze_old_rows=optional(bool),
+            # Each method's own settings, as in method.lucir.margin.
+            **methods.default_settings(),
         ),
         train=config_dict.create(
             epochs=160,
@@ -100,106 +95,65 @@ def default_config() -> config_dict.ConfigDict:
     )
 
 
-class Rule(NamedTuple):
-    """What a field may be, as a test and in words."""
-
-    holds: Callable[[Any], bool]
-    allowed: str
-
-
-def at_least(least: int) -> Rule:
-    """A whole number from `least` on."""
-    return Rule(
-        lambda v: type(v) is int and v >= least, f'a whole number >= {least}'
-    )
-
-
-def one_of(names: Any) -> Rule:
-    """One of some names."""
-    return Rule(lambda v: v in names, ', '.join(names))
-
-
-def number(low: float, high: float, *, above: bool = False) -> Rule:
-    """A number from `low` (or, with `above`, beyond it) and below `high`."""
-
-    def holds(value):
-        is_number = isinstance(value, int | float) and value is not True
-        return is_number and low <= value < high and (value > low or not above)
-
-    sign = '>' if above else '>='
-    end = '' if high == float('inf') else f' and < {high:g}'
-    return Rule(holds, f'a number {sign} {low:g}{end}')
-
-
-POSITIVE = number(0, float('inf'), above=True)
-NOT_NEGATIVE = number(0, float('inf'))
-SEED = Rule(
-    lambda v: type(v) is int and 0 <= v < 2**32,
-    'a whole number in 0..2**32 - 1',
-)
-BOOLEAN = Rule(lambda v: type(v) is bool, 'true, false')
-
-
-def rules() -> dict[str, Rule]:
+def field_rules() -> dict[str, rules.Rule]:
     """A rule for each field that has one of its own."""
     return {
         # JAX keeps 32 bits of a seed.
-        'seed': SEED,
-        'data.source': one_of(sources.source_names()),
-        'data.pad': at_least(0),
-        'data.flip': BOOLEAN,
-        'protocol.base_classes': at_least(0),
-        'protocol.phases': at_least(0),
-        'protocol.class_order_seed': SEED,
-        'backbone.name': one_of(backbones.backbone_names()),
-        'backbone.head': one_of(heads.HEADS),
-        'method.name': one_of(methods.method_names()),
-        'method.imprint': BOOLEAN,
-        'method.freeze_old_rows': BOOLEAN,
-        'method.distill_weight': NOT_NEGATIVE,
-        'method.temperature': POSITIVE,
-        'method.lambda_base': NOT_NEGATIVE,
-        'method.margin': NOT_NEGATIVE,
-        'method.margin_weight': NOT_NEGATIVE,
-        'method.top_k': at_least(1),
-        'train.epochs': at_least(1),
-        'train.batch_size': at_least(1),
-        'train.lr': POSITIVE,
-        'train.momentum': number(0, 1),
-        'train.weight_decay': NOT_NEGATIVE,
-        'train.schedule': one_of(train.SCHEDULES),
-        'train.milestones': Rule(
+        'seed': rules.SEED,
+        'data.source': rules.one_of(sources.source_names()),
+        'data.pad': rules.at_least(0),
+        'data.flip': rules.BOOLEAN,
+        'protocol.base_classes': rules.at_least(0),
+        'protocol.phases': rules.at_least(0),
+        'protocol.class_order_seed': rules.SEED,
+        'backbone.name': rules.one_of(backbones.backbone_names()),
+        'backbone.head': rules.one_of(heads.HEADS),
+        'method.name': rules.one_of(methods.method_names()),
+        'method.imprint': rules.BOOLEAN,
+        'method.freeze_old_rows': rules.BOOLEAN,
+        **{
+            f'method.{name}.{setting}': rule
+            for name in methods.method_names()
+            for setting, (_, rule) in methods.settings_of(name).items()
+        },
+        'train.epochs': rules.at_least(1),
+        'train.batch_size': rules.at_least(1),
+        'train.lr': rules.POSITIVE,
+        'train.momentum': rules.number(0, 1),
+        'train.weight_decay': rules.NOT_NEGATIVE,
+        'train.schedule': rules.one_of(train.SCHEDULES),
+        'train.milestones': rules.Rule(
             lambda v: (
                 isinstance(v, tuple | list)
                 and all(type(m) is int and m > 0 for m in v)
             ),
             'whole numbers >= 1',
         ),
-        'train.gamma': POSITIVE,
-        'exemplars.strategy': one_of(exemplars.STRATEGIES),
-        'exemplars.preset': one_of(presets.PRESETS),
-        'exemplars.per_class': at_least(0),
-        'exemplars.total': at_least(0),
-        'exemplars.storage': one_of(STORAGES),
-        'exemplars.adjust': BOOLEAN,
-        'exemplars.init': one_of(exemplars.SELECTIONS),
-        'exemplars.outer_epochs': at_least(0),
-        'exemplars.outer_steps': at_least(0),
-        'exemplars.outer_optimizer': one_of(OUTER_OPTIMIZERS),
-        'exemplars.outer_lr': POSITIVE,
-        'exemplars.inner_steps': at_least(1),
-        'exemplars.inner_lr': POSITIVE,
-        'exemplars.inner_batch': at_least(0),
-        'exemplars.inner_scope': one_of(learner.SCOPES),
-        'exemplars.inner_start': one_of(learner.STARTS),
-        'exemplars.query_batch': at_least(1),
-        'finetune.epochs': at_least(1),
-        'finetune.batch_size': at_least(1),
-        'finetune.lr': POSITIVE,
-        'finetune.momentum': number(0, 1),
-        'finetune.carry': BOOLEAN,
-        'evaluate.batch_size': at_least(1),
-        'checkpoint.keep': at_least(1),
+        'train.gamma': rules.POSITIVE,
+        'exemplars.strategy': rules.one_of(exemplars.STRATEGIES),
+        'exemplars.preset': rules.one_of(presets.PRESETS),
+        'exemplars.per_class': rules.at_least(0),
+        'exemplars.total': rules.at_least(0),
+        'exemplars.storage': rules.one_of(STORAGES),
+        'exemplars.adjust': rules.BOOLEAN,
+        'exemplars.init': rules.one_of(exemplars.SELECTIONS),
+        'exemplars.outer_epochs': rules.at_least(0),
+        'exemplars.outer_steps': rules.at_least(0),
+        'exemplars.outer_optimizer': rules.one_of(OUTER_OPTIMIZERS),
+        'exemplars.outer_lr': rules.POSITIVE,
+        'exemplars.inner_steps': rules.at_least(1),
+        'exemplars.inner_lr': rules.POSITIVE,
+        'exemplars.inner_batch': rules.at_least(0),
+        'exemplars.inner_scope': rules.one_of(learner.SCOPES),
+        'exemplars.inner_start': rules.one_of(learner.STARTS),
+        'exemplars.query_batch': rules.at_least(1),
+        'finetune.epochs': rules.at_least(1),
+        'finetune.batch_size': rules.at_least(1),
+        'finetune.lr': rules.POSITIVE,
+        'finetune.momentum': rules.number(0, 1),
+        'finetune.carry': rules.BOOLEAN,
+        'evaluate.batch_size': rules.at_least(1),
+        'checkpoint.keep': rules.at_least(1),
     }
 
 
@@ -210,14 +164,20 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
         config: as a user wrote it; not changed.
 
     Returns:
-        A frozen configuration in which no field of `exemplars` is None.
+        A frozen configuration in which no field of `exemplars` and `method`
+        is None.
 
     Raises:
         ValueError: one line that names the field, its value and what is
             allowed.
     """
     config = config_dict.ConfigDict(config.to_dict())
-    checks = rules()
+    checks = field_rules()
+    check_field(config, 'method.name', checks)
+    for field, value in methods.defaults_of(config.method.name).items():
+        section = config.backbone if field == 'head' else config.method
+        if section[field] is None:
+            section[field] = value
     check_field(config, 'exemplars.preset', checks)
     given = dict(config.exemplars)
     config.exemplars = config_dict.ConfigDict(presets.resolve(given))
@@ -228,7 +188,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def check_field(
-    config: config_dict.ConfigDict, field: str, checks: dict[str, Rule]
+    config: config_dict.ConfigDict, field: str, checks: dict[str, rules.Rule]
 ) -> None:
     """Raises ValueError if a field breaks its rule."""
     value = config
@@ -257,13 +217,15 @@ def check_together(config: config_dict.ConfigDict) -> None:
             'exemplars.adjust=True with exemplars.per_class=1: adjustment '
             'splits a class into halves; allowed: per_class >= 2'
         )
-    if head != 'cosine' and config.method.name == 'lucir':
+    allowed = methods.heads_of(config.method.name)
+    if head not in allowed:
         raise ValueError(
-            f'backbone.head={head!r}: allowed with method.name=lucir: cosine'
+            f'backbone.head={head!r}: allowed with method.name='
+            f'{config.method.name}: {", ".join(allowed)}'
         )
-    if head != 'cosine' and config.method.imprint:
+    if head == 'linear' and config.method.imprint:
         raise ValueError(
-            f'method.imprint=True: allowed with backbone.head={head}: false'
+            'method.imprint=True: allowed with backbone.head=linear: false'
         )
 
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT.name
 # Imports go strictly downwards. A folder is one entry: its files may import
 # each other, and a new one needs no layer of its own.
 LAYERS = (
-    ('__init__', 'numerics', 'randomness', 'types'),
+    ('__init__', 'numerics', 'randomness', 'rules', 'types'),
     (
         'augment',
         'backbones',

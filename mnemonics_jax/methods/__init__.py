@@ -1,13 +1,19 @@
 """Class-incremental methods, one file each: a new file is a new method.
 
-A method's file has `make(config) -> Method`, where `config` is the section
-`method` of the configuration, and says at its top what it follows.
+A method's file says at its top what it follows and has
+    make: `(settings) -> Method`, from its own section of the configuration.
+    SETTINGS: name -> (default, rule), the fields of that section.
+    DEFAULTS: general fields as the method's paper has them: `head` (of
+        `backbone`), `imprint` and `freeze_old_rows` (of `method`).
+    HEADS: the heads that it works with.
 """
 
 import importlib
 import pkgutil
+import types as python_types
 from typing import Any
 
+from mnemonics_jax.rules import Rule
 from mnemonics_jax.types import Method
 
 
@@ -16,16 +22,47 @@ def method_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def make_method(config: Any) -> Method:
-    """The method `config.name` with the settings of `config`.
+def make_method(name: str, config: Any) -> Method:
+    """A method with its settings.
+
+    Args:
+        name: one of `method_names()`.
+        config: the section `method` of the configuration, or anything with the
+            method's settings under the method's name.
 
     Raises:
         ValueError: there is no such method.
     """
-    if config.name not in method_names():
+    return _file(name).make(config[name])
+
+
+def settings_of(name: str) -> dict[str, tuple[Any, Rule]]:
+    """Default and rule of each setting of a method."""
+    return _file(name).SETTINGS
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """General fields as a method's paper has them."""
+    return _file(name).DEFAULTS
+
+
+def heads_of(name: str) -> tuple[str, ...]:
+    """Heads that a method works with."""
+    return _file(name).HEADS
+
+
+def default_settings() -> dict[str, dict[str, Any]]:
+    """Defaults of all methods' settings, by method."""
+    return {
+        name: {key: value for key, (value, _) in settings_of(name).items()}
+        for name in method_names()
+    }
+
+
+def _file(name: str) -> python_types.ModuleType:
+    if name not in method_names():
         raise ValueError(
-            f'method.name={config.name!r}: no such method; allowed: '
+            f'method.name={name!r}: no such method; allowed: '
             f'{", ".join(method_names())}'
         )
-    module = importlib.import_module(f'{__name__}.{config.name}')
-    return module.make(config)
+    return importlib.import_module(f'{__name__}.{name}')

@@ -10,10 +10,14 @@ import jax.numpy as jnp
 from mnemonics_jax import losses
 from mnemonics_jax.types import Method
 
+SETTINGS = {}
+DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
+HEADS = ('cosine', 'linear', 'local_similarity')
 
-def make(config: Any) -> Method:
+
+def make(settings: Any) -> Method:
     """The method; it has no settings of its own."""
-    del config
+    del settings
 
     def loss(outputs, ref_outputs, labels, phase):
         del ref_outputs

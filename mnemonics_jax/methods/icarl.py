@@ -4,20 +4,29 @@ Cross entropy over the classes seen plus distillation of the previous model's
 logits of the old classes, on new data and exemplars alike; judged by nearest
 exemplar means. The paper's Eq. 4 weighs the two by 1 - lambda and lambda = 0.5;
 the authors' code adds them with weights 1 and beta T^2 = 0.25 * 4 = 1, which is
-the default here (`method.distill_weight` is that second weight).
+the default here (`method.icarl.distill_weight` is that second weight).
 """
 
 from typing import Any
 
 import jax.numpy as jnp
 
-from mnemonics_jax import losses
+from mnemonics_jax import losses, rules
 from mnemonics_jax.types import Method
 
+SETTINGS = {
+    'distill_weight': (1.0, rules.NOT_NEGATIVE),
+    'temperature': (2.0, rules.POSITIVE),
+}
+# As in the authors' code. LUCIR's code runs iCaRL with a linear head instead,
+# nothing imprinted and nothing frozen: another baseline under the same name.
+DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': True}
+HEADS = ('cosine', 'linear', 'local_similarity')
 
-def make(config: Any) -> Method:
-    """The method with `distill_weight` and `temperature` of `config`."""
-    weight, temperature = config.distill_weight, config.temperature
+
+def make(settings: Any) -> Method:
+    """The method with its settings."""
+    weight, temperature = settings.distill_weight, settings.temperature
 
     def loss(outputs, ref_outputs, labels, phase):
         cross_entropy = losses.cross_entropy(

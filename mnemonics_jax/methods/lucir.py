@@ -10,12 +10,21 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mnemonics_jax import losses
+from mnemonics_jax import losses, rules
 from mnemonics_jax.types import Method
 
+SETTINGS = {
+    'lambda_base': (5.0, rules.NOT_NEGATIVE),
+    'margin': (0.5, rules.NOT_NEGATIVE),
+    'margin_weight': (1.0, rules.NOT_NEGATIVE),
+    'top_k': (2, rules.at_least(1)),
+}
+DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': True}
+HEADS = ('cosine',)
 
-def make(config: Any) -> Method:
-    """The method with `lambda_base`, `margin`, `margin_weight` and `top_k`."""
+
+def make(settings: Any) -> Method:
+    """The method with its settings."""
 
     def loss(outputs, ref_outputs, labels, phase):
         cross_entropy = losses.cross_entropy(
@@ -29,18 +38,18 @@ def make(config: Any) -> Method:
             labels,
             phase.num_old,
             phase.num_seen,
-            margin=config.margin,
-            top_k=config.top_k,
+            margin=settings.margin,
+            top_k=settings.top_k,
         )
         everywhere = jnp.ones_like(cross_entropy)
         is_old = (labels < phase.num_old).astype(everywhere.dtype)
         return {
             'cross_entropy': (cross_entropy, everywhere),
             'less_forget': (
-                config.lambda_base * jnp.sqrt(ratio) * less_forget,
+                settings.lambda_base * jnp.sqrt(ratio) * less_forget,
                 everywhere,
             ),
-            'margin_ranking': (config.margin_weight * ranking, is_old),
+            'margin_ranking': (settings.margin_weight * ranking, is_old),
         }
 
     return Method(loss=loss, uses_reference=True, predictor='cnn')
