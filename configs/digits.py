@@ -22,6 +22,7 @@ def get_config():
     config.train.lr = 0.05
     config.train.schedule = 'cosine'
     config.exemplars.per_class = 5
+    config.exemplars.adjust = True
     config.finetune.epochs = 30
     config.finetune.batch_size = 64
     return config

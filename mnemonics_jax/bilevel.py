@@ -2,7 +2,7 @@
 
 Inside, a temporary copy of the model takes T gradient steps on the exemplars;
 outside, the loss of that copy on query data is differentiated through all T
-steps down to the exemplars' pixels (the paper, Eq. 6 to 9):
+steps down to the exemplars' pixels (the paper, Eq. 8 and 9):
 
     theta'(E) = T steps of  theta' <- theta' - a2 grad_theta' L(theta'; E)
     E <- E - b1 grad_E L(theta'(E); D)

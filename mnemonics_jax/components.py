@@ -4,19 +4,21 @@ The jitted functions are made here once, so that all phases share their
 compilations, and what can be wrong with a config is found before work starts.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 import optax
 
-from mnemonics_jax import bilevel, memory, parallel, train
+from mnemonics_jax import bilevel, correction, memory, parallel, train, transfer
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.data import classes, sources
 from mnemonics_jax.evaluate import Evaluator, make_evaluator
 from mnemonics_jax.learner import Learner, LearnerSettings, make_learner
 from mnemonics_jax.methods import finetune, make_method
-from mnemonics_jax.types import Backbone, Method
+from mnemonics_jax.types import Backbone, HeldOut, Method, Params, Phase
 
 
 class Trainers(NamedTuple):
@@ -47,6 +49,7 @@ class Components(NamedTuple):
         trainers: of models.
         learner: of exemplars.
         evaluator: of models.
+        end_phase: the method's, jitted; None if it has none.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -59,15 +62,26 @@ class Components(NamedTuple):
     trainers: Trainers
     learner: Learner
     evaluator: Evaluator
+    end_phase: Callable[[Params, HeldOut, Phase], Params] | None
 
     def slots(self, phase: int) -> int:
-        """Exemplars a class may keep at the end of a phase."""
+        """Exemplars a class may keep at the end of a phase.
+
+        Without a memory one slot a class stays, empty.
+        """
+        if self.config.exemplars.strategy == 'none':
+            return 1
         return memory.capacity(
             per_class=self.config.exemplars.per_class,
             total=self.config.exemplars.total,
             num_seen=self.bounds[phase][1],
             num_available=self.class_sizes().min(),
         )
+
+    def held_out_per_class(self, phase: int) -> int:
+        """Examples of each class kept out of training in a phase >= 1."""
+        share = self.method.holdout
+        return max(1, round(share * self.slots(phase - 1))) if share else 0
 
     def class_sizes(self) -> np.ndarray:
         """Training images of each class, int64[K], by original label."""
@@ -91,27 +105,21 @@ def build(
     """
     placement = placement or parallel.make_placement()
     check_batches(config, placement)
-    source = sources.make_source(config.data.source, config.data)
-    order = classes.class_order(
-        source.num_classes, config.protocol.class_order_seed
-    )
-    backbone = make_backbone(
-        config.backbone.name,
-        num_classes=source.num_classes,
-        image_shape=source.image_shape,
-        mean=source.mean,
-        std=source.std,
-        head=config.backbone.head,
-    )
+    source = build_source(config)
+    protocol = config.protocol
+    order = classes.class_order(source.num_classes, protocol.class_order_seed)
+    if protocol.class_order_file is not None:
+        order = classes.read_order(
+            protocol.class_order_file, source.class_names
+        )
     method = make_method(config.method.name, config.method)
+    backbone = build_backbone(config, source, method)
     components = Components(
         config=config,
         source=source,
         order=order,
         bounds=classes.phase_bounds(
-            source.num_classes,
-            config.protocol.base_classes,
-            config.protocol.phases,
+            source.num_classes, protocol.base_classes, protocol.phases
         ),
         backbone=backbone,
         method=method,
@@ -121,9 +129,43 @@ def build(
             backbone, learner_settings(config, source), placement
         ),
         evaluator=make_evaluator(backbone, placement, mirror=config.data.flip),
+        end_phase=method.end_phase and jax.jit(method.end_phase),
     )
     check_memory(components)
     return components
+
+
+def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
+    """The images of a run, of all classes or of a drawn subset of them."""
+    source = sources.make_source(config.data.source, config.data)
+    number = config.data.subset_classes
+    if number is None:
+        return source
+    chosen = classes.choose_classes(
+        source.num_classes, number, config.data.subset_seed
+    )
+    return sources.take_classes(source, chosen)
+
+
+def build_backbone(
+    config: ml_collections.FrozenConfigDict,
+    source: sources.Source,
+    method: Method,
+) -> Backbone:
+    """The model of a run, with what its method and weight transfer add."""
+    backbone = make_backbone(
+        config.backbone.name,
+        num_classes=source.num_classes,
+        image_shape=source.image_shape,
+        mean=source.mean,
+        std=source.std,
+        head=config.backbone.head,
+    )
+    if method.corrects_logits:
+        backbone = correction.wrap(backbone)
+    if config.weight_transfer:
+        backbone = transfer.wrap(backbone)
+    return backbone
 
 
 def make_trainers(
@@ -166,17 +208,21 @@ def learner_settings(
 ) -> LearnerSettings:
     """The exemplar problem of a config, its rates put into units of pixels."""
     ex = config.exemplars
-    if ex.outer_optimizer == 'adam':
-        tx = optax.adam(ex.outer_lr, b2=0.99)
-    else:
-        tx = optax.sgd(ex.outer_lr)
+    unit = np.asarray(source.std, np.float32)
+
+    def transform(lr):
+        is_adam = ex.outer_optimizer == 'adam'
+        tx = optax.adam(lr, b2=0.99) if is_adam else optax.sgd(lr)
+        return bilevel.in_units(tx, unit)
+
     return LearnerSettings(
         inner_steps=ex.inner_steps,
         inner_lr=ex.inner_lr,
         inner_batch=ex.inner_batch,
         inner_scope=ex.inner_scope,
         inner_start=ex.inner_start,
-        outer_tx=bilevel.in_units(tx, np.asarray(source.std, np.float32)),
+        outer_tx=transform(ex.outer_lr),
+        adjust_tx=transform(ex.adjust_lr),
         query_batch=ex.query_batch,
         pad=config.data.pad,
         flip=config.data.flip,
@@ -205,6 +251,8 @@ def check_memory(components: Components) -> None:
     """Raises ValueError if the memory does not fit the data."""
     ex = components.config.exemplars
     smallest = int(components.class_sizes().min())
+    if ex.strategy == 'none':
+        return
     if ex.per_class > smallest:
         raise ValueError(
             f'exemplars.per_class={ex.per_class}: allowed: at most {smallest}, '
@@ -215,6 +263,12 @@ def check_memory(components: Components) -> None:
         raise ValueError(
             f'exemplars.total={ex.total}: allowed: at least '
             f'{components.source.num_classes}, one for each class'
+        )
+    share = components.method.holdout
+    if share and last > 0 and components.slots(last - 1) < 2:
+        raise ValueError(
+            f'method.name={components.config.method.name}: holds exemplars out '
+            'of training; allowed: at least 2 a class in every phase'
         )
     if ex.adjust and last > 0 and components.slots(last - 1) < 2:
         raise ValueError(

@@ -36,6 +36,9 @@ def default_config() -> config_dict.ConfigDict:
             # with `flip`, exemplar means take mirror images in, too.
             pad=0,
             flip=False,
+            # Only so many classes, drawn as ImageNet-Subset is; None for all.
+            subset_classes=optional(int),
+            subset_seed=1993,
             # The synthetic source's own fields.
             num_classes=optional(int),
             image_size=optional(int),
@@ -44,8 +47,14 @@ def default_config() -> config_dict.ConfigDict:
             test_per_class=optional(int),
         ),
         protocol=config_dict.create(
-            base_classes=4, phases=3, class_order_seed=1993
+            base_classes=4,
+            phases=3,
+            class_order_seed=1993,
+            # A text file with the class names in order, instead of a seed.
+            class_order_file=optional(str),
         ),
+        # Kernels frozen after phase 0, with learned scales (transfer.py).
+        weight_transfer=False,
         backbone=config_dict.create(name='convnet', head=optional(str)),
         method=config_dict.create(
             name='lucir',
@@ -80,6 +89,8 @@ def default_config() -> config_dict.ConfigDict:
             outer_steps=optional(int),
             outer_optimizer=optional(str),
             outer_lr=optional(float),
+            adjust_steps=optional(int),
+            adjust_lr=optional(float),
             inner_steps=optional(int),
             inner_lr=optional(float),
             inner_batch=optional(int),
@@ -90,7 +101,8 @@ def default_config() -> config_dict.ConfigDict:
         finetune=config_dict.create(
             epochs=50, batch_size=128, lr=0.01, momentum=0.9, carry=False
         ),
-        evaluate=config_dict.create(batch_size=256),
+        # With `oracle`, means of all training images classify, too: a ceiling.
+        evaluate=config_dict.create(batch_size=256, oracle=False),
         checkpoint=config_dict.create(keep=2),
     )
 
@@ -103,9 +115,11 @@ def field_rules() -> dict[str, rules.Rule]:
         'data.source': rules.one_of(sources.source_names()),
         'data.pad': rules.at_least(0),
         'data.flip': rules.BOOLEAN,
+        'data.subset_seed': rules.SEED,
         'protocol.base_classes': rules.at_least(0),
         'protocol.phases': rules.at_least(0),
         'protocol.class_order_seed': rules.SEED,
+        'weight_transfer': rules.BOOLEAN,
         'backbone.name': rules.one_of(backbones.backbone_names()),
         'backbone.head': rules.one_of(heads.HEADS),
         'method.name': rules.one_of(methods.method_names()),
@@ -141,6 +155,8 @@ def field_rules() -> dict[str, rules.Rule]:
         'exemplars.outer_steps': rules.at_least(0),
         'exemplars.outer_optimizer': rules.one_of(OUTER_OPTIMIZERS),
         'exemplars.outer_lr': rules.POSITIVE,
+        'exemplars.adjust_steps': rules.at_least(0),
+        'exemplars.adjust_lr': rules.POSITIVE,
         'exemplars.inner_steps': rules.at_least(1),
         'exemplars.inner_lr': rules.POSITIVE,
         'exemplars.inner_batch': rules.at_least(0),
@@ -153,6 +169,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'finetune.momentum': rules.number(0, 1),
         'finetune.carry': rules.BOOLEAN,
         'evaluate.batch_size': rules.at_least(1),
+        'evaluate.oracle': rules.BOOLEAN,
         'checkpoint.keep': rules.at_least(1),
     }
 
@@ -174,6 +191,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(config.to_dict())
     checks = field_rules()
     check_field(config, 'method.name', checks)
+    drop_other_methods(config, checks)
     for field, value in methods.defaults_of(config.method.name).items():
         section = config.backbone if field == 'head' else config.method
         if section[field] is None:
@@ -185,6 +203,22 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
         check_field(config, field, checks)
     check_together(config)
     return config_dict.FrozenConfigDict(config)
+
+
+def drop_other_methods(
+    config: config_dict.ConfigDict, checks: dict[str, rules.Rule]
+) -> None:
+    """Removes the settings of methods that this run does not use.
+
+    They are no part of what it is: a work directory can be resumed after
+    methods have been added to the package.
+    """
+    for name in methods.method_names():
+        if name != config.method.name:
+            if name in config.method:
+                del config.method[name]
+            for setting in methods.settings_of(name):
+                del checks[f'method.{name}.{setting}']
 
 
 def check_field(
@@ -201,7 +235,9 @@ def check_field(
 def check_together(config: config_dict.ConfigDict) -> None:
     """Raises ValueError if fields do not go together."""
     ex, head = config.exemplars, config.backbone.head
-    if bool(ex.per_class) == bool(ex.total):
+    if ex.strategy == 'none':
+        check_without_memory(config)
+    elif bool(ex.per_class) == bool(ex.total):
         raise ValueError(
             f'exemplars.per_class={ex.per_class} and exemplars.total='
             f'{ex.total}: allowed: one of the two >= 1, the other 0'
@@ -211,6 +247,11 @@ def check_together(config: config_dict.ConfigDict) -> None:
             f'exemplars.outer_steps={ex.outer_steps} and '
             f'exemplars.outer_epochs={ex.outer_epochs}: allowed: one of the '
             'two >= 1, the other 0'
+        )
+    if ex.adjust and not (ex.adjust_steps or ex.outer_epochs):
+        raise ValueError(
+            'exemplars.adjust_steps=0 with exemplars.outer_epochs=0: allowed: '
+            'one of the two >= 1'
         )
     if ex.adjust and ex.per_class == 1:
         raise ValueError(
@@ -227,6 +268,59 @@ def check_together(config: config_dict.ConfigDict) -> None:
         raise ValueError(
             'method.imprint=True: allowed with backbone.head=linear: false'
         )
+
+
+def check_without_memory(config: config_dict.ConfigDict) -> None:
+    """Raises ValueError if a field needs the memory that there is not."""
+    needs = {
+        'exemplars.adjust': config.exemplars.adjust,
+        'finetune.carry': config.finetune.carry,
+        'method.name': config.method.name == 'bic' and 'bic',
+    }
+    for field, value in needs.items():
+        if value:
+            raise ValueError(
+                f'{field}={value} with exemplars.strategy=none: needs '
+                f'exemplars; allowed: {", ".join(exemplars.STRATEGIES[:-1])}'
+            )
+
+
+def parse_arguments(text: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a config file, as in `cifar100.py:phases=10,method=bic`.
+
+    Args:
+        text: what follows the colon.
+        defaults: name -> value; a value's type is that of the default, None
+            standing for an optional truth value.
+
+    Raises:
+        ValueError: an unknown name, or a value that is not of its type.
+    """
+    arguments = dict(defaults)
+    for part in filter(None, text.split(',')):
+        name, _, value = part.partition('=')
+        if name not in defaults:
+            raise ValueError(
+                f'--config argument {name!r}: unknown; allowed: '
+                f'{", ".join(defaults)}'
+            )
+        arguments[name] = parse_argument(name, value, defaults[name])
+    return arguments
+
+
+def parse_argument(name: str, value: str, default: Any) -> Any:
+    """One value of `parse_arguments`."""
+    if default is None or isinstance(default, bool):
+        if value.lower() not in ('true', 'false'):
+            raise ValueError(
+                f'--config argument {name}={value!r}: allowed: true, false'
+            )
+        return value.lower() == 'true'
+    if isinstance(default, int) and not value.isdecimal():
+        raise ValueError(
+            f'--config argument {name}={value!r}: allowed: a whole number >= 0'
+        )
+    return type(default)(value)
 
 
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -16,11 +16,25 @@ import numpy as np
 
 from mnemonics_jax import parallel
 from mnemonics_jax.losses import mask_logits
+from mnemonics_jax.memory import fill_exemplars
 from mnemonics_jax.numerics import to_float
 from mnemonics_jax.prototypes import class_means, nme_scores
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
 CLASSIFIERS = ('cnn', 'nme', 'finetuned')
+
+
+class Counts(NamedTuple):
+    """Counts of test images by classifier, in the order of `CLASSIFIERS`.
+
+    Attributes:
+        confusion: int32[3, K, K], by true and predicted class.
+        top5: int32[3, K], images of each true class among whose five highest
+            scores it is.
+    """
+
+    confusion: jax.Array
+    top5: jax.Array
 
 
 class Evaluator(NamedTuple):
@@ -30,7 +44,8 @@ class Evaluator(NamedTuple):
     embed: Callable[..., jax.Array]
     embed_slots: Callable[..., jax.Array]
     exemplar_means: Callable[..., jax.Array]
-    count: Callable[..., jax.Array]
+    logits: Callable[..., jax.Array]
+    count: Callable[..., 'Counts']
 
 
 def make_evaluator(
@@ -56,6 +71,7 @@ def make_evaluator(
         embed=jit(embed, backbone),
         embed_slots=jit(embed_slots, backbone, placement, mirror),
         exemplar_means=jit(exemplar_means),
+        logits=jit(logits, backbone),
         count=jit(count, backbone),
     )
 
@@ -110,18 +126,36 @@ def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
     return sum(means) / len(means)
 
 
-def count(
+def logits(
     backbone: Backbone,
-    counts: jax.Array,
-    models: tuple[Variables, Variables, jax.Array],
+    variables: Variables,
+    exemplars: ExemplarSet,
     batch: dict[str, jax.Array],
-    num_seen: jax.Array,
 ) -> jax.Array:
-    """Adds a batch to the confusion counts.
+    """Logits f32[B, K] of a batch of real images and exemplars, as they are.
 
     Args:
         backbone: the model.
-        counts: int32[3, K, K], by classifier, true class, predicted class.
+        variables: its state.
+        exemplars: the memory.
+        batch: `image` and `slot`, see `memory.fill_exemplars`.
+    """
+    images = fill_exemplars(to_float(batch['image']), batch['slot'], exemplars)
+    return backbone.apply(variables, images)[0].logits
+
+
+def count(
+    backbone: Backbone,
+    counts: Counts,
+    models: tuple[Variables, Variables, jax.Array],
+    batch: dict[str, jax.Array],
+    num_seen: jax.Array,
+) -> Counts:
+    """Adds a batch to the counts.
+
+    Args:
+        backbone: the model.
+        counts: so far.
         models: the model, its fine-tuned copy, and the exemplar means.
         batch: `image`, `label`, `weight`.
         num_seen: int32[], classes that may be predicted.
@@ -133,10 +167,16 @@ def count(
     scores = jnp.stack(
         [outputs.logits, nme_scores(outputs.features, means), tuned.logits]
     )
-    predicted = jnp.argmax(mask_logits(scores, num_seen), axis=-1)
+    scores = mask_logits(scores, num_seen)
+    labels, weight = batch['label'], batch['weight'].astype(jnp.int32)
     classifier = jnp.arange(len(CLASSIFIERS))[:, None]
-    weight = batch['weight'].astype(jnp.int32)
-    return counts.at[classifier, batch['label'], predicted].add(weight)
+    predicted = jnp.argmax(scores, axis=-1)
+    _, best = jax.lax.top_k(scores, min(5, scores.shape[-1]))
+    hits = jnp.any(best == labels[:, None], axis=-1).astype(jnp.int32)
+    return Counts(
+        counts.confusion.at[classifier, labels, predicted].add(weight),
+        counts.top5.at[classifier, labels].add(weight * hits),
+    )
 
 
 def features_of(
@@ -172,15 +212,30 @@ def means_of(
     return evaluator.exemplar_means(features, exemplars.mask)
 
 
-def confusion_counts(
+def logits_of(
+    evaluator: Evaluator,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    batches: Iterable[dict[str, np.ndarray]],
+) -> np.ndarray:
+    """Logits f32[n, K] of all examples of `batches`, in their order."""
+    parts = []
+    for batch in batches:
+        placed = parallel.shard_batch(evaluator.placement, batch)
+        found = np.asarray(evaluator.logits(variables, exemplars, placed))
+        parts.append(found[batch['weight'] > 0])
+    return np.concatenate(parts)
+
+
+def count_all(
     evaluator: Evaluator,
     models: tuple[Variables, Variables, jax.Array],
     batches: Iterable[dict[str, np.ndarray]],
     *,
     num_classes: int,
     num_seen: int,
-) -> dict[str, np.ndarray]:
-    """Confusion counts int[n, n] of each classifier over the classes seen.
+) -> dict[str, Counts]:
+    """Counts of each classifier over the classes seen, on the host.
 
     Args:
         evaluator: the functions.
@@ -188,12 +243,21 @@ def confusion_counts(
         batches: test data of the classes seen.
         num_classes: K.
         num_seen: n.
+
+    Returns:
+        For each classifier confusion int[n, n] and top5 int[n].
     """
-    placement = evaluator.placement
-    shape = (len(CLASSIFIERS), num_classes, num_classes)
-    counts = parallel.replicate(placement, np.zeros(shape, np.int32))
+    placement, rows = evaluator.placement, len(CLASSIFIERS)
+    empty = Counts(
+        np.zeros((rows, num_classes, num_classes), np.int32),
+        np.zeros((rows, num_classes), np.int32),
+    )
+    counts = parallel.replicate(placement, empty)
     for batch in batches:
         batch = parallel.shard_batch(placement, batch)
         counts = evaluator.count(counts, models, batch, np.int32(num_seen))
-    counts = np.asarray(counts)[:, :num_seen, :num_seen]
-    return dict(zip(CLASSIFIERS, counts, strict=True))
+    confusion, top5 = (np.asarray(part) for part in counts)
+    return {
+        name: Counts(confusion[row, :num_seen, :num_seen], top5[row, :num_seen])
+        for row, name in enumerate(CLASSIFIERS)
+    }

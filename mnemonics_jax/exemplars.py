@@ -2,12 +2,12 @@
 
 Strategies: `random` and `herding` keep real images; `mnemonics` starts from
 one of the two and learns the pixels (`learner` has the problem, this file the
-loop).
+loop); `none` keeps nothing.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -18,10 +18,10 @@ from mnemonics_jax.bilevel import ExemplarState
 from mnemonics_jax.learner import Exemplars, Learner
 from mnemonics_jax.progress import Stage
 from mnemonics_jax.prototypes import herding
-from mnemonics_jax.types import ExemplarSet, Variables
+from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 SELECTIONS = ('random', 'herding')
-STRATEGIES = (*SELECTIONS, 'mnemonics')
+STRATEGIES = (*SELECTIONS, 'mnemonics', 'none')
 DECAY_PARTS = 5
 
 Batches = Iterator[dict[str, np.ndarray]]
@@ -34,7 +34,7 @@ class Setting(NamedTuple):
         learner: the jitted functions.
         placement: of arrays.
         variables: the current model.
-        num_seen: classes in the softmax.
+        phase: which classes are in the softmax.
         num_steps: outer steps.
         key: of the stage.
     """
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
     learner: Learner
     placement: parallel.Placement
     variables: Variables
-    num_seen: int
+    phase: Phase
     num_steps: int
     key: jax.Array
 
@@ -149,13 +149,12 @@ def learn(
     start = flatten(images)
     state = setting.learner.init(parallel.replicate(setting.placement, start))
     every = max(1, setting.num_steps // 20)
-    num_seen = np.int32(setting.num_seen)
     for step, batch in enumerate(itertools.islice(batches, setting.num_steps)):
         state, metrics = setting.learner.learn(
             state,
             exemplars,
             setting.variables,
-            num_seen,
+            setting.phase,
             parallel.shard_batch(setting.placement, batch),
             scale_of(step, setting.num_steps),
             setting.key,
@@ -203,7 +202,7 @@ def adjust(
                 states[this],
                 lists[this],
                 setting.variables,
-                np.int32(setting.num_seen),
+                setting.phase,
                 states[other].pixels,
                 lists[other],
                 scale,
@@ -227,35 +226,45 @@ def adjust(
     return memory.merge_halves(exemplars, *halves), float(drift)
 
 
-def held_out_loss(
-    setting: Setting,
-    images: jax.Array,
-    exemplars: Exemplars,
-    make_batches: Callable[[], Batches],
-) -> float:
-    """Loss on real data of the model that the inner problem trains on `images`.
-
-    This and not drift says whether learning did any good: pixels move under
-    Adam whether or not the gradient knows where to.
+def teach(
+    setting: Setting, images: jax.Array, exemplars: Exemplars
+) -> Variables:
+    """The model that the inner problem trains on `images`.
 
     Args:
         setting: where; its key draws the start.
         images: f32[c, s, H, W, C] in [0, 1].
         exemplars: the flat list of the same images.
-        make_batches: gives batches that no exemplar was learned from.
+    """
+    pixels = parallel.replicate(setting.placement, flatten(images))
+    return setting.learner.adapt(
+        setting.variables, pixels, exemplars, setting.phase, setting.key
+    )
+
+
+def held_out_loss(
+    setting: Setting, variables: Variables, batches: Batches
+) -> float:
+    """Loss of a model on real data that no exemplar was learned from.
+
+    Of the model that exemplars `teach`, this and not drift says whether
+    learning did any good: pixels move under Adam whether or not the gradient
+    knows where to.
+
+    Args:
+        setting: where.
+        variables: the model.
+        batches: of the data, each example once.
 
     Returns:
         Mean cross entropy in nats over the classes seen.
     """
-    learner, num_seen = setting.learner, np.int32(setting.num_seen)
-    pixels = parallel.replicate(setting.placement, flatten(images))
-    adapted = learner.adapt(
-        setting.variables, pixels, exemplars, num_seen, setting.key
-    )
     sums = np.zeros(2)
-    for batch in make_batches():
+    for batch in batches:
         batch = parallel.shard_batch(setting.placement, batch)
-        sums += np.asarray(learner.batch_loss(adapted, batch, num_seen))
+        sums += np.asarray(
+            setting.learner.batch_loss(variables, batch, setting.phase)
+        )
     return float(sums[0] / sums[1])
 
 

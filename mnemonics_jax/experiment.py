@@ -1,7 +1,6 @@
 """The phase loop: runs what is left of an experiment, and reports it."""
 
 import datetime
-import functools
 import importlib.metadata
 import json
 import pathlib
@@ -17,9 +16,10 @@ import numpy as np
 from mnemonics_jax import components, memory, metrics, parallel, report
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.checkpoint import Checkpointer
-from mnemonics_jax.phase import Scene, run_phase
+from mnemonics_jax.phase import run_phase
 from mnemonics_jax.progress import Recorder, write_atomically
 from mnemonics_jax.randomness import Stage, stage_key
+from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -70,7 +70,8 @@ def run(
                 scene = Scene(parts, index, *parts.bounds[index], recorder)
                 carry, outcome = run_phase(scene, carry)
                 phases.append(describe(scene, carry, outcome))
-                save_exemplars(scene, carry, workdir)
+                if parts.config.exemplars.strategy != 'none':
+                    save_exemplars(scene, carry, workdir)
                 checkpointer.save(index, carry, phases)
                 recorder.say(report.phase_line(phases[-1]))
                 write_results(parts, phases, workdir)
@@ -185,22 +186,34 @@ def describe(
     scene: Scene, carry: Carry, outcome: dict[str, Any]
 ) -> dict[str, Any]:
     """A phase's entry in `results.json`."""
-    confusion = outcome['confusion']
+    counts, num_old = outcome['counts'], scene.num_old
     base = scene.parts.bounds[0][1]
+
+    def by_classifier(measure, among=counts):
+        return {name: measure(counts[name]) for name in among}
+
     return {
         'phase': scene.index,
-        'num_old': scene.num_old,
+        'num_old': num_old,
         'num_seen': scene.num_seen,
-        'accuracy': {
-            name: metrics.accuracy(counts) for name, counts in confusion.items()
-        },
-        'initial_accuracy': {
-            name: metrics.accuracy(counts, 0, base)
-            for name, counts in confusion.items()
-        },
-        'confusion': {
-            name: counts.tolist() for name, counts in confusion.items()
-        },
+        'accuracy': by_classifier(lambda c: metrics.accuracy(c.confusion)),
+        'top5_accuracy': by_classifier(
+            lambda c: float(c.top5.sum() / c.confusion.sum())
+        ),
+        'initial_accuracy': by_classifier(
+            lambda c: metrics.accuracy(c.confusion, 0, base)
+        ),
+        'old_accuracy': by_classifier(
+            lambda c: metrics.accuracy(c.confusion, 0, num_old),
+            counts if num_old else (),
+        ),
+        'new_accuracy': by_classifier(
+            lambda c: metrics.accuracy(c.confusion, num_old)
+        ),
+        'per_class_accuracy': by_classifier(
+            lambda c: metrics.per_class_accuracy(c.confusion)
+        ),
+        'confusion': by_classifier(lambda c: c.confusion.tolist()),
         'exemplars': {
             'count': int(np.asarray(carry.exemplars.mask).sum()),
             'bytes': memory.num_bytes(carry.exemplars),
@@ -213,38 +226,45 @@ def describe(
     }
 
 
+def summarize(
+    phases: Sequence[dict[str, Any]], base_classes: int
+) -> dict[str, dict[str, float]]:
+    """The measures of a whole run, each by classifier."""
+    num_seen = [phase['num_seen'] for phase in phases]
+    measures = {
+        'average_incremental_accuracy': metrics.average_incremental_accuracy,
+        'last_accuracy': lambda c: metrics.accuracy(c[-1]),
+        'forgetting': lambda c: metrics.initial_forgetting(c, base_classes),
+        'max_forgetting': lambda c: metrics.max_forgetting(c, num_seen),
+        'backward_transfer': lambda c: metrics.backward_transfer(c, num_seen),
+    }
+    confusions = {
+        name: [np.asarray(phase['confusion'][name]) for phase in phases]
+        for name in phases[0]['confusion']
+    }
+    return {
+        title: {name: measure(c) for name, c in confusions.items()}
+        for title, measure in measures.items()
+    }
+
+
 def write_results(
     parts: components.Components,
     phases: Sequence[dict[str, Any]],
     workdir: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes `results.json` of the phases so far and returns its content."""
-    names = list(phases[0]['confusion'])
-    counts = {
-        name: [np.asarray(phase['confusion'][name]) for phase in phases]
-        for name in names
-    }
-    measure = {
-        'average_incremental_accuracy': metrics.average_incremental_accuracy,
-        'forgetting': functools.partial(
-            metrics.initial_forgetting, base_classes=parts.bounds[0][1]
-        ),
-        'max_forgetting': functools.partial(
-            metrics.max_forgetting,
-            num_seen=[phase['num_seen'] for phase in phases],
-        ),
-    }
+    predictor = parts.method.predictor
+    if predictor not in phases[0]['confusion']:
+        predictor = 'cnn'  # The one that needs no exemplars.
     results = {
         'config': config_lib.to_json(parts.config),
         'complete': len(phases) == len(parts.bounds),
         'class_order': [int(k) for k in parts.order],
         'class_names': list(parts.source.class_names),
-        'predictor': parts.method.predictor,
+        'predictor': predictor,
         'phases': list(phases),
-        **{
-            title: {name: function(counts[name]) for name in names}
-            for title, function in measure.items()
-        },
+        **summarize(phases, parts.bounds[0][1]),
     }
     write_atomically(
         workdir / 'results.json', json.dumps(results, indent=1) + '\n'

@@ -16,11 +16,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-CLASSIFIERS = {'cnn': 'CNN', 'nme': 'NME', 'finetuned': 'fine-tuned'}
+CLASSIFIERS = {
+    'cnn': 'CNN',
+    'nme': 'NME',
+    'finetuned': 'fine-tuned',
+    'oracle': 'oracle',
+}
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-_COLORS = {'cnn': '#0072B2', 'nme': '#D55E00', 'finetuned': '#009E73'}
-_MARKERS = {'cnn': 'o', 'nme': 's', 'finetuned': '^'}
+_COLORS = {
+    'cnn': '#0072B2',
+    'nme': '#D55E00',
+    'finetuned': '#009E73',
+    'oracle': '#666666',
+}
+_MARKERS = {'cnn': 'o', 'nme': 's', 'finetuned': '^', 'oracle': 'x'}
 _INK = '#333333'
 _LEGEND = {'frameon': False, 'fontsize': 9, 'labelcolor': _INK}
 _DPI = 200

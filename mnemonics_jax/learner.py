@@ -2,8 +2,8 @@
 
 Joins `bilevel`, which knows only losses and pixels, to a backbone and to the
 classes of a phase: which variables the temporary model adapts, from where, and
-on which softmax. New exemplars are judged by real images (the paper, Eq. 7 to
-9), old ones by each other's half (Eq. 10).
+on which softmax. New exemplars are judged by real images (the paper, Eq. 8
+and 9), old ones by each other's half (Eq. 10).
 """
 
 import functools
@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnemonics_jax import augment, bilevel, losses
+from mnemonics_jax import augment, bilevel, losses, transfer
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.numerics import to_float, weighted_mean
 from mnemonics_jax.parallel import Placement
-from mnemonics_jax.types import Backbone, Variables
+from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')
 STARTS = ('current', 'redraw')
@@ -36,6 +36,7 @@ class LearnerSettings(NamedTuple):
         inner_start: 'current' model, or 'redraw' the head rows of the classes
             that the exemplars are of, at random in each outer step.
         outer_tx: transform of the pixels' gradient, learning rate included.
+        adjust_tx: the same for old exemplars; of the same kind.
         query_batch: images a step that judge.
         pad: of the query images' random crop.
         flip: whether to mirror the query images at random.
@@ -48,6 +49,7 @@ class LearnerSettings(NamedTuple):
     inner_scope: str
     inner_start: str
     outer_tx: optax.GradientTransformation
+    adjust_tx: optax.GradientTransformation
     query_batch: int
     pad: int
     flip: bool
@@ -73,15 +75,15 @@ class Learner(NamedTuple):
 
     Attributes:
         init: `(pixels f32[n, H, W, C]) -> ExemplarState`.
-        learn: `(state, exemplars, variables, num_seen, batch, scale, key) ->
+        learn: `(state, exemplars, variables, phase, batch, scale, key) ->
             (state, metrics)`: one outer step, judged by a batch of real images
             (uint8 or f32 `image`, `label`, `index`, `weight`).
-        adjust: `(state, exemplars, variables, num_seen, other_pixels,
+        adjust: `(state, exemplars, variables, phase, other_pixels,
             other_exemplars, scale, key) -> (state, metrics)`: one outer step,
             judged by other exemplars.
-        adapt: `(variables, pixels, exemplars, num_seen, key) -> Variables`, the
+        adapt: `(variables, pixels, exemplars, phase, key) -> Variables`, the
             model after the inner steps: what the exemplars teach.
-        batch_loss: `(variables, batch, num_seen) -> f32[2]`, sum of cross
+        batch_loss: `(variables, batch, phase) -> f32[2]`, sum of cross
             entropies and of weights of a batch, without augmentation.
     """
 
@@ -166,7 +168,7 @@ def inner_problem(
     context: Context,
     variables: Variables,
     exemplars: Exemplars,
-    num_seen: jax.Array,
+    phase: Phase,
     key: jax.Array,
 ) -> Inner:
     """The inner problem at a model.
@@ -178,7 +180,7 @@ def inner_problem(
         context: of the learner.
         variables: the current model; what is not adapted stays at it.
         exemplars: what the temporary model is trained on.
-        num_seen: int32[], classes in the softmax.
+        phase: which classes are in the softmax, and what is frozen.
         key: of the start and of the minibatches.
     """
     backbone, settings, split = context
@@ -192,7 +194,7 @@ def inner_problem(
 
     def model_loss(params, images, labels):
         outputs, _ = backbone.apply(start.replace(params=params), images)
-        return losses.cross_entropy(outputs.logits, labels, num_seen)
+        return losses.cross_entropy(outputs.logits, labels, phase.num_seen)
 
     def merge_rows(rows):
         head = {**start.params['head'], **rows}
@@ -201,7 +203,7 @@ def inner_problem(
     def head_loss(rows, features, labels):
         head = {**start.params['head'], **rows}
         logits, _ = backbone.classify(head, features)
-        return losses.cross_entropy(logits, labels, num_seen)
+        return losses.cross_entropy(logits, labels, phase.num_seen)
 
     common = {
         'tx': optax.sgd(settings.inner_lr),
@@ -216,6 +218,8 @@ def inner_problem(
         )
         rows = heads.row_params(start.params['head'])
         return Inner(problem, rows, indices, merge_rows)
+    # Weight transfer freezes kernels, or scales, here as in training.
+    common['tx'] = transfer.masked(common['tx'], phase.index)
     problem = bilevel.InnerProblem(loss_fn=model_loss, **common)
     return Inner(
         problem,
@@ -231,6 +235,7 @@ def outer_step(
     exemplars: Exemplars,
     inner: Inner,
     query: bilevel.Query,
+    tx: optax.GradientTransformation,
     scale: jax.Array,
 ) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
@@ -243,19 +248,18 @@ def outer_step(
         inner.indices,
         query,
     )
-    outer_tx = context.settings.outer_tx
-    return bilevel.apply_gradient(state, grads, outer_tx, scale), metrics
+    return bilevel.apply_gradient(state, grads, tx, scale), metrics
 
 
 def learn(
-    context: Context, state, exemplars, variables, num_seen, batch, scale, key
+    context: Context, state, exemplars, variables, phase, batch, scale, key
 ):
     """One outer step judged by real images; see `Learner.learn`."""
     settings = context.settings
     step_key, augment_key = jax.random.split(
         jax.random.fold_in(key, state.step)
     )
-    inner = inner_problem(context, variables, exemplars, num_seen, step_key)
+    inner = inner_problem(context, variables, exemplars, phase, step_key)
     images = augment.pad_crop_flip(
         augment_key,
         to_float(batch['image']),
@@ -264,7 +268,9 @@ def learn(
         flip=settings.flip,
     )
     query = bilevel.Query(images, batch['label'], batch['weight'])
-    return outer_step(context, state, exemplars, inner, query, scale)
+    return outer_step(
+        context, state, exemplars, inner, query, settings.outer_tx, scale
+    )
 
 
 def adjust(
@@ -272,7 +278,7 @@ def adjust(
     state,
     exemplars,
     variables,
-    num_seen,
+    phase,
     other_pixels,
     others,
     scale,
@@ -280,18 +286,20 @@ def adjust(
 ):
     """One outer step judged by other exemplars; see `Learner.adjust`."""
     step_key, query_key = jax.random.split(jax.random.fold_in(key, state.step))
-    inner = inner_problem(context, variables, exemplars, num_seen, step_key)
-    size = context.settings.query_batch
-    index = draw_minibatches(query_key, others.mask, 1, size)[0]
+    inner = inner_problem(context, variables, exemplars, phase, step_key)
+    settings = context.settings
+    index = draw_minibatches(query_key, others.mask, 1, settings.query_batch)[0]
     query = bilevel.Query(other_pixels[index], others.labels[index], index >= 0)
-    return outer_step(context, state, exemplars, inner, query, scale)
+    return outer_step(
+        context, state, exemplars, inner, query, settings.adjust_tx, scale
+    )
 
 
 def adapt(
-    context: Context, variables, pixels, exemplars, num_seen, key
+    context: Context, variables, pixels, exemplars, phase, key
 ) -> Variables:
     """The model that the exemplars teach; see `Learner.adapt`."""
-    inner = inner_problem(context, variables, exemplars, num_seen, key)
+    inner = inner_problem(context, variables, exemplars, phase, key)
     inputs = inner.problem.embed(pixels)
     adapted, _ = bilevel.unroll(
         inner.problem, inner.params, inputs, exemplars.labels, inner.indices
@@ -299,10 +307,12 @@ def adapt(
     return inner.merge(adapted)
 
 
-def batch_loss(context: Context, variables, batch, num_seen) -> jax.Array:
+def batch_loss(context: Context, variables, batch, phase) -> jax.Array:
     """Cross entropy of a batch; see `Learner.batch_loss`."""
     outputs, _ = context.backbone.apply(variables, to_float(batch['image']))
-    values = losses.cross_entropy(outputs.logits, batch['label'], num_seen)
+    values = losses.cross_entropy(
+        outputs.logits, batch['label'], phase.num_seen
+    )
     weights = batch['weight']
     total = jnp.sum(weights)
     return jnp.stack([weighted_mean(values, weights) * total, total])

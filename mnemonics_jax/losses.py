@@ -7,7 +7,7 @@ positions in the class order, so old and seen classes are prefixes.
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax.numerics import unit
+from mnemonics_jax.numerics import norms, unit
 
 
 def mask_logits(logits: jax.Array, num_classes: jax.Array) -> jax.Array:
@@ -46,8 +46,8 @@ def distillation(
 ) -> jax.Array:
     """KL(reference || model) of softened softmaxes over the old classes (L_d).
 
-    The paper's Eq. 3 is the cross entropy of the same two distributions; it
-    differs by the reference's entropy, a constant.
+    The paper writes the cross entropy of the same two distributions; it differs
+    by the reference's entropy, a constant.
 
     Args:
         logits: f32[B, K], of the model under training.
@@ -114,3 +114,88 @@ def margin_ranking(
     # The score of an absent rival is -inf: its hinge and gradient are zero.
     hinge = jax.nn.relu(margin - truth + rivals)
     return jnp.sum(hinge, axis=-1) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def nca(
+    scores: jax.Array,
+    sigma: jax.Array,
+    labels: jax.Array,
+    num_seen: jax.Array,
+    *,
+    margin: float = 0.6,
+) -> jax.Array:
+    """Hinge of neighbourhood component analysis with a margin (PODNet's L_LSC).
+
+    relu(-log(exp(sigma (s_y - margin)) / sum_{k != y} exp(sigma s_k))), k among
+    the classes seen; PODNet calls sigma eta and the margin delta.
+
+    In `sigma * margin` sigma counts as a constant. Its gradient there, +margin,
+    would carry a learnable sigma that starts at 1 through 0 in a few steps, and
+    on to where the loss is zero and predictions are wrong. The authors' code
+    does not meet this: it takes the margin from all scores, so that it cancels.
+    Nor has it the hinge, and the largest score stands in for s_y in the sum.
+
+    Args:
+        scores: f32[B, K], before the learnable scale.
+        sigma: f32[], the learnable scale.
+        labels: int32[B], below `num_seen`.
+        num_seen: int32[], classes in the sum.
+        margin: how far, in units of scores, the true class shall lead.
+
+    Returns:
+        f32[B], >= 0; zeros where only one class is seen.
+    """
+    is_truth = jnp.arange(scores.shape[-1]) == labels[:, None]
+    rivals = mask_logits(sigma * scores, num_seen)
+    # Finite like the mask of unseen classes, for a sum without any term.
+    rivals = jax.nn.logsumexp(jnp.where(is_truth, -1e9, rivals), axis=-1)
+    truth = jnp.take_along_axis(scores, labels[:, None], axis=-1)[:, 0]
+    slack = jax.lax.stop_gradient(sigma) * margin
+    return jax.nn.relu(rivals - sigma * truth + slack)
+
+
+def pod_spatial(
+    maps: tuple[jax.Array, ...], ref_maps: tuple[jax.Array, ...]
+) -> jax.Array:
+    """Distance of the maps' profiles over height and width (PODNet's L_POD).
+
+    A map is squared and summed over its width, and over its height; the two
+    sums together get unit length. The paper states squared distances of sums
+    neither squared nor normalised; this is the form of the authors' code, which
+    the paper's weights belong to.
+
+    Args:
+        maps: of each stage f32[B, h, w, c].
+        ref_maps: of the reference, in the same shapes.
+
+    Returns:
+        f32[B] in [0, sqrt(2)] (to 1e-6), L2 distances averaged over stages.
+    """
+    distances = [
+        norms(_profiles(ours) - _profiles(theirs))[:, 0]
+        for ours, theirs in zip(maps, ref_maps, strict=True)
+    ]
+    return sum(distances) / len(distances)
+
+
+def pod_flat(features: jax.Array, ref_features: jax.Array) -> jax.Array:
+    """Squared L2 distance of unit features (PODNet's L_POD-flat).
+
+    That is 2 - 2 cosine. The authors' code has half of it, 1 - cosine, which is
+    `less_forget`.
+
+    Args:
+        features: f32[B, D].
+        ref_features: f32[B, D].
+
+    Returns:
+        f32[B] in [0, 4]; 1, with a finite gradient, if one feature is zero.
+    """
+    return jnp.sum((unit(features) - unit(ref_features)) ** 2, axis=-1)
+
+
+def _profiles(feature_map: jax.Array) -> jax.Array:
+    """Unit sums f32[B, (h + w) c] of squares over width and over height."""
+    squares = feature_map * feature_map
+    sums = [jnp.sum(squares, axis=axis) for axis in (2, 1)]
+    return unit(jnp.concatenate([s.reshape(len(s), -1) for s in sums], axis=-1))

@@ -72,3 +72,29 @@ def max_forgetting(
         past = max(accuracy(confusions[j], low, high) for j in range(i, last))
         drops.append(past - accuracy(confusions[-1], low, high))
     return float(np.mean(drops))
+
+
+def backward_transfer(
+    confusions: Sequence[np.ndarray], num_seen: Sequence[int]
+) -> float:
+    """Accuracy on a phase's classes, last model minus the phase's own model.
+
+    The mean over all phases but the last (Lopez-Paz and Ranzato 2017); negative
+    where learning new classes hurt old ones; 0 when there is one phase only.
+
+    Args:
+        confusions: one a phase.
+        num_seen: classes seen at each phase.
+    """
+    bounds = list(zip([0, *num_seen[:-1]], num_seen, strict=True))[:-1]
+    gains = [
+        accuracy(confusions[-1], low, high) - accuracy(own, low, high)
+        for own, (low, high) in zip(confusions[:-1], bounds, strict=True)
+    ]
+    return float(np.mean(gains)) if gains else 0.0
+
+
+def per_class_accuracy(confusion: np.ndarray) -> list[float]:
+    """Accuracy on each class seen, floats in [0, 1]."""
+    confusion = np.asarray(confusion)
+    return (np.diag(confusion) / confusion.sum(axis=1)).tolist()

@@ -17,6 +17,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         'outer_steps': 0,
         'outer_optimizer': 'sgd',
         'outer_lr': 0.01,
+        'adjust_steps': 0,
+        'adjust_lr': 0.01,
         'inner_steps': 5,
         'inner_lr': 0.01,
         'inner_batch': 128,
@@ -32,6 +34,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         'outer_steps': 150,
         'outer_optimizer': 'adam',
         'outer_lr': 0.02,
+        # Half a memory judges the other half: more of it overfits.
+        'adjust_steps': 40,
+        'adjust_lr': 0.005,
         'inner_steps': 20,
         'inner_lr': 3.0,
         'inner_batch': 0,
@@ -60,6 +65,7 @@ def resolve(exemplars: dict[str, Any]) -> dict[str, Any]:
     }
     if given.get('outer_steps') and 'outer_epochs' not in given:
         values['outer_epochs'] = 0
+        values['adjust_steps'] = values['adjust_steps'] or given['outer_steps']
     if given.get('outer_epochs') and 'outer_steps' not in given:
         values['outer_steps'] = 0
     return {**values, **given}

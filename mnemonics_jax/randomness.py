@@ -20,6 +20,7 @@ class Stage(enum.IntEnum):
     ADJUST = 4
     FINETUNE = 5
     GAUGE = 6
+    HOLD_OUT = 7
 
 
 def stage_key(seed: int, phase: int, stage: Stage, epoch: int = 0) -> jax.Array:

@@ -50,12 +50,16 @@ def table(results: dict[str, Any]) -> str:
         results: content of `results.json`.
     """
     method = results['config']['method']['name']
-    titles = _columns(CLASSIFIERS, judged=results['predictor'])
+    names = results['phases'][0]['accuracy']
+    titles = _columns(
+        {name: CLASSIFIERS[name] for name in names},
+        judged=results['predictor'],
+    )
     lines = [
         f'{"":28}{"accuracy, %":>{len(titles)}}{"memory":>17}',
         f'{"phase":5}{"classes seen":>14}{"":9}{titles}'
         f'{"images":>7}{"bytes":>10}{"seconds":>9}',
-        '-' * 80,
+        '-' * (54 + len(titles)),
     ]
     for phase in results['phases']:
         held = phase['exemplars']
@@ -64,7 +68,7 @@ def table(results: dict[str, Any]) -> str:
             f'{_percents(phase["accuracy"])}{held["count"]:>7,}'
             f'{num_bytes(held["bytes"]):>10}{phase["seconds"]["total"]:>9.1f}'
         )
-    lines.append('-' * 80)
+    lines.append(lines[2])
     for key, title, _, _ in page.MEASURES:
         lines.append(f'{title:28}{_percents(results[key])}'.rstrip())
     lines += [
@@ -84,8 +88,9 @@ def _percents(values: Mapping[str, float]) -> str:
 def _columns(cells: Mapping[str, str], judged: str = '') -> str:
     """The cells of the classifiers, that of the judged one with a mark."""
     return ''.join(
-        f'{cells[name]:>{max(6, len(title) + 1)}}{"*" * (name == judged):1}'
-        for name, title in CLASSIFIERS.items()
+        f'{cell:>{max(6, len(CLASSIFIERS[name]) + 1)}}'
+        f'{"*" * (name == judged):1}'
+        for name, cell in cells.items()
     )
 
 

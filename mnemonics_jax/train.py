@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax import augment
+from mnemonics_jax import augment, correction, transfer
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.memory import fill_exemplars
 from mnemonics_jax.numerics import to_float, weighted_mean
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import (
@@ -104,25 +105,6 @@ def make_optimizer(settings: StepSettings) -> optax.GradientTransformation:
     )
 
 
-def fill_exemplars(
-    images: jax.Array, slots: jax.Array, inputs: StepInputs
-) -> jax.Array:
-    """Puts the exemplars that a batch names into their places.
-
-    Args:
-        images: f32[B, H, W, C], real images, anything where a slot is named.
-        slots: int32[B], flat index of an exemplar slot, -1 for a real image.
-        inputs: with the memory.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-    """
-    stored = inputs.exemplars.images
-    stored = stored.reshape(-1, *stored.shape[2:])
-    named = to_float(stored[jnp.maximum(slots, 0)])
-    return jnp.where((slots >= 0)[:, None, None, None], named, images)
-
-
 def make_trainer(
     backbone: Backbone,
     method: Method,
@@ -167,7 +149,9 @@ def make_trainer(
     def step(state, batch, inputs):
         images = augment.pad_crop_flip(
             inputs.key,
-            fill_exemplars(to_float(batch['image']), batch['slot'], inputs),
+            fill_exemplars(
+                to_float(batch['image']), batch['slot'], inputs.exemplars
+            ),
             batch['index'],
             pad=settings.pad,
             flip=settings.flip,
@@ -206,16 +190,19 @@ def apply_sgd(
     state: TrainState,
     inputs: StepInputs,
 ) -> tuple[Any, Any]:
-    """New params and opt_state; rows outside `inputs.head_rows` stay put.
+    """New params and opt_state; what the phase freezes stays put.
 
-    The updates are masked, not the gradients, so that weight decay does not
-    move frozen rows either.
+    That is head rows outside `inputs.head_rows` and, with weight transfer,
+    kernels or scales. The updates are masked, not the gradients, so that weight
+    decay does not move them either.
     """
     params = state.variables.params
     updates, opt_state = tx.update(grads, state.opt_state, params)
     updates = jax.tree.map(lambda u: -inputs.lr * u, updates)
     low, high = inputs.head_rows
     head = heads.row_mask_updates(updates['head'], low, high)
+    head = correction.mask_updates(head)
+    updates = transfer.mask_updates(updates, inputs.phase.index)
     params = optax.apply_updates(params, {**updates, 'head': head})
     return params, opt_state
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 Params = Mapping[str, Any]
@@ -34,11 +35,16 @@ class Outputs(struct.PyTreeNode):
         scores: f32[B, K], before the scale: cosines in [-1, 1] for the cosine
             head, equal to `logits` for a head without scale.
         features: f32[B, D], input of the head.
+        maps: of each stage of the trunk f32[B, h, w, c], its output before the
+            final ReLU; those that no loss reads cost nothing under `jax.jit`.
+        scale: f32[], logits over scores; 1 for a head without scale.
     """
 
     logits: jax.Array
     scores: jax.Array
     features: jax.Array
+    maps: tuple[jax.Array, ...] = ()
+    scale: jax.Array | float = 1.0
 
 
 class Phase(struct.PyTreeNode):
@@ -100,15 +106,16 @@ class Backbone(NamedTuple):
     Attributes:
         init: `(key) -> Variables`.
         embed: `(variables, images f32[B,H,W,C] in [0,1], *, train=False,
-            mask=None) -> (features f32[B,D], batch_stats)`. With `train` the
-            BatchNorm statistics are those of the batch, of its examples where
-            `mask` (bool[B]) is true; else the running ones.
+            mask=None) -> (features f32[B,D], maps, batch_stats)`, maps as in
+            `Outputs`. With `train` the BatchNorm statistics are those of the
+            batch, of its examples where `mask` (bool[B]) is true; else the
+            running ones.
         classify: `(head params, features f32[B,D]) -> (logits, scores)`, both
             f32[B,K].
     """
 
     init: Callable[[jax.Array], Variables]
-    embed: Callable[..., tuple[jax.Array, Params]]
+    embed: Callable[..., tuple[jax.Array, tuple[jax.Array, ...], Params]]
     classify: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
 
     def apply(
@@ -120,14 +127,30 @@ class Backbone(NamedTuple):
         mask: jax.Array | None = None,
     ) -> tuple[Outputs, Params]:
         """Embeds and classifies; returns the outputs and new batch_stats."""
-        features, batch_stats = self.embed(
+        features, maps, batch_stats = self.embed(
             variables, images, train=train, mask=mask
         )
-        logits, scores = self.classify(variables.params['head'], features)
-        return Outputs(logits, scores, features), batch_stats
+        head = variables.params['head']
+        logits, scores = self.classify(head, features)
+        scale = head.get('sigma', jnp.ones((), logits.dtype))
+        return Outputs(logits, scores, features, maps, scale), batch_stats
 
 
 Terms = dict[str, tuple[jax.Array, jax.Array]]
+
+
+class HeldOut(NamedTuple):
+    """Outputs on examples kept out of training, padded.
+
+    Attributes:
+        logits: f32[h, K].
+        labels: int32[h].
+        weights: f32[h], 0 for padding.
+    """
+
+    logits: jax.Array
+    labels: jax.Array
+    weights: jax.Array
 
 
 class Method(NamedTuple):
@@ -141,8 +164,19 @@ class Method(NamedTuple):
         uses_reference: whether `loss` reads `ref_outputs`.
         predictor: the classifier by which the method's paper judges it, 'cnn'
             or 'nme'.
+        keeps_data: whether real images of old phases are trained on, too.
+        holdout: share of the memory, with as many images of each new class,
+            that is kept out of training for `end_phase`.
+        corrects_logits: whether the head has a scale and a shift for each
+            class, which `end_phase` sets.
+        end_phase: `(head params, HeldOut, phase) -> head params`, what happens
+            to the head after training, from phase 1 on; None for nothing.
     """
 
     loss: Callable[[Outputs, Outputs, jax.Array, Phase], Terms]
     uses_reference: bool
     predictor: str
+    keeps_data: bool = False
+    holdout: float = 0.0
+    corrects_logits: bool = False
+    end_phase: Callable[[Params, HeldOut, Phase], Params] | None = None

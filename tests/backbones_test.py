@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import backbones
+from mnemonics_jax import backbones, losses
 
 # These programs run once or twice.
 quick_jit = functools.partial(
@@ -22,6 +22,13 @@ NUM_FEATURES = {
     'resnet20': 64,
     'resnet32': 64,
     'resnet18': 512,
+}
+# Of the stages, for 8x8 images (32x32 for the last).
+MAPS = {
+    'convnet': [(8, 8, 32), (4, 4, 64), (2, 2, 128)],
+    'convnet_tiny': [(8, 8, 8), (4, 4, 16)],
+    'resnet8': [(8, 8, 16), (4, 4, 32), (2, 2, 64)],
+    'resnet18': [(8, 8, 64), (4, 4, 128), (2, 2, 256), (1, 1, 512)],
 }
 
 
@@ -91,6 +98,15 @@ def test_contract(name):
         assert leaf.dtype == jnp.float32
         assert np.isfinite(leaf).all()
     assert outputs.features.min() < 0, 'a final ReLU'
+    shapes = [stage.shape[1:] for stage in outputs.maps]
+    assert shapes == MAPS.get(name, shapes)
+    for stage in outputs.maps:
+        assert stage.shape[0] == 3
+        assert stage.min() < 0, 'a final ReLU'
+    np.testing.assert_allclose(
+        outputs.maps[-1].mean((1, 2)), outputs.features, atol=1e-5
+    )
+    assert outputs.scale == variables.params['head']['sigma']
     assert jax.tree.structure(batch_stats) == jax.tree.structure(
         variables.batch_stats
     )
@@ -121,12 +137,13 @@ def test_masked_examples_leave_no_trace(name):
     garbage = jnp.full((2, 8, 8, 3), 1e3)
     train = quick_jit(functools.partial(backbone.embed, train=True))
     expected = train(variables, valid)
-    features, batch_stats = train(
+    *of_examples, batch_stats = train(
         variables,
         jnp.concatenate([garbage[:1], valid, garbage[1:]]),
         mask=jnp.array([False, True, True, True, True, False]),
     )
-    assert_trees_close((features[1:5], batch_stats), expected, 1e-5)
+    found = jax.tree.map(lambda leaf: leaf[1:5], of_examples)
+    assert_trees_close((*found, batch_stats), expected, 1e-5)
 
 
 def test_training_moves_statistics_by_a_tenth():
@@ -136,8 +153,8 @@ def test_training_moves_statistics_by_a_tenth():
         batch_stats=jax.tree.map(jnp.ones_like, old.batch_stats)
     )
     train = quick_jit(functools.partial(backbone.embed, train=True))
-    _, from_initial = train(old, images(4))
-    _, from_ones = train(variables, images(4))
+    *_, from_initial = train(old, images(4))
+    *_, from_ones = train(variables, images(4))
     differences = jax.tree.map(
         lambda a, b, c, d: (a - b) - 0.9 * (c - d),
         from_ones,
@@ -153,10 +170,37 @@ def test_evaluation_changes_nothing_and_sees_one_example_at_a_time():
     backbone = make('convnet')
     variables = variables_of('convnet')
     embed = quick_jit(backbone.embed)
-    features, batch_stats = embed(variables, images(4))
+    features, _, batch_stats = embed(variables, images(4))
     assert_trees_close(batch_stats, variables.batch_stats, 0)
-    alone, _ = embed(variables, images(4)[2:3])
+    alone, *_ = embed(variables, images(4)[2:3])
     np.testing.assert_allclose(features[2:3], alone, atol=1e-5)
+
+
+def test_maps_that_no_loss_reads_cost_nothing():
+    backbone = make('convnet_tiny')
+
+    def without_maps(*args, **kwargs):
+        features, _, batch_stats = backbone.embed(*args, **kwargs)
+        return features, (), batch_stats
+
+    def compiled(backbone):
+        def loss(params, variables):
+            outputs, batch_stats = backbone.apply(
+                variables.replace(params=params), images(4), train=True
+            )
+            reference = jax.tree.map(jnp.zeros_like, outputs)
+            values = losses.less_forget(outputs.features, reference.features)
+            return values.sum() + outputs.logits.sum(), batch_stats
+
+        variables = variables_of('convnet_tiny')
+        gradient = quick_jit(jax.grad(loss, has_aux=True))
+        return gradient.lower(variables.params, variables).compile()
+
+    found = compiled(backbone)
+    expected = compiled(backbone._replace(embed=without_maps))
+    assert found.cost_analysis() == expected.cost_analysis()
+    memory = [each.memory_analysis() for each in (found, expected)]
+    assert memory[0].temp_size_in_bytes == memory[1].temp_size_in_bytes
 
 
 def test_initial_values():
@@ -189,8 +233,8 @@ def test_normalisation_comes_first():
     raw = images(4)
     normalised = (raw - np.float32(MEAN)) / np.float32(STD)
     identity = make('convnet', mean=(0, 0, 0), std=(1, 1, 1))
-    expected, _ = quick_jit(identity.embed)(variables, normalised)
-    features, _ = quick_jit(make('convnet').embed)(variables, raw)
+    expected, *_ = quick_jit(identity.embed)(variables, normalised)
+    features, *_ = quick_jit(make('convnet').embed)(variables, raw)
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
@@ -211,7 +255,7 @@ def test_one_file_adds_a_backbone(tmp_path, monkeypatch):
         'from flax import linen as nn\n'
         'class Averages(nn.Module):\n'
         '    def __call__(self, x, *, train, mask):\n'
-        '        return x.mean((1, 2))\n'
+        '        return x.mean((1, 2)), (x,)\n'
         "BACKBONES = {'averages': Averages}\n"
     )
     monkeypatch.setattr(

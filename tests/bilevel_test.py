@@ -11,7 +11,7 @@ import pytest
 from mnemonics_jax import bilevel, learner, parallel
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.learner import Exemplars, LearnerSettings
-from mnemonics_jax.types import Variables
+from mnemonics_jax.types import Phase, Variables
 
 NUM_CLASSES, PER_CLASS, SIZE = 3, 2, 4
 
@@ -162,6 +162,7 @@ def settings(scope, start='current', steps=3, remat=True, batch=0):
         inner_scope=scope,
         inner_start=start,
         outer_tx=optax.sgd(1.0),
+        adjust_tx=optax.sgd(1.0),
         query_batch=8,
         pad=0,
         flip=False,
@@ -169,15 +170,20 @@ def settings(scope, start='current', steps=3, remat=True, batch=0):
     )
 
 
-@pytest.fixture(scope='module')
-def backbone():
+def make_model(head):
     return make_backbone(
         'convnet_tiny',
         num_classes=NUM_CLASSES + 1,
         image_shape=(SIZE, SIZE, 1),
         mean=(0.4,),
         std=(0.3,),
+        head=head,
     )
+
+
+@pytest.fixture(scope='module')
+def backbone():
+    return make_model('cosine')
 
 
 @functools.cache
@@ -213,7 +219,7 @@ def make_inner(backbone, chosen, dtype, split=lambda x: x):
         learner.Context(backbone, chosen, split),
         variables_of(backbone, dtype),
         exemplars,
-        jnp.int32(NUM_CLASSES),
+        Phase(*np.int32([0, 0, NUM_CLASSES])),
         jax.random.key(5),
     )
 
@@ -252,9 +258,18 @@ def compiled_gradient(inner, pixels, labels, query):
     return jax.jit(gradient)(pixels)
 
 
-@pytest.mark.parametrize('scope', ['all', 'head'])
-@pytest.mark.parametrize('steps', [1, 3])
-def test_hypergradient_equals_central_differences(backbone, scope, steps):
+@pytest.mark.parametrize(
+    ('scope', 'steps', 'head'),
+    [
+        ('all', 1, 'cosine'),
+        ('all', 3, 'cosine'),
+        ('head', 1, 'cosine'),
+        ('head', 3, 'cosine'),
+        ('head', 3, 'local_similarity'),
+    ],
+)
+def test_hypergradient_equals_central_differences(scope, steps, head):
+    backbone = make_model(head)
     pixels, labels, query = float64_problem()
     chosen = settings(scope, start='redraw', steps=steps)
     with jax.enable_x64(True):

@@ -5,9 +5,14 @@ import pathlib
 
 # Before JAX is imported anywhere: it reads these once.
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# Programs of eight devices that overlap could wait for each other's threads.
+os.environ['JAX_CPU_ENABLE_ASYNC_DISPATCH'] = 'false'
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '')
     + ' --xla_force_host_platform_device_count=8'
+    # Eight devices share two cores: waiting for each other takes its time.
+    + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
+    + ' --xla_cpu_collective_call_warn_stuck_timeout_seconds=120'
     # Compiling dominates here, and running does not.
     + ' --xla_backend_optimization_level=0'
 )
@@ -59,6 +64,7 @@ def tiny_config() -> config_dict.ConfigDict:
             'exemplars.per_class': 3,
             'exemplars.adjust': True,
             'exemplars.outer_steps': 3,
+            'exemplars.adjust_steps': 3,
             'exemplars.inner_steps': 2,
             'exemplars.query_batch': 8,
             'finetune.epochs': 1,

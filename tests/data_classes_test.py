@@ -91,3 +91,45 @@ def test_order_refuses_a_seed(seed):
     assert str(error.value) == (
         f'protocol.class_order_seed={seed}: must be in 0..4294967295'
     )
+
+
+def test_imagenet_subset_is_the_one_the_field_draws():
+    chosen = classes.choose_classes(1000, 100, 1993)
+    expected = np.random.RandomState(1993).choice(1000, 100, replace=False)
+    assert expected[:5].tolist() == [54, 7, 894, 512, 126]
+    np.testing.assert_array_equal(chosen, np.sort(expected))
+
+
+def test_a_subset_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match=r'data\.subset_classes=11.*1\.\.10'):
+        classes.choose_classes(10, 11, 0)
+
+
+def test_an_order_of_ones_own(tmp_path):
+    path = tmp_path / 'order.txt'
+    path.write_text('cat\n\n dog \nbird\n')
+    order = classes.read_order(str(path), ('bird', 'cat', 'dog'))
+    assert order.tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('cat\nbird\n', "missing class 'dog'"),
+        ('cat\nfish\nbird\n', "entry 2: no class 'fish'"),
+        ('cat\ndog\nbird\ncat\n', "class 'cat' stands there twice"),
+    ],
+)
+def test_a_wrong_order_is_refused_in_one_line(tmp_path, text, words):
+    path = tmp_path / 'order.txt'
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        classes.read_order(str(path), ('bird', 'cat', 'dog'))
+    message = str(caught.value)
+    assert message.startswith('protocol.class_order_file=')
+    assert message.endswith(words)
+
+
+def test_a_missing_order_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r'class_order_file=.*No such file'):
+        classes.read_order(str(tmp_path / 'absent'), ('a',))

@@ -197,3 +197,19 @@ def test_importing_data_imports_no_heavy_library():
         [sys.executable, '-c', code], check=True, capture_output=True, text=True
     )
     assert run.stdout.strip() == ''
+
+
+def test_some_classes_of_a_source_are_a_source():
+    whole = sources.make_source('digits', {})
+    part = sources.take_classes(whole, np.array([2, 7, 9]))
+    assert part.num_classes == 3
+    assert part.class_names == tuple(whole.class_names[k] for k in (2, 7, 9))
+    for split in ('train', 'test'):
+        labels = whole.labels[split]
+        positions = np.flatnonzero(np.isin(labels, [2, 7, 9]))
+        expected = np.searchsorted([2, 7, 9], labels[positions])
+        np.testing.assert_array_equal(part.labels[split], expected)
+        wanted = np.array([5, 0, 40])
+        np.testing.assert_array_equal(
+            part.read(split, wanted), whole.read(split, positions[wanted])
+        )

@@ -17,7 +17,8 @@ def embed(variables, images, *, train=False, mask=None):
     """Features are the flattened pixels times a matrix."""
     del train, mask
     flat = images.reshape(images.shape[0], -1)
-    return flat @ variables.params['trunk']['matrix'], variables.batch_stats
+    features = flat @ variables.params['trunk']['matrix']
+    return features, (), variables.batch_stats
 
 
 def classify(head, features):
@@ -142,7 +143,7 @@ def make_models(placement):
 
 def test_confusion_counts_equal_a_loop(placement):
     models, placed = make_models(placement)
-    found = evaluate.confusion_counts(
+    found = evaluate.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),
@@ -151,6 +152,7 @@ def test_confusion_counts_equal_a_loop(placement):
     )
     expected, masked = confusion_by_numpy(models, make_batches(), NUM_SEEN)
     assert tuple(found) == evaluate.CLASSIFIERS
+    found = {name: counts.confusion for name, counts in found.items()}
     for name, counts in found.items():
         np.testing.assert_array_equal(counts, expected[name])
         # Each real example once, though most look like an unseen class.
@@ -170,12 +172,12 @@ def test_phases_share_the_programs(one_device):
         batches = make_batches()
         for batch in batches:
             batch['label'] = batch['label'] % num_seen
-        found = evaluate.confusion_counts(
+        found = evaluate.count_all(
             evaluator, placed, batches, num_classes=K, num_seen=num_seen
         )
         expected, _ = confusion_by_numpy(models, batches, num_seen)
         for name, counts in found.items():
-            np.testing.assert_array_equal(counts, expected[name])
+            np.testing.assert_array_equal(counts.confusion, expected[name])
     assert evaluator.count._cache_size() == 1
 
 

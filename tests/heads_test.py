@@ -8,15 +8,17 @@ import pytest
 from mnemonics_jax.backbones import heads
 
 NUM_CLASSES, NUM_FEATURES = 6, 5
-HEADS = ('cosine', 'linear')
+HEADS = ('cosine', 'linear', 'local_similarity')
 
 
 def make(name, seed=0):
     """Parameters of a head whose rows have quite different norms."""
     init, _ = heads.make_head(name)
     params = init(jax.random.key(seed), NUM_CLASSES, NUM_FEATURES)
-    factors = jnp.arange(1.0, NUM_CLASSES + 1)[:, None]
-    return {**params, 'kernel': params['kernel'] * factors}
+    kernel = params['kernel']
+    factors = jnp.arange(1.0, kernel[..., 0].size + 1)
+    factors = factors.reshape(*kernel.shape[:-1], 1)
+    return {**params, 'kernel': kernel * factors}
 
 
 def assert_same(actual, expected):
@@ -44,9 +46,39 @@ def test_cosine_scores_and_scale():
     np.testing.assert_allclose(logits, 3 * expected, atol=1e-5)
 
 
-def test_cosine_is_finite_at_a_feature_of_zeros():
-    apply = heads.make_head('cosine').apply
-    params = make('cosine')
+def test_local_similarity_weighs_the_proxies_of_a_class():
+    params = {**make('local_similarity'), 'sigma': jnp.float32(3.0)}
+    features = jax.random.normal(jax.random.key(1), (4, NUM_FEATURES))
+    logits, scores = heads.make_head('local_similarity').apply(params, features)
+    expected = np.zeros((4, NUM_CLASSES))
+    for i, f in enumerate(np.asarray(features)):
+        for k, proxies in enumerate(np.asarray(params['kernel'])):
+            cosines = [
+                np.dot(f, proxy) / np.linalg.norm(f) / np.linalg.norm(proxy)
+                for proxy in proxies
+            ]
+            total = sum(np.exp(cosine) for cosine in cosines)
+            for cosine in cosines:
+                expected[i, k] += np.exp(cosine) / total * cosine
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    np.testing.assert_allclose(logits, 3 * expected, atol=1e-5)
+
+
+def test_local_similarity_with_equal_proxies_is_cosine():
+    cosine = make('cosine')
+    proxies = jnp.stack([cosine['kernel'], 2 * cosine['kernel']], axis=1)
+    features = jax.random.normal(jax.random.key(1), (4, NUM_FEATURES))
+    found = heads.make_head('local_similarity').apply(
+        {**cosine, 'kernel': proxies}, features
+    )
+    expected = heads.make_head('cosine').apply(cosine, features)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['cosine', 'local_similarity'])
+def test_cosines_are_finite_at_a_feature_of_zeros(name):
+    apply = heads.make_head(name).apply
+    params = make(name)
 
     def loss(features):
         return jnp.sum(apply(params, features)[0] ** 2)
@@ -87,7 +119,8 @@ def test_initial_values(name):
     for value in rows.values():
         assert value.dtype == jnp.float32
         assert 0.9 / 8 < jnp.abs(value).max() <= 1 / 8
-    assert params['kernel'].shape == (100, 64)
+    proxies = (heads.NUM_PROXIES,) if name == 'local_similarity' else ()
+    assert params['kernel'].shape == (100, *proxies, 64)
     # The standard deviation of a uniform distribution is its width / sqrt(12).
     np.testing.assert_allclose(
         params['kernel'].std(), 0.25 / 12**0.5, rtol=0.03
@@ -102,6 +135,7 @@ def test_unknown_head_names_the_known_ones():
 
 def test_row_params_are_all_but_sigma():
     assert set(heads.row_params(make('cosine'))) == {'kernel'}
+    assert set(heads.row_params(make('local_similarity'))) == {'kernel'}
     assert set(heads.row_params(make('linear'))) == {'kernel', 'bias'}
 
 
@@ -117,11 +151,11 @@ def test_redraw_keeps_norms_and_other_rows(name):
     head = make(name)
     key = jax.random.key(7)
     fresh = jax.jit(heads.redraw_rows)(key, head, 2, 5)
-    norms = np.linalg.norm(head['kernel'], axis=1)
+    norms = np.linalg.norm(head['kernel'], axis=-1)
     np.testing.assert_allclose(
-        np.linalg.norm(fresh['kernel'], axis=1), norms, rtol=1e-5
+        np.linalg.norm(fresh['kernel'], axis=-1), norms, rtol=1e-5
     )
-    cosines = np.sum(fresh['kernel'] * head['kernel'], axis=1) / norms**2
+    cosines = np.sum(fresh['kernel'] * head['kernel'], axis=-1) / norms**2
     assert (cosines[2:5] < 0.99).all()
     expected = as_numpy(head)
     expected['kernel'][2:5] = fresh['kernel'][2:5]
@@ -155,20 +189,64 @@ def test_redraw_is_differentiable_through_the_norms():
 @pytest.mark.parametrize(('num_old', 'num_seen'), [(0, 2), (2, 5), (5, 6)])
 def test_imprint(name, num_old, num_seen):
     head = make(name)
-    means = 3 * jax.random.normal(
-        jax.random.key(1), (NUM_CLASSES, NUM_FEATURES)
-    )
+    # A mean for each row, or for each of its proxies.
+    means = 3 * jax.random.normal(jax.random.key(1), head['kernel'].shape)
     expected = as_numpy(head)
     averaged = expected['kernel'][: num_old or NUM_CLASSES]
-    norm = np.mean([np.linalg.norm(row) for row in averaged])
+    norm = np.mean(np.linalg.norm(averaged, axis=-1))
     for row in range(num_old, num_seen):
         mean = np.asarray(means[row])
-        expected['kernel'][row] = norm * mean / np.linalg.norm(mean)
+        lengths = np.linalg.norm(mean, axis=-1, keepdims=True)
+        expected['kernel'][row] = norm * mean / lengths
         if 'bias' in expected:
             expected['bias'][row] = 0
     assert_same(
         jax.jit(heads.imprint)(head, means, num_old, num_seen), expected
     )
+
+
+def test_imprint_spreads_the_proxies_of_a_class_around_its_mean():
+    head = heads.make_head('local_similarity').init(jax.random.key(0), 4, 64)
+    means = jax.random.normal(jax.random.key(1), (4, 64))
+    imprint = jax.jit(heads.imprint)
+    found = imprint(head, means, 1, 3)
+    # The same whenever it is done.
+    assert_same(imprint(head, means, 1, 3), found)
+    np.testing.assert_array_equal(found['kernel'][0], head['kernel'][0])
+    np.testing.assert_array_equal(found['kernel'][3], head['kernel'][3])
+    norm = np.mean(np.linalg.norm(head['kernel'][0], axis=-1))
+    for row in (1, 2):
+        proxies = np.asarray(found['kernel'][row])
+        lengths = np.linalg.norm(proxies, axis=1, keepdims=True)
+        np.testing.assert_allclose(lengths, norm, rtol=1e-5)
+        unit_mean = np.asarray(means[row]) / np.linalg.norm(means[row])
+        cosines = proxies / lengths @ unit_mean
+        assert cosines.min() > 0.98 and cosines.max() < 0.999
+        centre = proxies.mean(0) / np.linalg.norm(proxies.mean(0))
+        assert centre @ unit_mean > 0.9999
+        # Neither alike nor in few directions.
+        spread = np.linalg.svd(proxies / lengths - unit_mean)[1]
+        assert spread[heads.NUM_PROXIES - 2] > 0.3 * spread[0] > 0
+
+
+def test_imprinted_proxies_part_in_training():
+    """As proxies that are exactly alike never would."""
+    init, apply = heads.make_head('local_similarity')
+    head = init(jax.random.key(0), 3, NUM_FEATURES)
+    means = jax.random.normal(jax.random.key(1), (3, NUM_FEATURES))
+    feature = jax.random.normal(jax.random.key(2), (1, NUM_FEATURES))
+
+    @jax.jit
+    def gradients(centres):
+        head_at = heads.imprint(head, centres, 0, 3)
+        grads = jax.grad(lambda h: apply(h, feature)[0][0, 1])(head_at)
+        return grads['kernel'][1]
+
+    shape = head['kernel'].shape
+    alike = gradients(jnp.broadcast_to(means[:, None], shape))
+    assert np.ptp(alike, axis=0).max() < 1e-6
+    apart = gradients(means)
+    assert np.ptp(apart, axis=0).max() > 1e-3 * np.abs(apart).max()
 
 
 @pytest.mark.parametrize('name', HEADS)

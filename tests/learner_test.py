@@ -9,16 +9,19 @@ from ml_collections import config_dict
 from configs import digits
 from mnemonics_jax import (
     components,
+    exemplar_stages,
     exemplars,
     experiment,
     learner,
     memory,
-    phase,
+    model_stages,
 )
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.learner import draw_minibatches
 from mnemonics_jax.progress import Recorder
+from mnemonics_jax.randomness import Stage
 from mnemonics_jax.types import Variables
 
 SEEDS = (0, 1, 2)
@@ -69,11 +72,13 @@ def learn_base_phase(parts, workdir):
     """Trains phase 0 and learns its exemplars from a random draw."""
     carry = experiment.first_carry(parts)
     with Recorder(workdir, first_phase=0) as recorder:
-        scene = phase.Scene(parts, 0, *parts.bounds[0], recorder)
+        scene = scene_lib.Scene(parts, 0, *parts.bounds[0], recorder)
         data = scene.examples('train', 0, scene.num_seen)
-        variables = phase.train_model(scene, carry, carry.variables, data)
-        images, mask = phase.choose_exemplars(scene, variables, data)
-        learned, report = phase.learn_exemplars(
+        variables = model_stages.train_model(
+            scene, carry, carry.variables, data
+        )
+        images, mask = exemplar_stages.choose_exemplars(scene, variables, data)
+        learned, report = exemplar_stages.learn_exemplars(
             scene, variables, images, mask, data
         )
     return scene, variables, images, mask, np.asarray(learned), report
@@ -98,16 +103,19 @@ def test_learned_exemplars_lower_the_held_out_loss(learned_bases):
     for scene, variables, images, mask, learned, report in learned_bases:
         batch = scene.parts.config.exemplars.query_batch
         held_out = scene.examples('test', 0, scene.num_seen)
-        where = phase.setting(scene, variables, phase.Stage.GAUGE, 0)
+        where = exemplar_stages.setting(scene, variables, Stage.GAUGE, 0)
         listed = exemplars.as_exemplars(where, mask, (0, scene.num_seen), 0)
         losses = np.array(
             [
                 [
                     exemplars.held_out_loss(
-                        where._replace(key=jax.random.key(100 + start)),
-                        pixels,
-                        listed,
-                        lambda data=held_out, b=batch: phase.in_order(data, b),
+                        where,
+                        exemplars.teach(
+                            where._replace(key=jax.random.key(100 + start)),
+                            pixels,
+                            listed,
+                        ),
+                        scene_lib.in_order(held_out, batch),
                     )
                     for pixels in (images, learned)
                 ]
@@ -132,11 +140,11 @@ def test_adjustment_moves_old_exemplars_and_no_others(learned_bases, tmp_path):
     parts = scene.parts
     source = parts.source
     empty = memory.empty(source.num_classes, 2, source.image_shape, 'uint8')
-    held = phase.put_rows(empty, images, mask, np.int32(0))
+    held = exemplar_stages.put_rows(empty, images, mask, np.int32(0))
     # Class 3 is not old here: its exemplars must stay as they are.
     with Recorder(tmp_path, first_phase=0) as recorder:
         scene = scene._replace(index=1, recorder=recorder)
-        where = phase.setting(scene, variables, phase.Stage.ADJUST, 5)
+        where = exemplar_stages.setting(scene, variables, Stage.ADJUST, 5)
         with recorder.stage(1, 'adjust', 10) as stage:
             adjusted, drift = exemplars.adjust(where, held, 3, stage)
     before, after = np.asarray(held.images), np.asarray(adjusted.images)
@@ -147,8 +155,9 @@ def test_adjustment_moves_old_exemplars_and_no_others(learned_bases, tmp_path):
     assert change == pytest.approx(drift, abs=0.5)
 
 
-def test_redrawn_start_replaces_the_rows_of_the_exemplars_classes():
-    head = heads.make_head('cosine').init(jax.random.key(0), 5, 7)
+@pytest.mark.parametrize('name', heads.HEADS)
+def test_redrawn_start_replaces_the_rows_of_the_exemplars_classes(name):
+    head = heads.make_head(name).init(jax.random.key(0), 5, 7)
     variables = Variables({'trunk': {}, 'head': head}, {})
     start = learner.inner_start(
         jax.random.key(1), variables, jnp.array([1, 3]), 'redraw'
@@ -157,7 +166,7 @@ def test_redrawn_start_replaces_the_rows_of_the_exemplars_classes():
     np.testing.assert_array_equal(new[0], old[0])
     np.testing.assert_array_equal(new[3:], old[3:])
     assert not np.any(new[1:3] == old[1:3])
-    norms = [np.linalg.norm(x[1:3], axis=1) for x in (old, new)]
+    norms = [np.linalg.norm(x[1:3], axis=-1) for x in (old, new)]
     np.testing.assert_allclose(*norms, rtol=1e-5)
     same = learner.inner_start(
         jax.random.key(1), variables, jnp.array([1, 3]), 'current'

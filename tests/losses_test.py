@@ -18,6 +18,9 @@ less_forget = jax.jit(losses.less_forget)
 margin_ranking = jax.jit(
     losses.margin_ranking, static_argnames=('margin', 'top_k')
 )
+nca = jax.jit(losses.nca, static_argnames='margin')
+pod_spatial = jax.jit(losses.pod_spatial)
+pod_flat = jax.jit(losses.pod_flat)
 
 
 def normal(shape, seed, scale=1.0):
@@ -360,5 +363,235 @@ def test_margin_ranking_is_differentiable():
             jax.jit(lambda s: losses.margin_ranking(s, labels, 2, 5)),
             (scores,),
             order=1,
+            modes=['rev'],
+        )
+
+
+# PODNet's NCA.
+
+
+def nca_by_loop(scores, sigma, labels, num_seen, margin):
+    """Values [B] before the hinge."""
+    values = []
+    for b, truth in enumerate(labels):
+        total = sum(
+            math.exp(sigma * scores[b, k])
+            for k in range(num_seen)
+            if k != truth
+        )
+        lead = sigma * (scores[b, truth] - margin)
+        values.append(-math.log(math.exp(lead) / total))
+    return np.array(values)
+
+
+@pytest.mark.parametrize('num_seen', [2, 4, K])
+@pytest.mark.parametrize(('sigma', 'margin'), [(1.0, 0.6), (9.0, 0.1)])
+def test_nca_equals_a_loop(num_seen, sigma, margin):
+    scores, labels = np.tanh(normal((B, K), 1)), labels_below(num_seen)
+    # So that some lead by the margin.
+    labels[::2] = scores[::2, :num_seen].argmax(1)
+    scores[0, labels[0]] += 1
+    found = nca(scores, sigma, labels, num_seen, margin=margin)
+    args = (scores.astype(float), sigma, labels, num_seen, margin)
+    unbounded = nca_by_loop(*args)
+    assert found.shape == (B,)
+    np.testing.assert_allclose(found, np.maximum(unbounded, 0), atol=1e-5)
+    if sigma > 1:
+        # On both sides of the hinge.
+        assert np.any(unbounded < 0) and np.any(unbounded > 0)
+    grads = gradient(nca, scores, sigma, labels, num_seen, margin=margin)
+    assert np.all(grads[:, num_seen:] == 0)
+    np.testing.assert_array_equal(np.any(grads != 0, axis=1), unbounded > 0)
+
+
+def test_nca_by_hand():
+    scores = np.float32([[0.5, 0.1, 0.3, 0.9]])
+    # Rivals 0.1 and 0.3; the last class is not seen.
+    expected = math.log(math.exp(0.2) + math.exp(0.6)) - 2 * (0.5 - 0.6)
+    found = nca(scores, 2.0, np.int32([0]), 3)
+    np.testing.assert_allclose(found, [expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize(('count', 'num_seen'), [(K, 1), (1, 1)])
+def test_nca_of_a_single_class_is_zero_and_flat(count, num_seen):
+    scores, labels = normal((B, count), 1), np.zeros(B, np.int32)
+    np.testing.assert_array_equal(nca(scores, 1.0, labels, num_seen), 0)
+    found = gradient(nca, scores, 1.0, labels, num_seen)
+    np.testing.assert_array_equal(found, 0)
+
+
+def test_nca_is_finite_at_extreme_scales():
+    scores, labels = np.tanh(normal((B, K), 1)), labels_below(4)
+    for sigma in (-1e6, 0.0, 1e6):
+        assert np.all(np.isfinite(nca(scores, sigma, labels, 4)))
+        assert np.all(np.isfinite(gradient(nca, scores, sigma, labels, 4)))
+
+
+def test_nca_is_differentiable():
+    with jax.enable_x64(True):
+        scores = jnp.asarray(np.tanh(normal((3, 5), 8)), jnp.float64)
+        labels = jnp.array([0, 1, 3])
+        check_grads(
+            jax.jit(lambda s: losses.nca(s, 2.0, labels, 4)),
+            (scores,),
+            order=2,
+            modes=['rev'],
+        )
+
+
+def test_the_margin_of_nca_does_not_pull_at_the_scale():
+    scores, labels = np.tanh(normal((B, K), 1)), labels_below(K)
+
+    def slope(margin):
+        return gradient(
+            lambda sigma: nca(scores, sigma, labels, K, margin=margin),
+            np.float32(0.5),
+        )
+
+    # All inside the hinge, so the sum of what each example contributes.
+    assert np.all(nca(scores, 0.5, labels, K, margin=0.0) > 0)
+    np.testing.assert_array_equal(slope(0.6), slope(0.0))
+    logits = 0.5 * scores
+    logits[np.arange(B), labels] = -np.inf
+    rivals = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = (rivals * scores).sum() - scores[np.arange(B), labels].sum()
+    np.testing.assert_allclose(slope(0.6), expected, rtol=1e-4)
+
+
+# PODNet's pooled outputs.
+
+SHAPES = ((4, 5, 3), (2, 3, 4))
+
+
+def make_maps(seed, dtype=np.float32):
+    """Maps of two stages, whose height, width and channels differ."""
+    return tuple(
+        normal((B, *shape), seed + i).astype(dtype)
+        for i, shape in enumerate(SHAPES)
+    )
+
+
+def profile_by_loop(feature_map):
+    """Unit sums of the squares [h, w, c] along rows and along columns."""
+    height, width, channels = feature_map.shape
+    sums = []
+    for c in range(channels):
+        for i in range(height):
+            row = [feature_map[i, j, c] for j in range(width)]
+            sums.append(sum(float(value) ** 2 for value in row))
+        for j in range(width):
+            column = [feature_map[i, j, c] for i in range(height)]
+            sums.append(sum(float(value) ** 2 for value in column))
+    return np.array(sums) / math.hypot(*sums)
+
+
+def test_pod_spatial_equals_a_loop():
+    maps, ref_maps = make_maps(10), make_maps(20)
+    expected = np.zeros(B)
+    for ours, theirs in zip(maps, ref_maps, strict=True):
+        for b in range(B):
+            change = profile_by_loop(ours[b]) - profile_by_loop(theirs[b])
+            expected[b] += math.hypot(*change) / len(maps)
+    found = pod_spatial(maps, ref_maps)
+    assert found.shape == (B,)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_pod_spatial_sees_neither_signs_nor_lengths():
+    maps, ref_maps = make_maps(10), make_maps(20)
+    found = pod_spatial((-3 * maps[0], 0.2 * maps[1]), ref_maps)
+    np.testing.assert_allclose(found, pod_spatial(maps, ref_maps), rtol=1e-4)
+
+
+def test_pod_spatial_sees_where_and_in_which_channel():
+    spots = np.zeros((4, 3, 3, 2), np.float32)
+    for b, spot in enumerate([(0, 1, 0), (0, 1, 0), (2, 1, 0), (0, 1, 1)]):
+        spots[(b, *spot)] = b + 1
+    # One row and one column each: the same, another row, another channel.
+    origin = (np.repeat(spots[:1], 4, axis=0),)
+    found = pod_spatial((spots,), origin)
+    np.testing.assert_allclose(found, [0, 0, 1, 2**0.5], atol=1e-5)
+
+
+@pytest.mark.parametrize('ours', ['zeros', 'ones', 'tiny'])
+@pytest.mark.parametrize('theirs', ['zeros', 'ones', 'the same'])
+def test_pod_spatial_is_finite_at_zero_distance_and_zero_maps(ours, theirs):
+    values = {'zeros': 0, 'ones': 1, 'tiny': 1e-6}
+    values['the same'] = values[ours]
+    one, other = (
+        tuple(np.full((B, *s), values[name], np.float32) for s in SHAPES)
+        for name in (ours, theirs)
+    )
+    found = pod_spatial(one, other)
+    assert np.all(np.isfinite(found))
+    if theirs in (ours, 'the same'):
+        np.testing.assert_allclose(found, 0, atol=1e-5)
+    total = jax.jit(jax.grad(lambda maps: pod_spatial(maps, other).sum()))
+    for grads in total(one):
+        assert np.all(np.isfinite(grads))
+        if theirs == 'the same':
+            np.testing.assert_array_equal(grads, 0)
+
+
+def test_pod_spatial_is_differentiable_twice():
+    with jax.enable_x64(True):
+        maps, ref_maps = (
+            jax.tree.map(lambda m: m[:2], make_maps(seed, np.float64))
+            for seed in (10, 20)
+        )
+        check_grads(
+            jax.jit(lambda *maps: losses.pod_spatial(maps, ref_maps)),
+            maps,
+            order=2,
+            modes=['rev'],
+        )
+
+
+def test_pod_flat_equals_a_loop():
+    features, ref_features = normal((B, D), 6), normal((B, D), 7)
+    expected = []
+    for f, r in zip(features, ref_features, strict=True):
+        lengths = math.hypot(*map(float, f)), math.hypot(*map(float, r))
+        change = [
+            float(f[i]) / lengths[0] - float(r[i]) / lengths[1]
+            for i in range(D)
+        ]
+        expected.append(sum(value**2 for value in change))
+    found = pod_flat(features, ref_features)
+    assert found.shape == (B,)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # The form of the authors' code, up to a factor.
+    np.testing.assert_allclose(
+        found, 2 * less_forget(features, ref_features), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('zero', ['features', 'reference', 'both', 'distance'])
+def test_pod_flat_at_zero_features_and_zero_distance(zero):
+    features, ref_features = normal((B, D), 6), normal((B, D), 7)
+    if zero in ('features', 'both'):
+        features = np.zeros_like(features)
+    if zero in ('reference', 'both'):
+        ref_features = np.zeros_like(ref_features)
+    if zero == 'distance':
+        ref_features = features
+    expected = 0 if zero in ('both', 'distance') else 1
+    found = pod_flat(features, ref_features)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    grads = gradient(pod_flat, features, ref_features)
+    assert np.all(np.isfinite(grads))
+    if expected == 0:
+        np.testing.assert_allclose(grads, 0, atol=1e-6)
+
+
+def test_pod_flat_is_differentiable_twice():
+    with jax.enable_x64(True):
+        features, ref_features = (
+            jnp.asarray(normal((2, 3), seed), jnp.float64) for seed in (6, 7)
+        )
+        check_grads(
+            jax.jit(lambda f: losses.pod_flat(f, ref_features)),
+            (features,),
+            order=2,
             modes=['rev'],
         )

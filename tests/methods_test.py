@@ -11,13 +11,14 @@ from mnemonics_jax.numerics import weighted_mean
 from mnemonics_jax.types import Outputs, Phase
 
 B, K, D = 8, 9, 4
+MAPS = [(3, 4, 2), (2, 1, 5)]
 # Phases 0, 1 and 3: base classes only, some old, all classes seen.
 PHASES = [(0, 0, 4), (1, 4, 6), (3, 7, K)]
 
 
 def settings(name, **changes):
     section = config.default_config().method
-    section.update(name=name, **changes)
+    section[name].update(changes)
     return section
 
 
@@ -29,7 +30,9 @@ def make_outputs(seed):
     rng = np.random.default_rng(seed)
     scores = np.tanh(0.5 * rng.normal(size=(B, K)))
     features = rng.normal(size=(B, D))
-    return jax.tree.map(np.float32, Outputs(3 * scores, scores, features))
+    maps = tuple(rng.normal(size=(B, *shape)) for shape in MAPS)
+    outputs = Outputs(3 * scores, scores, features, maps, 3)
+    return jax.tree.map(np.float32, outputs)
 
 
 def make_labels(num_seen):
@@ -58,7 +61,7 @@ def total_loss(method):
 
 @functools.cache
 def make(name, **changes):
-    return methods.make_method(settings(name, **changes))
+    return methods.make_method(name, settings(name, **changes))
 
 
 def run(method, phase, labels=None):
@@ -115,7 +118,7 @@ def test_terms_are_finite_values_and_weights_of_examples(name, phase):
         assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
     assert loss > 0 and np.isfinite(loss)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient))
-    assert np.any(gradient.logits != 0)
+    assert np.any(gradient.logits != 0) or np.any(gradient.scores != 0)
 
 
 @pytest.mark.parametrize('name', methods.method_names())
@@ -262,7 +265,7 @@ def test_methods_are_found_by_their_files():
 
 def test_an_unknown_method_is_named_in_one_line():
     with pytest.raises(ValueError, match='no_such_method') as error:
-        methods.make_method(settings('no_such_method'))
+        methods.make_method('no_such_method', {})
     message = str(error.value)
     assert message.startswith("method.name='no_such_method': ")
     assert '\n' not in message

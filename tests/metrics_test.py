@@ -135,3 +135,20 @@ def test_forgetting_of_random_runs_equals_loops(num_seen):
     assert found == pytest.approx(sum(drops) / last)
     found = metrics.initial_forgetting(run, num_seen[0])
     assert found == pytest.approx(initial)
+
+
+def test_backward_transfer_is_the_mean_change_of_old_phases():
+    # Two classes a phase, one image each: own accuracy, then after the last.
+    first = np.eye(2, dtype=int)  # Phase 0: 1.0 on classes 0 and 1.
+    second = np.zeros((4, 4), int)
+    second[[0, 1, 2, 3], [0, 3, 2, 1]] = 1  # 0.5 on 0..1, 0.5 on 2..3.
+    third = np.zeros((6, 6), int)
+    third[range(6), [5, 5, 2, 3, 4, 5]] = 1  # 0.0 on 0..1, 1.0 on 2..3.
+    found = metrics.backward_transfer([first, second, third], [2, 4, 6])
+    assert found == pytest.approx(((0.0 - 1.0) + (1.0 - 0.5)) / 2)
+    assert metrics.backward_transfer([first], [2]) == 0.0
+
+
+def test_per_class_accuracy_is_the_share_on_the_diagonal():
+    counts = np.array([[3, 1, 0], [0, 0, 2], [1, 1, 2]])
+    assert metrics.per_class_accuracy(counts) == [0.75, 0.0, 0.5]

@@ -50,6 +50,7 @@ def test_the_stages_keep_their_numbers():
         'ADJUST': 4,
         'FINETUNE': 5,
         'GAUGE': 6,
+        'HOLD_OUT': 7,
     }
 
 

@@ -27,6 +27,7 @@ TINY = {
     'exemplars.adjust': True,
     'exemplars.per_class': 4,
     'exemplars.outer_steps': 4,
+    'exemplars.adjust_steps': 4,
     'exemplars.inner_steps': 2,
     'exemplars.query_batch': 8,
     'finetune.epochs': 1,

@@ -13,6 +13,7 @@ from ml_collections import config_dict
 
 from mnemonics_jax import augment, parallel, train
 from mnemonics_jax.backbones import conv, heads
+from mnemonics_jax.memory import fill_exemplars
 from mnemonics_jax.methods import finetune
 from mnemonics_jax.types import (
     Backbone,
@@ -61,8 +62,8 @@ def tiny_backbone(num_features=5):
         features = images.reshape(len(images), -1) @ trunk['kernel']
         features += trunk['bias']
         if train:
-            return features, {'shift': stats['shift'] + 1}
-        return features + stats['shift'], stats
+            return features, (), {'shift': stats['shift'] + 1}
+        return features + stats['shift'], (), stats
 
     return Backbone(init, embed, head.apply)
 
@@ -413,7 +414,7 @@ def test_fill_exemplars_equals_a_loop(one_device, dtype):
             stored = memory.images[slot // NUM_SLOTS, slot % NUM_SLOTS]
             scale = 255 if dtype == 'uint8' else 1
             expected[row] = stored.astype(np.float32) / scale
-    found = train.fill_exemplars(jnp.asarray(images), slots, inputs)
+    found = fill_exemplars(jnp.asarray(images), slots, inputs.exemplars)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_array_equal(np.asarray(found)[[0, 3]], images[[0, 3]])
@@ -588,7 +589,7 @@ class Trunk(nn.Module):
     def __call__(self, x, *, train, mask):
         x = nn.relu(conv.ConvNorm(3, 3)(x, train=train, mask=mask))
         x = conv.ConvNorm(4, 3, 2)(x, train=train, mask=mask)
-        return jnp.mean(x, axis=(1, 2))
+        return jnp.mean(x, axis=(1, 2)), (x,)
 
 
 def real_backbone():
@@ -608,14 +609,14 @@ def real_backbone():
             'params': variables.params['trunk'],
             'batch_stats': variables.batch_stats,
         }
-        features, updated = trunk.apply(
+        (features, maps), updated = trunk.apply(
             inputs,
             (images - IMAGE_MEAN) / IMAGE_STD,
             train=train,
             mask=mask,
             mutable=['batch_stats'],
         )
-        return features, updated['batch_stats']
+        return features, maps, updated['batch_stats']
 
     return Backbone(init, embed, head.apply)
 

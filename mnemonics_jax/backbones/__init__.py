@@ -2,7 +2,8 @@
 
 `BACKBONES` maps names to constructors of linen modules, called as
 `trunk(x, train=..., mask=...)`: normalised images [B, H, W, C] to features
-[B, D]. All randomness is in the initial parameters.
+[B, D] and a tuple of maps [B, h, w, c], the output of each stage before its
+final ReLU. All randomness is in the initial parameters.
 """
 
 import functools
@@ -40,7 +41,7 @@ def make_backbone(
         image_shape: (H, W, C).
         mean: of each channel, for pixels in [0, 1].
         std: of each channel, for pixels in [0, 1].
-        head: 'cosine', the paper's, or 'linear'.
+        head: one of `heads.HEADS`: 'cosine' is the paper's.
 
     Returns:
         A model whose first operation is `(images - mean) / std`.
@@ -82,7 +83,7 @@ def from_trunk(
         image_shape: (H, W, C).
         mean: of each channel.
         std: of each channel.
-        head: 'cosine' or 'linear'.
+        head: see `make_backbone`.
 
     Raises:
         ValueError: `mean` or `std` does not fit the images.
@@ -123,11 +124,11 @@ def _init(
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     apply = functools.partial(trunk.apply, train=False, mask=None)
     variables = trunk.lazy_init(trunk_key, images, train=False, mask=None)
-    num_features = jax.eval_shape(apply, variables, images).shape[-1]
+    features, _ = jax.eval_shape(apply, variables, images)
     return types.Variables(
         params={
             'trunk': variables.get('params', {}),
-            'head': classifier.init(head_key, num_classes, num_features),
+            'head': classifier.init(head_key, num_classes, features.shape[-1]),
         },
         batch_stats=variables.get('batch_stats', {}),
     )
@@ -142,7 +143,7 @@ def _embed(
     *,
     train: bool = False,
     mask: jax.Array | None = None,
-) -> tuple[jax.Array, types.Params]:
+) -> tuple[jax.Array, tuple[jax.Array, ...], types.Params]:
     """The `embed` of a `types.Backbone`."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
@@ -157,9 +158,9 @@ def _embed(
         'batch_stats': variables.batch_stats,
     }
     if not train:
-        features = trunk.apply(inputs, images, train=False, mask=None)
-        return features, variables.batch_stats
-    features, updated = trunk.apply(
+        features, maps = trunk.apply(inputs, images, train=False, mask=None)
+        return features, maps, variables.batch_stats
+    (features, maps), updated = trunk.apply(
         inputs, images, train=True, mask=mask, mutable=['batch_stats']
     )
-    return features, updated.get('batch_stats', {})
+    return features, maps, updated.get('batch_stats', {})

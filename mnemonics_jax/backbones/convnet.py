@@ -24,13 +24,15 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
-    ) -> jax.Array:
-        """Maps images [B, H, W, C] to features [B, widths[-1]]."""
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Images [B, H, W, C] to features [B, widths[-1]] and each output."""
+        maps = []
         for depth, width in enumerate(self.widths):
             x = nn.relu(x) if depth else x
             stride = 2 if depth else 1
             x = conv.ConvNorm(width, 3, stride)(x, train=train, mask=mask)
-        return jnp.mean(x, axis=(1, 2))
+            maps.append(x)
+        return jnp.mean(x, axis=(1, 2)), tuple(maps)
 
 
 BACKBONES = {

@@ -1,8 +1,9 @@
 """Classifier heads, and what class-incremental learning does to their rows.
 
-A head has a row for each of the K classes from the start. Which rows belong to
-old, new or unseen classes is said by counts that may be traced, so one compiled
-program serves all phases.
+A head has a row for each of the K classes from the start: one vector, or P of
+them (proxies) in the head 'local_similarity'. Which rows belong to old, new or
+unseen classes is said by counts that may be traced, so one compiled program
+serves all phases.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,12 @@ from mnemonics_jax.numerics import norms, unit
 
 # The parameters whose leading axis is the class axis.
 _ROW_PARAMS = ('kernel', 'bias')
+
+# Of the local similarity head, as in PODNet.
+NUM_PROXIES = 10
+
+# L2 norm, on average, of what `imprint` adds to the unit mean in each proxy.
+_SPREAD = 0.1
 
 
 class Head(NamedTuple):
@@ -31,7 +38,7 @@ class Head(NamedTuple):
 
 
 def make_head(name: str) -> Head:
-    """Returns the head called `name`, 'cosine' or 'linear'.
+    """Returns the head called `name`, one of `HEADS`.
 
     Raises:
         ValueError: there is no such head.
@@ -41,9 +48,8 @@ def make_head(name: str) -> Head:
     return HEADS[name]
 
 
-def _uniform_rows(key, num_classes, num_features):
-    bound = num_features**-0.5
-    shape = (num_classes, num_features)
+def _uniform_rows(key, *shape):
+    bound = shape[-1] ** -0.5
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
@@ -53,9 +59,28 @@ def _init_cosine(key, num_classes, num_features):
     return {'kernel': kernel, 'sigma': jnp.ones((), jnp.float32)}
 
 
+def _init_local_similarity(key, num_classes, num_features):
+    """Proxies uniform in +-1/sqrt(D) and the scale sigma (PODNet's eta) = 1."""
+    kernel = _uniform_rows(key, num_classes, NUM_PROXIES, num_features)
+    return {'kernel': kernel, 'sigma': jnp.ones((), jnp.float32)}
+
+
 def _apply_cosine(params, features):
     """Cosines of feature and row; the logits are sigma times those."""
     scores = unit(features) @ unit(params['kernel']).T
+    return params['sigma'] * scores, scores
+
+
+def _apply_local_similarity(params, features):
+    """PODNet's classifier: sum_p s_kp cos_kp, s_k the softmax of cos_k.
+
+    The paper's form. The authors' code takes the negative squared distance of
+    unit vectors, 2 cos - 2, for the cosine in both places: a softmax twice as
+    sharp, and scores in [-4, 0].
+    """
+    cosines = jnp.einsum('bd,kpd->bkp', unit(features), unit(params['kernel']))
+    weights = jax.nn.softmax(cosines, axis=-1)
+    scores = jnp.sum(weights * cosines, axis=-1)
     return params['sigma'] * scores, scores
 
 
@@ -75,6 +100,7 @@ def _apply_linear(params, features):
 HEADS = {
     'cosine': Head(_init_cosine, _apply_cosine),
     'linear': Head(_init_linear, _apply_linear),
+    'local_similarity': Head(_init_local_similarity, _apply_local_similarity),
 }
 
 
@@ -99,8 +125,9 @@ def redraw_rows(
 ) -> types.Params:
     """Draws rows low..high-1 anew, as if their classes had not been learned.
 
-    Each row gets a direction uniform on the sphere and keeps its norm; its
-    bias becomes 0. Differentiable in the head, through the norms.
+    Each row, or each of its proxies, gets a direction uniform on the sphere and
+    keeps its norm; its bias becomes 0. Differentiable in the head, through the
+    norms.
 
     Args:
         key: PRNG key of the directions.
@@ -129,10 +156,16 @@ def imprint(
     scaled to the mean L2 norm of the old classes' rows. Where there are no old
     classes, the mean is over all rows. New biases become 0.
 
+    PODNet's proxies start as the centres of k-means on a class's features;
+    given such centres, they are written as they are. Given means alone, the
+    proxies of a class lie around its mean, at fixed offsets of L2 norm 0.1 or
+    so that are isotropic and add up to zero: proxies all alike would get the
+    same gradient in every step, and stay one proxy for ever.
+
     Args:
         head: parameters of a head with K rows.
-        class_means: f32[K, D], of any norm; the rows of other classes are not
-            used.
+        class_means: f32[K, D], or f32[K, P, D] for a head with proxies, of any
+            norm; the rows of other classes are not used.
         num_old: int32[], classes of all earlier phases.
         num_seen: int32[], `num_old` plus the classes of this phase.
 
@@ -140,12 +173,13 @@ def imprint(
         The head with the new rows replaced.
     """
     kernel = head['kernel']
-    num_classes = kernel.shape[0]
-    num_averaged = jnp.where(num_old > 0, num_old, num_classes)
-    averaged = rows_between(num_classes, 0, num_averaged)
-    norm = jnp.mean(norms(kernel), where=averaged[:, None])
-    rows = unit(class_means) * norm
-    return _replace_rows(head, rows, num_old, num_seen)
+    directions = unit(class_means)
+    if kernel.ndim > class_means.ndim:
+        directions = unit(directions[:, None] + _offsets(kernel))
+    num_averaged = jnp.where(num_old > 0, num_old, kernel.shape[0])
+    lengths = norms(kernel)
+    norm = jnp.mean(lengths, where=_mask_like(lengths, 0, num_averaged))
+    return _replace_rows(head, directions * norm, num_old, num_seen)
 
 
 def row_mask_updates(
@@ -169,6 +203,13 @@ def row_mask_updates(
         for name, rows in row_params(updates).items()
     }
     return {**updates, **masked}
+
+
+def _offsets(kernel):
+    """What tells the proxies [K, P, D] of a class apart, the same always."""
+    noise = jax.random.normal(jax.random.key(0), kernel.shape, kernel.dtype)
+    noise -= jnp.mean(noise, axis=1, keepdims=True)
+    return _SPREAD * kernel.shape[-1] ** -0.5 * noise
 
 
 def _replace_rows(head, kernel, low, high):

@@ -14,11 +14,10 @@ from mnemonics_jax.backbones import conv
 
 
 class _BasicBlock(nn.Module):
-    """Two 3x3 convolutions, and a shortcut around them."""
+    """Two 3x3 convolutions, and a shortcut around them; no final ReLU."""
 
     features: int
     stride: int
-    final_relu: bool
 
     @nn.compact
     def __call__(
@@ -29,8 +28,7 @@ class _BasicBlock(nn.Module):
         y = conv.ConvNorm(self.features, 3)(nn.relu(y), **flags)
         if self.stride > 1 or x.shape[-1] != self.features:
             x = conv.ConvNorm(self.features, 1, self.stride)(x, **flags)
-        y += x
-        return nn.relu(y) if self.final_relu else y
+        return x + y
 
 
 class ResNet(nn.Module):
@@ -52,26 +50,24 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
-    ) -> jax.Array:
-        """Maps images [B, H, W, C] to features [B, D], D of the last stage."""
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Images [B, H, W, C] to features [B, D] and the stages' outputs."""
         flags = {'train': train, 'mask': mask}
         if self.imagenet_stem:
             x = conv.ConvNorm(self.width, 7, 2)(x, **flags)
-            x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), ((1, 1), (1, 1)))
+            # Before the ReLU, which gives the same as after it.
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         else:
-            x = nn.relu(conv.ConvNorm(self.width, 3)(x, **flags))
-        blocks = [
-            (stage, block)
-            for stage, count in enumerate(self.num_blocks)
-            for block in range(count)
-        ]
-        for stage, block in blocks:
-            x = _BasicBlock(
-                features=self.width * 2**stage,
-                stride=2 if stage > 0 and block == 0 else 1,
-                final_relu=(stage, block) != blocks[-1],
-            )(x, **flags)
-        return jnp.mean(x, axis=(1, 2))
+            x = conv.ConvNorm(self.width, 3)(x, **flags)
+        maps = []
+        for stage, count in enumerate(self.num_blocks):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = _BasicBlock(self.width * 2**stage, stride)(
+                    nn.relu(x), **flags
+                )
+            maps.append(x)
+        return jnp.mean(x, axis=(1, 2)), tuple(maps)
 
 
 BACKBONES = {

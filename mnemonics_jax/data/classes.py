@@ -1,6 +1,8 @@
 """The order in which classes arrive, and how phases cut it."""
 
 import itertools
+import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,6 +32,66 @@ def class_order(num_classes: int, seed: int) -> np.ndarray:
     order = np.arange(num_classes, dtype=np.int64)
     np.random.RandomState(seed).shuffle(order)
     return order
+
+
+def choose_classes(num_available: int, num: int, seed: int) -> np.ndarray:
+    """Draws a subset of the classes of a data set, as ImageNet-Subset is drawn.
+
+    It is the start of the shuffle with the same seed, sorted again: 100 of 1000
+    classes and seed 1993 give the field's ImageNet-Subset, whose classes are
+    then shuffled anew by `class_order`.
+
+    Args:
+        num_available: classes of the data set, in alphabetical order.
+        num: how many to draw, 1..num_available.
+        seed: 0..2**32 - 1.
+
+    Returns:
+        int64[num], ascending.
+
+    Raises:
+        ValueError: there are not so many classes.
+    """
+    if not 1 <= num <= num_available:
+        raise ValueError(
+            f'data.subset_classes={num}: must be in 1..{num_available}, the '
+            'number of classes'
+        )
+    return np.sort(class_order(num_available, seed)[:num])
+
+
+def read_order(path: str, class_names: Sequence[str]) -> np.ndarray:
+    """Reads a class order of one's own.
+
+    Args:
+        path: of a text file that names every class once, a name a line; empty
+            lines do not count.
+        class_names: by original label.
+
+    Returns:
+        int64[K], the original label of the class at each position.
+
+    Raises:
+        ValueError: the file cannot be read, or is no order of the classes.
+    """
+    field = f'protocol.class_order_file={path!r}'
+    try:
+        text = pathlib.Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = getattr(e, 'strerror', None) or 'not a text file'
+        raise ValueError(f'{field}: {reason}') from e
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    labels = {name: label for label, name in enumerate(class_names)}
+    for number, name in enumerate(names, start=1):
+        if name not in labels:
+            raise ValueError(f'{field}: entry {number}: no class {name!r}')
+    missing = sorted(set(labels) - set(names))
+    if missing:
+        raise ValueError(f'{field}: missing class {missing[0]!r}')
+    if len(names) > len(labels):
+        twice = next(n for i, n in enumerate(names) if n in names[:i])
+        raise ValueError(f'{field}: class {twice!r} stands there twice')
+    return np.array([labels[name] for name in names], np.int64)
 
 
 def phase_bounds(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_NOT_SOURCES = ('classes', 'pipeline', 'sources')
+_NOT_SOURCES = ('checks', 'classes', 'images', 'pipeline', 'sources')
 
 
 class Source(NamedTuple):
@@ -83,6 +83,27 @@ def make_source(name: str, options: Any) -> Source:
             f'data.source={name!r}: no such source; allowed: {", ".join(names)}'
         )
     return _module(name).make(options)
+
+
+def take_classes(source: Source, chosen: np.ndarray) -> Source:
+    """A source with some of the classes of another, numbered anew.
+
+    Args:
+        source: with K classes.
+        chosen: int64[k], original labels; the i-th becomes label i.
+    """
+    positions, labels = {}, {}
+    for split, theirs in source.labels.items():
+        ranks = np.full(source.num_classes, -1, np.int32)
+        ranks[chosen] = np.arange(len(chosen), dtype=np.int32)
+        positions[split] = np.flatnonzero(ranks[theirs] >= 0)
+        labels[split] = ranks[theirs[positions[split]]]
+    return source._replace(
+        num_classes=len(chosen),
+        class_names=tuple(source.class_names[k] for k in chosen),
+        labels=labels,
+        read=lambda split, wanted: source.read(split, positions[split][wanted]),
+    )
 
 
 def positive_option(options: Any, field: str, default: int) -> int:

@@ -2,7 +2,7 @@
 
 Cross entropy over the classes seen plus distillation of the previous model's
 logits of the old classes, on new data and exemplars alike; judged by nearest
-exemplar means. The paper's Eq. 4 weighs the two by 1 - lambda and lambda = 0.5;
+exemplar means. The paper weighs the two by lambda = 0.5 and 1 - lambda;
 the authors' code adds them with weights 1 and beta T^2 = 0.25 * 4 = 1, which is
 the default here (`method.icarl.distill_weight` is that second weight).
 """

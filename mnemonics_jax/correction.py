@@ -1,0 +1,43 @@
+"""Corrected logits: a scale and a shift for each class, part of the head.
+
+A method's `end_phase` sets them (BiC's alpha and beta); training leaves them
+alone. Being in the head's params, they are in force wherever the model is: for
+the reference of the next phase, in fine-tuning, in learning exemplars and in
+evaluation.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mnemonics_jax.types import Backbone, Params, Variables
+
+FIELDS = ('scale', 'shift')
+
+
+def wrap(backbone: Backbone) -> Backbone:
+    """The same model with logits `scale * logits + shift`, 1 and 0 at first."""
+
+    def init(key: jax.Array) -> Variables:
+        variables = backbone.init(key)
+        head = variables.params['head']
+        count = head['kernel'].shape[0]
+        head = {**head, 'scale': jnp.ones(count), 'shift': jnp.zeros(count)}
+        return variables.replace(params={**variables.params, 'head': head})
+
+    def classify(
+        head: Params, features: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        logits, scores = backbone.classify(head, features)
+        return head['scale'] * logits + head['shift'], scores
+
+    return backbone._replace(init=init, classify=classify)
+
+
+def mask_updates(head_updates: Params) -> Params:
+    """Zeroes the updates of scale and shift; without them, no change."""
+    frozen = {
+        name: jnp.zeros_like(head_updates[name])
+        for name in FIELDS
+        if name in head_updates
+    }
+    return {**head_updates, **frozen}

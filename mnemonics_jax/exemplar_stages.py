@@ -1,0 +1,161 @@
+"""The stages of a phase that choose, learn and adjust exemplars."""
+
+import itertools
+
+import jax
+import numpy as np
+
+from mnemonics_jax import evaluate, exemplars, memory
+from mnemonics_jax.data import pipeline, sources
+from mnemonics_jax.randomness import Stage
+from mnemonics_jax.scene import Clock, Scene, in_order
+from mnemonics_jax.types import Carry, ExemplarSet, Variables
+
+put_rows = jax.jit(memory.put_rows)
+shrink = jax.jit(memory.shrink)
+
+
+def renew_memory(
+    scene: Scene,
+    carry: Carry,
+    variables: Variables,
+    data: sources.Examples,
+    clock: Clock,
+) -> tuple[ExemplarSet, dict[str, float]]:
+    """The memory at the end of a phase, and what became of its pixels."""
+    config = scene.parts.config.exemplars
+    images, mask = choose_exemplars(scene, variables, data)
+    clock.lap('select')
+    report = {'drift_grey_levels': 0.0}
+    if config.strategy == 'mnemonics':
+        images, report = learn_exemplars(scene, variables, images, mask, data)
+        clock.lap('learn')
+    held = carry.exemplars
+    if config.adjust and scene.num_old:
+        held, drift = adjust_exemplars(scene, variables, held)
+        report['adjust_drift_grey_levels'] = drift
+        clock.lap('adjust')
+    held = shrink(held, np.int32(scene.parts.slots(scene.index)))
+    return put_rows(held, images, mask, np.int32(scene.num_old)), report
+
+
+def choose_exemplars(
+    scene: Scene, variables: Variables, data: sources.Examples
+) -> tuple[np.ndarray, np.ndarray]:
+    """Real images of the new classes to keep, or to start learning from.
+
+    Returns:
+        Images f32[c, s, H, W, C] in [0, 1] in rank order, and bool[c, s].
+    """
+    parts, ex = scene.parts, scene.parts.config.exemplars
+    rule = ex.init if ex.strategy == 'mnemonics' else ex.strategy
+    features = None
+    if rule == 'herding':
+        batches = in_order(data, parts.config.evaluate.batch_size)
+        features = evaluate.features_of(parts.evaluator, variables, batches)
+    chosen = exemplars.select(
+        rule,
+        data.labels,
+        features,
+        classes=(scene.num_old, scene.num_seen),
+        # As many as the next phases at most keep, so that shapes are shared.
+        num=parts.slots(min(scene.index, 1)),
+        max_class_size=int(parts.class_sizes().max()),
+        seed=(parts.config.seed, scene.index, int(Stage.SELECT)),
+    )
+    mask = chosen >= 0
+    mask &= np.arange(mask.shape[1]) < parts.slots(scene.index)
+    images = data.images[np.where(mask, chosen, 0)].astype(np.float32) / 255
+    return np.where(mask[..., None, None, None], images, 0), mask
+
+
+def setting(
+    scene: Scene, variables: Variables, stage: Stage, steps: int
+) -> exemplars.Setting:
+    """Where exemplars are learned in this phase, see `exemplars.Setting`."""
+    return exemplars.Setting(
+        learner=scene.parts.learner,
+        placement=scene.parts.placement,
+        variables=variables,
+        phase=scene.traced,
+        num_steps=steps,
+        key=scene.key(stage),
+    )
+
+
+def num_outer_steps(scene: Scene, steps: int, size: int) -> int:
+    """Outer steps of a stage: `steps`, or, if 0, those of `outer_epochs`.
+
+    Args:
+        scene: of the phase.
+        steps: as configured.
+        size: images that judge, which an epoch passes once.
+    """
+    ex = scene.parts.config.exemplars
+    return steps or ex.outer_epochs * pipeline.num_batches(size, ex.query_batch)
+
+
+def learn_exemplars(
+    scene: Scene,
+    variables: Variables,
+    images: np.ndarray,
+    mask: np.ndarray,
+    data: sources.Examples,
+) -> tuple[jax.Array, dict[str, float]]:
+    """Learns the new exemplars' pixels (the paper, Eq. 8, 9).
+
+    Returns:
+        The pixels, and how far they moved and what that did to the loss on
+        test images of the new classes, which learning never saw.
+    """
+    classes = (scene.num_old, scene.num_seen)
+    ex = scene.parts.config.exemplars
+    size, batch = len(data.labels), ex.query_batch
+    where = setting(
+        scene,
+        variables,
+        Stage.LEARN,
+        num_outer_steps(scene, ex.outer_steps, size),
+    )
+    listed = exemplars.as_exemplars(where, mask, classes, scene.num_old)
+    feed = pipeline.Feed(data.images, data.labels, batch)
+    batches = itertools.chain.from_iterable(
+        feed.epoch(scene.order(Stage.LEARN, epoch, size))
+        for epoch in itertools.count()
+    )
+    with scene.recorder.stage(
+        scene.index, 'learn', where.num_steps
+    ) as progress:
+        learned = exemplars.learn(where, images, listed, batches, progress)
+    gauge = where._replace(key=scene.key(Stage.GAUGE))
+    held_out = scene.examples('test', *classes)
+
+    def taught_by(pixels):
+        taught = exemplars.teach(gauge, pixels, listed)
+        return exemplars.held_out_loss(gauge, taught, in_order(held_out, batch))
+
+    own = exemplars.held_out_loss(gauge, variables, in_order(held_out, batch))
+    return learned.images, {
+        'drift_grey_levels': learned.drift,
+        'held_out_loss_before': taught_by(images),
+        'held_out_loss_after': taught_by(learned.images),
+        'held_out_loss_of_model': own,
+    }
+
+
+def adjust_exemplars(
+    scene: Scene, variables: Variables, held: ExemplarSet
+) -> tuple[ExemplarSet, float]:
+    """Adjusts the old exemplars (the paper, Eq. 10); also returns their drift.
+
+    An epoch, where the preset counts in those, is one pass over half a memory.
+    """
+    half = -(-int(np.asarray(held.mask).sum()) // 2)
+    steps = scene.parts.config.exemplars.adjust_steps
+    where = setting(
+        scene, variables, Stage.ADJUST, num_outer_steps(scene, steps, half)
+    )
+    with scene.recorder.stage(
+        scene.index, 'adjust', 2 * where.num_steps
+    ) as progress:
+        return exemplars.adjust(where, held, scene.num_old, progress)

@@ -1,0 +1,111 @@
+"""BiC (Wu et al. 2019): the bias of the logits of new classes, corrected.
+
+L = (1 - lambda) L_ce + lambda L_kd with lambda = old / seen classes and T = 2.
+A tenth of the memory, and as many images of each new class, are held out of
+training. After it, two scalars are fitted on them: the logits of the new
+classes become alpha o + beta. They stay with the classes, so the next phase
+distils from corrected logits and trains through the old correction.
+
+Fitted here by Newton's method, the problem being convex in the two; `ridge`
+pulls weakly to (1, 0), without which a separable held-out set has no minimum.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mnemonics_jax import losses, rules
+from mnemonics_jax.numerics import weighted_mean
+from mnemonics_jax.types import HeldOut, Method, Outputs, Params, Phase, Terms
+
+SETTINGS = {
+    'temperature': (2.0, rules.POSITIVE),
+    'holdout': (0.1, rules.number(0, 0.5, above=True)),
+    'ridge': (0.01, rules.POSITIVE),
+}
+DEFAULTS = {'head': 'linear', 'imprint': False, 'freeze_old_rows': False}
+HEADS = ('linear', 'cosine')
+
+NEWTON_STEPS = 20
+
+
+def balanced_loss(
+    temperature: float,
+) -> Callable[[Outputs, Outputs, jax.Array, Phase], Terms]:
+    """Cross entropy and distillation, weighed by the share of old classes."""
+
+    def loss(outputs, ref_outputs, labels, phase):
+        cross_entropy = losses.cross_entropy(
+            outputs.logits, labels, phase.num_seen
+        )
+        distilled = losses.distillation(
+            outputs.logits, ref_outputs.logits, phase.num_old, temperature
+        )
+        share = phase.num_old / phase.num_seen
+        everywhere = jnp.ones_like(cross_entropy)
+        return {
+            'cross_entropy': ((1 - share) * cross_entropy, everywhere),
+            'distillation': (share * distilled, everywhere),
+        }
+
+    return loss
+
+
+def fit_correction(held_out: HeldOut, phase: Phase, ridge: float) -> jax.Array:
+    """Fits alpha and beta of the new classes' logits.
+
+    Args:
+        held_out: logits f32[h, K] not yet corrected for the new classes.
+        phase: which classes are new.
+        ridge: > 0, weight of (alpha - 1)^2 + beta^2.
+
+    Returns:
+        f32[2], alpha and beta.
+    """
+    classes = jnp.arange(held_out.logits.shape[1])
+    new = (classes >= phase.num_old) & (classes < phase.num_seen)
+    identity = jnp.array([1.0, 0.0])
+
+    def objective(pair):
+        corrected = pair[0] * held_out.logits + pair[1]
+        logits = jnp.where(new, corrected, held_out.logits)
+        values = losses.cross_entropy(logits, held_out.labels, phase.num_seen)
+        pull = jnp.sum((pair - identity) ** 2)
+        return weighted_mean(values, held_out.weights) + ridge * pull
+
+    lengths = jnp.array([1.0, 0.5, 0.25, 0.1, 0.01, 0.0])
+
+    def newton(pair, _):
+        direction = jnp.linalg.solve(
+            jax.hessian(objective)(pair), jax.grad(objective)(pair)
+        )
+        # The best of a few lengths, zero among them: it never gets worse.
+        tried = pair - lengths[:, None] * direction
+        return tried[jnp.argmin(jax.vmap(objective)(tried))], None
+
+    return jax.lax.scan(newton, identity, None, length=NEWTON_STEPS)[0]
+
+
+def make(settings: Any) -> Method:
+    """The method with its settings."""
+
+    def correct(head: Params, held_out: HeldOut, phase: Phase) -> Params:
+        alpha, beta = fit_correction(held_out, phase, settings.ridge)
+        classes = jnp.arange(head['scale'].shape[0])
+        new = (classes >= phase.num_old) & (classes < phase.num_seen)
+        return {
+            **head,
+            'scale': jnp.where(new, alpha, head['scale']),
+            'shift': jnp.where(new, beta, head['shift']),
+        }
+
+    return Method(
+        loss=balanced_loss(settings.temperature),
+        uses_reference=True,
+        predictor='cnn',
+        holdout=settings.holdout,
+        corrects_logits=True,
+        end_phase=correct,
+    )

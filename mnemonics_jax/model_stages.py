@@ -1,0 +1,213 @@
+"""The stages of a phase that train a model: on new data, and on the memory."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnemonics_jax import evaluate, parallel, train
+from mnemonics_jax.backbones import heads
+from mnemonics_jax.data import pipeline, sources
+from mnemonics_jax.randomness import Stage
+from mnemonics_jax.scene import Batches, Scene, all_class_means
+from mnemonics_jax.types import Carry, ExemplarSet, HeldOut, Variables
+
+imprint = jax.jit(heads.imprint)
+
+
+def start_model(
+    scene: Scene, variables: Variables, data: sources.Examples
+) -> Variables:
+    """The model that training starts from: new head rows imprinted."""
+    parts = scene.parts
+    if scene.index == 0 or not parts.config.method.imprint:
+        return variables
+    means = all_class_means(scene, variables, data)
+    head = imprint(
+        variables.params['head'],
+        means,
+        np.int32(scene.num_old),
+        np.int32(scene.num_seen),
+    )
+    return variables.replace(params={**variables.params, 'head': head})
+
+
+class Pool(NamedTuple):
+    """The examples of a training stage: real images, then exemplars.
+
+    Attributes:
+        feed: of batches.
+        num_real: how many are real.
+        slots: int32[e], flat slots of the exemplars.
+        labels: int32[n + e].
+        train: int64[t], positions that are trained on.
+        held_out: int64[h], positions kept for `Method.end_phase`.
+    """
+
+    feed: pipeline.Feed
+    num_real: int
+    slots: np.ndarray
+    labels: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray
+
+    def batches(self, order: np.ndarray) -> Batches:
+        """Batches of the positions of `order`, with `slot`."""
+        batches = self.feed.epoch(order)
+        return train.with_slots(batches, self.num_real, self.slots)
+
+
+def make_pool(
+    data: sources.Examples, held: ExemplarSet, batch_size: int
+) -> Pool:
+    """All of `data` and of the memory, nothing held out."""
+    slots, slot_labels = train.valid_slots(held)
+    labels = np.concatenate([data.labels, slot_labels])
+    return Pool(
+        feed=pipeline.Feed(data.images, labels, batch_size),
+        num_real=len(data.labels),
+        slots=slots,
+        labels=labels,
+        train=np.arange(len(labels)),
+        held_out=np.arange(0),
+    )
+
+
+def hold_out(scene: Scene, pool: Pool) -> Pool:
+    """Keeps the same number of examples of each class seen out of training.
+
+    The number is the method's share of an old class's exemplars, at least one.
+    """
+    count = scene.parts.held_out_per_class(scene.index)
+    order = scene.order(Stage.HOLD_OUT, 0, len(pool.labels))
+    chosen = [
+        order[pool.labels[order] == k][:count] for k in range(scene.num_seen)
+    ]
+    held_out = np.sort(np.concatenate(chosen))
+    return pool._replace(
+        train=np.setdiff1d(pool.train, held_out), held_out=held_out
+    )
+
+
+def train_model(
+    scene: Scene, carry: Carry, start: Variables, data: sources.Examples
+) -> Variables:
+    """Model-level training on the new data and the memory (the paper, Eq. 4b).
+
+    Args:
+        scene: of the phase.
+        carry: of the previous phase: the reference model and the memory.
+        start: see `start_model`.
+        data: training images of the new classes.
+    """
+    parts, held = scene.parts, carry.exemplars
+    if parts.method.keeps_data:
+        data = scene.examples('train', 0, scene.num_seen)
+        held = held.replace(mask=jnp.zeros_like(held.mask))
+    pool = make_pool(data, held, parts.config.train.batch_size)
+    if scene.index:
+        pool = hold_out(scene, pool)
+    frozen = scene.num_old if parts.config.method.freeze_old_rows else 0
+    trainers = parts.trainers
+    training = Training(
+        stage=Stage.TRAIN,
+        trainer=trainers.later if scene.index else trainers.base,
+        section=parts.config.train,
+        carry=carry,
+        head_rows=(frozen, scene.num_seen),
+    )
+    variables = run_epochs(scene, pool, start, training)
+    if scene.index == 0 or parts.end_phase is None:
+        return variables
+    return end_phase(scene, carry.exemplars, variables, pool)
+
+
+def end_phase(
+    scene: Scene, held: ExemplarSet, variables: Variables, pool: Pool
+) -> Variables:
+    """What the method does to the head after training."""
+    parts, num_classes = scene.parts, scene.parts.source.num_classes
+    # Padded to the largest phase's number, so that phases share a program.
+    size = parts.held_out_per_class(1) * num_classes
+    held_out = HeldOut(
+        np.zeros((size, num_classes), np.float32),
+        np.zeros(size, np.int32),
+        np.zeros(size, np.float32),
+    )
+    count = len(pool.held_out)
+    if count:
+        batches = pool.batches(pool.held_out)
+        found = evaluate.logits_of(parts.evaluator, variables, held, batches)
+        held_out.logits[:count] = found
+        held_out.labels[:count] = pool.labels[pool.held_out]
+        held_out.weights[:count] = 1
+    head = parts.end_phase(variables.params['head'], held_out, scene.traced)
+    return variables.replace(params={**variables.params, 'head': head})
+
+
+def finetune_model(
+    scene: Scene, variables: Variables, held: ExemplarSet
+) -> Variables:
+    """A copy of the model, fine-tuned on the balanced memory alone."""
+    parts = scene.parts
+    shape = (0, *parts.source.image_shape)
+    nothing = sources.Examples(np.zeros(shape, np.uint8), np.zeros(0, np.int32))
+    training = Training(
+        stage=Stage.FINETUNE,
+        trainer=parts.trainers.finetune,
+        section=parts.config.finetune,
+        carry=Carry(variables, held),
+        head_rows=(0, scene.num_seen),
+    )
+    pool = make_pool(nothing, held, parts.config.finetune.batch_size)
+    return run_epochs(scene, pool, variables, training)
+
+
+class Training(NamedTuple):
+    """How `run_epochs` trains.
+
+    Attributes:
+        stage: of the phase.
+        trainer: the functions.
+        section: of the config: epochs, lr and its schedule.
+        carry: the reference model and the memory.
+        head_rows: low and high of the head rows that are trained.
+    """
+
+    stage: Stage
+    trainer: train.Trainer
+    section: Any
+    carry: Carry
+    head_rows: tuple[int, int]
+
+
+def run_epochs(
+    scene: Scene, pool: Pool, start: Variables, training: Training
+) -> Variables:
+    """Trains for all epochs of a stage on a pool."""
+    section, stage = training.section, training.stage
+    size = len(pool.train)
+    num_steps = pipeline.num_batches(size, section.batch_size)
+    state = training.trainer.init(start)
+    total = section.epochs * num_steps
+    name = stage.name.lower()
+    with scene.recorder.stage(scene.index, name, total) as progress:
+        for epoch in range(section.epochs):
+            lr = train.scheduled_rate(section, epoch)
+            inputs = train.StepInputs(
+                reference=training.carry.variables,
+                exemplars=training.carry.exemplars,
+                phase=scene.traced,
+                head_rows=np.int32(training.head_rows),
+                lr=np.float32(lr),
+                key=scene.key(stage, epoch),
+            )
+            order = pool.train[scene.order(stage, epoch, size)]
+            for batch in pool.batches(order):
+                images = int(batch['weight'].sum())
+                batch = parallel.shard_batch(scene.parts.placement, batch)
+                state, metrics = training.trainer.step(state, batch, inputs)
+                progress.step(metrics, images)
+            progress.flush(epoch=epoch, lr=lr)
+    return state.variables

@@ -1,0 +1,119 @@
+"""Weight transfer: convolutions frozen after phase 0, with learned scales.
+
+The effective kernel is W * S with S of shape [1, 1, C_in, C_out], one scale for
+each pair of channels, 1 at first. In phase 0 the network is plain: W is trained
+and S stays 1. From phase 1 on W stays at its phase-0 values for ever; S,
+BatchNorm and the head are trained, and go on from phase to phase.
+
+There is no shift: a shift belongs to a convolution's bias, and the
+convolutions of these networks have none. BatchNorm's bias plays its part.
+
+A model with transfer is a `Backbone` like any other, whose params have a third
+entry, 'scales': nothing else needs to know.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+from mnemonics_jax.types import Backbone, Params, Variables
+
+
+def init_scales(trunk: Params) -> Params:
+    """Scales of ones, f32[1, 1, Ci, Co] for each kernel f32[kh, kw, Ci, Co]."""
+    kernels = {
+        path: jnp.ones((1, 1, *kernel.shape[2:]), kernel.dtype)
+        for path, kernel in traverse_util.flatten_dict(trunk).items()
+        if _is_kernel(path, kernel)
+    }
+    return traverse_util.unflatten_dict(kernels)
+
+
+def merge(trunk: Params, scales: Params) -> Params:
+    """The trunk with every kernel times its scales."""
+    scales = traverse_util.flatten_dict(scales)
+    merged = {
+        path: value * scales[path] if path in scales else value
+        for path, value in traverse_util.flatten_dict(trunk).items()
+    }
+    return traverse_util.unflatten_dict(merged)
+
+
+def wrap(backbone: Backbone) -> Backbone:
+    """The same model with scales.
+
+    Args:
+        backbone: a model whose params are {'trunk', 'head'}.
+
+    Returns:
+        A model whose params are {'trunk', 'head', 'scales'} and that computes
+        the same while the scales are 1.
+    """
+
+    def init(key: jax.Array) -> Variables:
+        variables = backbone.init(key)
+        scales = init_scales(variables.params['trunk'])
+        return variables.replace(params={**variables.params, 'scales': scales})
+
+    def embed(variables: Variables, images: jax.Array, **kwargs: Any):
+        params = variables.params
+        trunk = merge(params['trunk'], params['scales'])
+        plain = {'trunk': trunk, 'head': params['head']}
+        return backbone.embed(variables.replace(params=plain), images, **kwargs)
+
+    return backbone._replace(init=init, embed=embed)
+
+
+def mask_updates(updates: Params, phase_index: jax.Array) -> Params:
+    """Zeroes updates of what a phase does not train; no scales, no change.
+
+    Args:
+        updates: of params, with 'scales' if the model has transfer.
+        phase_index: int32[], 0 trains kernels, any other trains scales.
+    """
+    if 'scales' not in updates:
+        return updates
+    is_base = phase_index == 0
+    trunk = {
+        path: jnp.where(is_base, value, 0) if _is_kernel(path, value) else value
+        for path, value in traverse_util.flatten_dict(updates['trunk']).items()
+    }
+    return {
+        **updates,
+        'trunk': traverse_util.unflatten_dict(trunk),
+        'scales': jax.tree.map(
+            lambda value: jnp.where(is_base, 0, value), updates['scales']
+        ),
+    }
+
+
+def masked(
+    tx: optax.GradientTransformation, phase_index: jax.Array
+) -> optax.GradientTransformation:
+    """`tx` with its updates masked by `mask_updates`."""
+
+    def update(grads, state, params=None):
+        updates, state = tx.update(grads, state, params)
+        return mask_updates(updates, phase_index), state
+
+    return optax.GradientTransformation(tx.init, update)
+
+
+def count_params(params: Params) -> dict[str, int]:
+    """Numbers of kernel weights, scales and BatchNorm parameters of a model."""
+    counts = {'kernels': 0, 'scales': 0, 'batch_norm': 0}
+    for path, value in traverse_util.flatten_dict(params).items():
+        if path[0] == 'scales':
+            counts['scales'] += value.size
+        elif path[0] == 'trunk':
+            kind = 'kernels' if _is_kernel(path, value) else 'batch_norm'
+            counts[kind] += value.size
+    return counts
+
+
+def _is_kernel(path: tuple[str, ...], value: Mapping | jax.Array) -> bool:
+    return path[-1] == 'kernel' and value.ndim == 4

@@ -1,0 +1,238 @@
+"""PODNet: its numbers, its settings, and a small training that distils."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnemonics_jax import losses, methods, parallel, train
+from mnemonics_jax.backbones import heads, make_backbone
+from mnemonics_jax.numerics import to_float, weighted_mean
+from mnemonics_jax.types import ExemplarSet, Outputs, Phase
+
+B, K, D = 6, 7, 4
+MAPS = [(3, 4, 2), (2, 2, 5)]
+SIGMA = 2.5
+
+
+def make(**changes):
+    settings = {**methods.default_settings()['podnet'], **changes}
+    section = {'podnet': types.SimpleNamespace(**settings)}
+    return methods.make_method('podnet', section)
+
+
+def make_outputs(seed):
+    rng = np.random.default_rng(seed)
+    scores = np.tanh(rng.normal(size=(B, K)))
+    features = rng.normal(size=(B, D))
+    maps = tuple(rng.normal(size=(B, *shape)) for shape in MAPS)
+    outputs = Outputs(SIGMA * scores, scores, features, maps, SIGMA)
+    return jax.tree.map(np.float32, outputs)
+
+
+def run(phase, reference, **changes):
+    """Means of the terms and the gradient of their sum in the outputs."""
+    labels = np.int32(np.arange(B) % phase[2])
+    method = make(**changes)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(outputs):
+        phase_now = Phase(*np.int32(phase))
+        terms = method.loss(outputs, reference, labels, phase_now)
+        means = {name: weighted_mean(*term) for name, term in terms.items()}
+        return sum(means.values()), means
+
+    grads, means = gradient(make_outputs(0))
+    return means, grads
+
+
+# NumPy, from the definitions.
+
+
+def nca(outputs, num_seen, margin):
+    logits = outputs.logits.astype(float)
+    values = []
+    for b in range(B):
+        truth = b % num_seen
+        rivals = np.delete(logits[b, :num_seen], truth)
+        lead = logits[b, truth] - SIGMA * margin
+        values.append(max(np.log(np.exp(rivals).sum()) - lead, 0))
+    return np.mean(values)
+
+
+def spatial(outputs, reference):
+    total = 0
+    for pair in zip(outputs.maps, reference.maps, strict=True):
+        squares = [stage.astype(float) ** 2 for stage in pair]
+        profiles = [
+            np.concatenate(
+                [s.sum(2).reshape(B, -1), s.sum(1).reshape(B, -1)], axis=1
+            )
+            for s in squares
+        ]
+        unit = [p / np.linalg.norm(p, axis=1)[:, None] for p in profiles]
+        total += np.linalg.norm(unit[0] - unit[1], axis=1).mean()
+    return total / len(outputs.maps)
+
+
+def flat(outputs, reference):
+    f, r = outputs.features.astype(float), reference.features.astype(float)
+    lengths = np.linalg.norm(f, axis=1) * np.linalg.norm(r, axis=1)
+    return (2 - 2 * (f * r).sum(1) / lengths).mean()
+
+
+@pytest.mark.parametrize('phase', [(1, 3, 5), (2, 5, 6)])
+def test_the_loss_is_the_sum_of_its_three_terms(phase):
+    _, num_old, num_seen = phase
+    outputs, reference = make_outputs(0), make_outputs(1)
+    means, _ = run(
+        phase, reference, spatial_weight=1.5, flat_weight=0.7, margin=0.3
+    )
+    growth = np.sqrt(num_seen / (num_seen - num_old))
+    expected = {
+        'nca': nca(outputs, num_seen, 0.3),
+        'pod_spatial': 1.5 * growth * spatial(outputs, reference),
+        'pod_flat': 0.7 * growth * flat(outputs, reference),
+    }
+    assert means.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value > 0
+        np.testing.assert_allclose(means[name], value, rtol=1e-5)
+
+
+def test_the_base_phase_distils_nothing():
+    reference = jax.tree.map(np.zeros_like, make_outputs(1))
+    means, grads = run((0, 0, 4), reference)
+    np.testing.assert_allclose(
+        means['nca'], nca(make_outputs(0), 4, 0.6), rtol=1e-5
+    )
+    assert means['pod_spatial'] == means['pod_flat'] == 0
+    for grad in jax.tree.leaves((grads.maps, grads.features)):
+        np.testing.assert_array_equal(grad, 0)
+    assert grads.scale != 0
+
+
+def test_settings_are_the_papers():
+    assert methods.default_settings()['podnet'] == {
+        'spatial_weight': 3.0,
+        'flat_weight': 1.0,
+        'margin': 0.6,
+    }
+    assert methods.defaults_of('podnet')['head'] == 'local_similarity'
+    assert set(methods.heads_of('podnet')) <= set(heads.HEADS)
+    method = make()
+    assert method.uses_reference
+    assert method.predictor == 'cnn'
+
+
+# A small training.
+
+NUM_CLASSES, SLOTS, SHAPE, SIZE = 6, 4, (8, 8, 1), 16
+PHASE = Phase(*np.int32([1, 2, 4]))
+
+
+@functools.cache
+def backbone():
+    return make_backbone(
+        'convnet_tiny',
+        num_classes=NUM_CLASSES,
+        image_shape=SHAPE,
+        mean=(0.5,),
+        std=(0.25,),
+        head='local_similarity',
+    )
+
+
+@functools.cache
+def previous_model():
+    return jax.jit(backbone().init)(jax.random.key(0))
+
+
+def make_memory():
+    """Exemplars of the two old classes: noise on stripes, and on spots."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (NUM_CLASSES, SLOTS, *SHAPE))
+    images[0, :, ::2] //= 4
+    images[1, :, ::2, ::2] //= 4
+    mask = np.zeros((NUM_CLASSES, SLOTS), bool)
+    mask[:2] = True
+    return ExemplarSet(images.astype(np.uint8), mask)
+
+
+def make_batch():
+    """All exemplars, and four images of each of two new classes."""
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (SIZE, *SHAPE))
+    images[8:12, :4] //= 4
+    images[12:, :, 4:] //= 4
+    return {
+        'image': images.astype(np.uint8),
+        'label': np.repeat(np.arange(4, dtype=np.int32), 4),
+        'index': np.arange(SIZE, dtype=np.int32),
+        'slot': np.where(np.arange(SIZE) < 8, np.arange(SIZE), -1).astype(
+            np.int32
+        ),
+        'weight': np.ones(SIZE, np.float32),
+    }
+
+
+def train_model(placement, **changes):
+    """Trains from the previous model; returns it and each step's metrics."""
+    trainer = train.make_trainer(
+        backbone(),
+        make(**changes),
+        train.StepSettings(0.9, 0.0, pad=0, flip=False, update_stats=True),
+        placement,
+        with_reference=True,
+    )
+    previous = parallel.replicate(placement, previous_model())
+    inputs = train.StepInputs(
+        reference=previous,
+        exemplars=parallel.replicate(placement, make_memory()),
+        phase=PHASE,
+        head_rows=np.int32([0, 4]),
+        lr=np.float32(0.02),
+        key=jax.device_put(jax.random.key(0), placement.replicated),
+    )
+    state, metrics = trainer.init(previous), []
+    batch = parallel.shard_batch(placement, make_batch())
+    for _ in range(20):
+        state, found = trainer.step(state, batch, inputs)
+        metrics.append(jax.device_get(found))
+    return state.variables, metrics
+
+
+@jax.jit
+def drift(variables):
+    """Distances of the exemplars' maps and features to the previous model."""
+    memory = make_memory()
+    images = to_float(jnp.asarray(memory.images[:2].reshape(-1, *SHAPE)))
+    ours, _ = backbone().apply(variables, images, train=True)
+    theirs, _ = backbone().apply(previous_model(), images)
+    return (
+        losses.pod_spatial(ours.maps, theirs.maps).mean(),
+        losses.pod_flat(ours.features, theirs.features).mean(),
+    )
+
+
+def test_training_learns_and_distils_the_exemplars(one_device):
+    distilled, metrics = train_model(one_device)
+    totals = [each['loss'] for each in metrics]
+    assert np.all(np.isfinite(totals))
+    assert totals[-1] < 0.8 * totals[0]
+    assert metrics[-1]['nca'] < metrics[0]['nca']
+    assert metrics[-1]['accuracy'] > metrics[0]['accuracy']
+    old, new = (
+        np.asarray(model.params['head']['kernel'])
+        for model in (previous_model(), distilled)
+    )
+    assert np.all(np.any(old[:4] != new[:4], axis=-1)), 'a proxy stood still'
+    np.testing.assert_array_equal(old[4:], new[4:])
+    assert distilled.params['head']['sigma'] != 1
+    free, _ = train_model(one_device, spatial_weight=0.0, flat_weight=0.0)
+    for held, drifted in zip(drift(distilled), drift(free), strict=True):
+        assert held < 0.5 * drifted, (held, drifted)
