@@ -16,7 +16,8 @@ from mnemonics_jax import bilevel, correction, memory, parallel, train, transfer
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.data import classes, sources
 from mnemonics_jax.evaluate import Evaluator, make_evaluator
-from mnemonics_jax.learner import Learner, LearnerSettings, make_learner
+from mnemonics_jax.inner import LearnerSettings
+from mnemonics_jax.learner import Learner, make_learner
 from mnemonics_jax.methods import finetune, make_method
 from mnemonics_jax.types import Backbone, HeldOut, Method, Params, Phase
 

@@ -1,8 +1,8 @@
 """Choosing, learning and adjusting the exemplars of a phase.
 
 Strategies: `random` and `herding` keep real images; `mnemonics` starts from
-one of the two and learns the pixels (`learner` has the problem, this file the
-loop); `none` keeps nothing.
+one of the two and learns the pixels (`learner` has the steps, this file the
+loops); `none` keeps nothing.
 """
 
 import functools
@@ -15,7 +15,8 @@ import numpy as np
 
 from mnemonics_jax import memory, parallel
 from mnemonics_jax.bilevel import ExemplarState
-from mnemonics_jax.learner import Exemplars, Learner
+from mnemonics_jax.inner import Exemplars
+from mnemonics_jax.learner import Learner
 from mnemonics_jax.progress import Stage
 from mnemonics_jax.prototypes import herding
 from mnemonics_jax.types import ExemplarSet, Phase, Variables

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from mnemonics_jax import bilevel, learner, parallel
+from mnemonics_jax import bilevel, inner, parallel
 from mnemonics_jax.backbones import make_backbone
-from mnemonics_jax.learner import Exemplars, LearnerSettings
+from mnemonics_jax.inner import Exemplars, LearnerSettings
 from mnemonics_jax.types import Phase, Variables
 
 NUM_CLASSES, PER_CLASS, SIZE = 3, 2, 4
@@ -215,8 +215,8 @@ def make_inner(backbone, chosen, dtype, split=lambda x: x):
         jnp.ones(len(labels), bool),
         jnp.array([0, NUM_CLASSES]),
     )
-    return learner.inner_problem(
-        learner.Context(backbone, chosen, split),
+    return inner.inner_problem(
+        inner.Context(backbone, chosen, split),
         variables_of(backbone, dtype),
         exemplars,
         Phase(*np.int32([0, 0, NUM_CLASSES])),

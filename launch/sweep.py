@@ -1,0 +1,267 @@
+"""Runs a grid of configurations and makes a table of the results.
+
+    python launch/sweep.py --config=configs/digits.py --out=runs/sweep \
+        --grid method=finetune,icarl,lucir \
+        --grid strategy=random,herding,mnemonics \
+        --grid transfer=false,true --grid seed=0,1,2 --jobs=2
+
+does a run for each combination, each the command that `--dry-run` prints, and
+writes `sweep.md`, `sweep.csv` and `sweep.json` to `--out` after each: mean,
+standard deviation and count over seeds. The same command again goes on where
+it stopped: finished runs stay, failed ones are tried again. Fields of the
+configuration are named in full, or in short: method, strategy, adjust, phases,
+transfer. Where there is one accelerator leave `--jobs` at 1.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any, NoReturn
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The package of this checkout, whether it is installed or not.
+sys.path[:0] = [str(ROOT), str(ROOT / 'launch')]
+
+import sweep_grid  # noqa: E402
+import sweep_table  # noqa: E402
+import sweep_worker  # noqa: E402
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        self.exit(2, f'error: {" ".join(message.split())}\n')
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Flags; `grid` and `set` become dictionaries by field."""
+    parser = Parser(description=__doc__.partition('\n')[0], allow_abbrev=False)
+    add = parser.add_argument
+    add('--config', required=True, help='file with get_config()')
+    add('--out', required=True, type=pathlib.Path, help='directory to write to')
+    grid_help = 'a field and its values; seed is averaged over; repeatable'
+    add('--grid', required=True, action='append', help=f'F=A,B: {grid_help}')
+    add('--set', default=[], action='append', help='F=V, for all runs')
+    add('--jobs', default=1, type=int, help='runs at a time')
+    add('--dry-run', action='store_true', help='print the commands only')
+    add('--in-process', action='store_true', help='a process does many runs')
+    add('--small', action='store_true', help='smoke tests, in process')
+    args = parser.parse_args(argv)
+    try:
+        if args.jobs < 1:
+            raise ValueError(f'--jobs={args.jobs}: allowed: at least 1')
+        if not pathlib.Path(args.config.partition(':')[0]).is_file():
+            raise ValueError(
+                f'--config={args.config}: no such file; allowed: one like '
+                'configs/digits.py'
+            )
+        args.grid = sweep_grid.parse_grid(args.grid)
+        args.set = sweep_grid.parse_fixed(args.set, args.grid, small=args.small)
+        check_out(args.out, {'config': args.config, 'set': args.set})
+    except (OSError, ValueError) as e:
+        parser.error(str(e))
+    return args
+
+
+def check_out(out: pathlib.Path, fixed: dict[str, Any]) -> None:
+    """Refuses to mix runs with other fixed settings into a table.
+
+    Args:
+        out: directory of the sweep.
+        fixed: 'config' and 'set' of this sweep.
+
+    Raises:
+        ValueError: finished runs there had others.
+    """
+    path = out / 'sweep.json'
+    if not path.exists():
+        return
+    there = json.loads(path.read_text())
+    others = [f'--{name}' for name in fixed if there.get(name) != fixed[name]]
+    if others and any(run['state'] == 'finished' for run in there['runs']):
+        raise ValueError(
+            f'--out={out}: holds runs with another {" and ".join(others)}; '
+            'allowed: the same, or another directory'
+        )
+
+
+def environment(out: pathlib.Path, jobs: int) -> dict[str, str]:
+    """The environment of runs; what the user has set stays."""
+    defaults = {
+        # Runs of a sweep share most of their programs.
+        'JAX_COMPILATION_CACHE_DIR': str(out.resolve() / '.jax_cache'),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+        # Or the last line of a traceback is about tracebacks.
+        'JAX_TRACEBACK_FILTERING': 'off',
+        # Output of Python and of libraries in the order in which it came.
+        'PYTHONUNBUFFERED': '1',
+    }
+    if jobs > 1:
+        # The first would take most of an accelerator's memory otherwise.
+        defaults['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+    paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    return {**defaults, **os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+
+
+def record(run: sweep_grid.Run, error: str | None = None) -> dict[str, Any]:
+    """A run's record, see `sweep_table`."""
+    found = sweep_table.outcome(run.workdir)
+    state = 'failed' if error else 'finished' if found else 'pending'
+    return {
+        'name': run.name,
+        'settings': run.settings,
+        'state': state,
+        'error': error,
+        **(found or {}),
+    }
+
+
+def execute(
+    processes: sweep_worker.Processes, run: sweep_grid.Run
+) -> tuple[dict[str, Any], float]:
+    """Does a run; returns its record and the seconds that it took."""
+    start = time.monotonic()
+    with run.log.open('ab') as log:
+        log.write(f'$ {shlex.join(run.command)}\n'.encode())
+        size = log.tell()
+    status = processes.run(run.command, run.log)
+    error = None
+    if status:
+        text = run.log.read_bytes()[size:].decode(errors='replace')
+        last = text.strip().split('\n')[-1].strip()
+        ended = f'signal {-status}' if status < 0 else f'status {status}'
+        error = f'{ended}: {last or "no output"}'
+    return record(run, error), time.monotonic() - start
+
+
+def duration(seconds: float) -> str:
+    """Seconds as '45 s', '12 min' or '3.5 h'."""
+    if seconds < 100:
+        return f'{seconds:.0f} s'
+    if seconds < 6000:
+        return f'{seconds / 60:.0f} min'
+    return f'{seconds / 3600:.1f} h'
+
+
+def describe(entry: dict[str, Any]) -> str:
+    """How a run ended."""
+    if entry['state'] != 'finished':
+        return (
+            f'failed: {entry["error"]}' if entry['error'] else 'stopped early'
+        )
+    judged = entry['judged']
+    average = entry['metrics'][judged]['average_incremental_accuracy']
+    return f'average incremental accuracy {100 * average:.1f} % ({judged})'
+
+
+class Progress:
+    """The state of a sweep, on disk and as lines on the terminal."""
+
+    def __init__(
+        self, runs: Sequence[sweep_grid.Run], out: pathlib.Path, about: dict
+    ) -> None:
+        """Writes the table as it is found.
+
+        Args:
+            runs: of the sweep.
+            out: where to write.
+            about: the rest of `sweep.json`.
+        """
+        self._out, self._about = out, about
+        self.records = {run.name: record(run) for run in runs}
+        self.left = [r for r in runs if not self._finished(r)]
+        self._before = len(runs) - len(self.left)
+        self._ended, self._start = 0, time.monotonic()
+        self._write()
+        if self._before:
+            print(f'{self._before} of {len(runs)} runs finished before')
+
+    def add(self, entry: dict[str, Any], seconds: float) -> None:
+        """Takes the record of a run that has ended."""
+        self.records[entry['name']] = entry
+        self._ended += 1
+        self._write()
+        passed = time.monotonic() - self._start
+        left = passed / self._ended * (len(self.left) - self._ended)
+        print(
+            f'{self._before + self._ended}/{len(self.records)} '
+            f'{entry["name"]}: {duration(seconds)}, {describe(entry)}, '
+            f'{duration(left)} left',
+            flush=True,
+        )
+
+    def _finished(self, run: sweep_grid.Run) -> bool:
+        return self.records[run.name]['state'] == 'finished'
+
+    def _write(self) -> None:
+        """Writes the table, with the versions that a run has noted."""
+        notes = {'versions': None, 'commit': None}
+        for entry in self.records.values():
+            path = self._out / entry['name'] / 'config.json'
+            if path.exists():
+                found = json.loads(path.read_text())
+                notes = {name: found[name] for name in notes}
+                break
+        runs = list(self.records.values())
+        sweep_table.write(self._out, {**self._about, **notes, 'runs': runs})
+
+
+def interrupt(signum: int, frame: Any) -> NoReturn:
+    """Takes a termination like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def run_all(args: argparse.Namespace, progress: Progress) -> None:
+    """Does what is left of a sweep."""
+    signal.signal(signal.SIGTERM, interrupt)
+    processes = sweep_worker.Processes(
+        environment(args.out, args.jobs), shared=args.in_process or args.small
+    )
+    with futures.ThreadPoolExecutor(args.jobs) as pool:
+        ends = [pool.submit(execute, processes, r) for r in progress.left]
+        try:
+            for end in futures.as_completed(ends):
+                progress.add(*end.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a sweep and returns the exit status."""
+    args = parse(argv)
+    runs = sweep_grid.plan(args.config, args.out, args.grid, args.set)
+    if args.dry_run:
+        print('\n'.join(shlex.join(run.command) for run in runs))
+        return 0
+    about = {
+        'command': shlex.join(['python', 'launch/sweep.py', *argv]),
+        'config': args.config,
+        'set': args.set,
+        'grid': args.grid,
+    }
+    (args.out / 'logs').mkdir(parents=True, exist_ok=True)
+    progress = Progress(runs, args.out, about)
+    try:
+        run_all(args, progress)
+    except KeyboardInterrupt:
+        print('interrupted; the same command goes on', file=sys.stderr)
+        return 130
+    print(f'table: {args.out / "sweep.md"}')
+    failed = [r for r in progress.records.values() if r['state'] == 'failed']
+    for entry in failed:
+        print(f'failed: {entry["name"]}: {entry["error"]}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,200 @@
+"""The inner problem inside a model: what is adapted, from where, and on what.
+
+Joins `bilevel`, which knows only losses and pixels, to a backbone and to the
+classes of a phase.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mnemonics_jax import bilevel, losses, transfer
+from mnemonics_jax.backbones import heads
+from mnemonics_jax.types import Backbone, Phase, Variables
+
+SCOPES = ('all', 'head')
+STARTS = ('current', 'redraw')
+
+
+class LearnerSettings(NamedTuple):
+    """The inner and the outer problem.
+
+    Attributes:
+        inner_steps: T, steps of the temporary model.
+        inner_lr: a2 of the paper, > 0.
+        inner_batch: exemplars a step, 0 for all.
+        inner_scope: 'all' adapts every parameter, 'head' the head's rows on
+            frozen features (its scale stays).
+        inner_start: 'current' model, or 'redraw' the head rows of the classes
+            that the exemplars are of, at random in each outer step.
+        outer_tx: transform of the pixels' gradient, learning rate included.
+        adjust_tx: the same for old exemplars; of the same kind.
+        query_batch: images a step that judge.
+        pad: of the query images' random crop.
+        flip: whether to mirror the query images at random.
+        remat: see `bilevel.InnerProblem`.
+    """
+
+    inner_steps: int
+    inner_lr: float
+    inner_batch: int
+    inner_scope: str
+    inner_start: str
+    outer_tx: optax.GradientTransformation
+    adjust_tx: optax.GradientTransformation
+    query_batch: int
+    pad: int
+    flip: bool
+    remat: bool = True
+
+
+class Exemplars(NamedTuple):
+    """Exemplars as the learner sees them: one flat list with padding.
+
+    Attributes:
+        labels: int32[n].
+        mask: bool[n], false for padding.
+        classes: int32[2], low and high: the classes they are of.
+    """
+
+    labels: jax.Array
+    mask: jax.Array
+    classes: jax.Array
+
+
+class Context(NamedTuple):
+    """What every function of a learner needs, fixed for a run.
+
+    Attributes:
+        backbone: the model.
+        settings: of both problems.
+        split: places a batch of images or features on the devices.
+    """
+
+    backbone: Backbone
+    settings: LearnerSettings
+    split: Callable[[jax.Array], jax.Array]
+
+
+class Inner(NamedTuple):
+    """One inner problem, ready to be unrolled.
+
+    Attributes:
+        problem: see `bilevel.InnerProblem`.
+        params: where it starts.
+        indices: int32[T, b], its minibatches.
+        merge: `(adapted params) -> Variables`, back into the whole model.
+    """
+
+    problem: bilevel.InnerProblem
+    params: Any
+    indices: jax.Array
+    merge: Callable[[Any], Variables]
+
+
+def draw_minibatches(
+    key: jax.Array, mask: jax.Array, num: int, size: int
+) -> jax.Array:
+    """Draws `num` minibatches of masked-in positions, each without repetition.
+
+    Args:
+        key: PRNG key.
+        mask: bool[n].
+        num: minibatches; drawn independently of each other.
+        size: positions in each; 0, n or more takes all, in order.
+
+    Returns:
+        int32[num, size or n], -1 where fewer than `size` are masked in.
+    """
+    count = mask.shape[0]
+    if size == 0 or size >= count:
+        everything = jnp.where(mask, jnp.arange(count, dtype=jnp.int32), -1)
+        return jnp.broadcast_to(everything, (num, count))
+
+    def draw(key):
+        rank = jnp.where(mask, jax.random.uniform(key, (count,)), 2.0)
+        order = jnp.argsort(rank)[:size].astype(jnp.int32)
+        return jnp.where(mask[order], order, -1)
+
+    return jax.vmap(draw)(jax.random.split(key, num))
+
+
+def inner_start(
+    key: jax.Array,
+    variables: Variables,
+    classes: jax.Array,
+    start: str,
+) -> Variables:
+    """The model that the inner steps start from, see `LearnerSettings`."""
+    if start == 'current':
+        return variables
+    head = heads.redraw_rows(key, variables.params['head'], *classes)
+    return variables.replace(params={**variables.params, 'head': head})
+
+
+def inner_problem(
+    context: Context,
+    variables: Variables,
+    exemplars: Exemplars,
+    phase: Phase,
+    key: jax.Array,
+) -> Inner:
+    """The inner problem at a model.
+
+    BatchNorm uses the running statistics throughout, cross entropy is over all
+    classes seen.
+
+    Args:
+        context: of the learner.
+        variables: the current model; what is not adapted stays at it.
+        exemplars: what the temporary model is trained on.
+        phase: which classes are in the softmax, and what is frozen.
+        key: of the start and of the minibatches.
+    """
+    backbone, settings, split = context
+    start_key, batch_key = jax.random.split(key)
+    start = inner_start(
+        start_key, variables, exemplars.classes, settings.inner_start
+    )
+    indices = draw_minibatches(
+        batch_key, exemplars.mask, settings.inner_steps, settings.inner_batch
+    )
+
+    def model_loss(params, images, labels):
+        outputs, _ = backbone.apply(start.replace(params=params), images)
+        return losses.cross_entropy(outputs.logits, labels, phase.num_seen)
+
+    def merge_rows(rows):
+        head = {**start.params['head'], **rows}
+        return start.replace(params={**start.params, 'head': head})
+
+    def head_loss(rows, features, labels):
+        head = {**start.params['head'], **rows}
+        logits, _ = backbone.classify(head, features)
+        return losses.cross_entropy(logits, labels, phase.num_seen)
+
+    common = {
+        'tx': optax.sgd(settings.inner_lr),
+        'remat': settings.remat,
+        'constrain': split,
+    }
+    if settings.inner_scope == 'head':
+        problem = bilevel.InnerProblem(
+            loss_fn=head_loss,
+            embed=lambda pixels: backbone.embed(start, split(pixels))[0],
+            **common,
+        )
+        rows = heads.row_params(start.params['head'])
+        return Inner(problem, rows, indices, merge_rows)
+    # Weight transfer freezes kernels, or scales, here as in training.
+    common['tx'] = transfer.masked(common['tx'], phase.index)
+    problem = bilevel.InnerProblem(loss_fn=model_loss, **common)
+    return Inner(
+        problem,
+        start.params,
+        indices,
+        lambda params: start.replace(params=params),
+    )
