@@ -33,6 +33,7 @@ setuptools.setup(
     install_requires=[
         'absl-py>=2.1',
         'chex>=0.1.90',
+        'etils[epath]>=1.9',
         'flax>=0.12',
         'jax>=0.10,<0.12',
         'matplotlib>=3.9',
@@ -40,6 +41,7 @@ setuptools.setup(
         'numpy>=2.0',
         'optax>=0.2.6',
         'orbax-checkpoint>=0.11.30',
+        'pillow>=10.1',
         'rich>=13',
         'scikit-learn>=1.5',
         # What tensorflow-datasets imports without declaring it.

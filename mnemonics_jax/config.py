@@ -19,7 +19,7 @@ from mnemonics_jax import (
     train,
 )
 from mnemonics_jax.backbones import heads
-from mnemonics_jax.data import sources
+from mnemonics_jax.data import folder, sources
 from mnemonics_jax.memory import STORAGES
 
 OUTER_OPTIMIZERS = ('sgd', 'adam')
@@ -32,6 +32,14 @@ def default_config() -> config_dict.ConfigDict:
         seed=0,
         data=config_dict.create(
             source='digits',
+            # Of a TFDS set (source tfds): cifar100, imagenet2012, ...
+            name=optional(str),
+            # Of TFDS's prepared files, of an image folder, or an .npz file.
+            dir=optional(str),
+            # Images are resized to this square; None: as they are.
+            image_size=optional(int),
+            # A file that is no image: 'fail', or 'skip' it with a warning.
+            on_bad_image='fail',
             # Augmentation: zero padding before a random crop, and mirroring;
             # with `flip`, exemplar means take mirror images in, too.
             pad=0,
@@ -41,7 +49,6 @@ def default_config() -> config_dict.ConfigDict:
             subset_seed=1993,
             # The synthetic source's own fields.
             num_classes=optional(int),
-            image_size=optional(int),
             channels=optional(int),
             train_per_class=optional(int),
             test_per_class=optional(int),
@@ -115,6 +122,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'data.source': rules.one_of(sources.source_names()),
         'data.pad': rules.at_least(0),
         'data.flip': rules.BOOLEAN,
+        'data.on_bad_image': rules.one_of(folder.POLICIES),
         'data.subset_seed': rules.SEED,
         'protocol.base_classes': rules.at_least(0),
         'protocol.phases': rules.at_least(0),

@@ -78,6 +78,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
     from mnemonics_jax import experiment
+    from mnemonics_jax.data.images import BadImageError
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
@@ -90,7 +91,10 @@ def main(argv: Sequence[str]) -> None:
             f'--workdir={_WORKDIR.value}: {e.strerror or e}; allowed: a '
             'directory that can be written'
         )
-    experiment.run(parts, _WORKDIR.value)
+    try:
+        experiment.run(parts, _WORKDIR.value)
+    except BadImageError as e:
+        fail(e)
 
 
 if __name__ == '__main__':

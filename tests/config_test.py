@@ -14,6 +14,8 @@ CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
 # Checked by the source that reads them.
 OF_SOURCES = {
+    'data.name',
+    'data.dir',
     'data.num_classes',
     'data.image_size',
     'data.channels',
@@ -82,6 +84,7 @@ BAD = {
     'finetune.carry': ([], SWITCH),
     'evaluate.oracle': ([], SWITCH),
     'weight_transfer': ([], SWITCH),
+    'data.on_bad_image': (['ignore'], 'fail, skip'),
     'data.subset_seed': ([-1], SEED),
     'evaluate.batch_size': ([0], COUNT),
     'checkpoint.keep': ([0], COUNT),

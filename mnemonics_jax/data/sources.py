@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_NOT_SOURCES = ('checks', 'classes', 'images', 'pipeline', 'sources')
+_NOT_SOURCES = (
+    'checks',
+    'classes',
+    'images',
+    'pipeline',
+    'sources',
+    'tfds_records',
+    'tfds_sets',
+)
 
 
 class Source(NamedTuple):

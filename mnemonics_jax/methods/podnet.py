@@ -25,7 +25,7 @@ SETTINGS = {
 DEFAULTS = {
     'head': 'local_similarity',
     'imprint': True,
-    'freeze_old_rows': False,
+    'freeze_old_rows': True,
 }
 HEADS = ('local_similarity', 'cosine')
 

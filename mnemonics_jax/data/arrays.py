@@ -1,0 +1,137 @@
+"""Images of one's own in an `.npz` file; reading it needs no TensorFlow.
+
+`data.dir` names the file. It holds `train_images` and `test_images`,
+uint8[n,H,W,C], `train_labels` and `test_labels`, integers[n] in 0..K-1, and
+perhaps `class_names`, K texts; `numpy.savez` writes such a file.
+"""
+
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from mnemonics_jax.data import checks, images
+from mnemonics_jax.data.sources import Source
+
+_SPLITS = ('train', 'test')
+_NAMES = {
+    'class_names',
+    *(f'{split}_{what}' for split in _SPLITS for what in ('images', 'labels')),
+}
+_KINDS = {np.uint8: 'uint8', np.integer: 'of integers', np.str_: 'of texts'}
+_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+def make(options: Any) -> Source:
+    """Reads all of the file; mean and std are of the training images.
+
+    Args:
+        options: must have `dir`, the path of the file, local or `gs://`.
+
+    Raises:
+        ValueError: the file cannot be read, or an array of it is not as above.
+    """
+    path = checks.text_option(
+        options, 'dir', 'the path of an .npz file with train_images'
+    )
+    field = f'data.dir={path!r}'
+    arrays = _load(path, field)
+    pixels = _images(arrays, field)
+    labels = {
+        split: _labels(arrays, split, len(pixels[split]), field)
+        for split in _SPLITS
+    }
+    class_names = _class_names(arrays, labels['train'], field)
+    for split in _SPLITS:
+        name = f'{field}: {split}_labels'
+        checks.check_labels(labels[split], class_names, name)
+    mean, std = images.statistics(pixels['train'])
+    return Source(
+        num_classes=len(class_names),
+        image_shape=pixels['train'].shape[1:],
+        mean=mean,
+        std=std,
+        class_names=class_names,
+        labels={key: rows.astype(np.int32) for key, rows in labels.items()},
+        read=lambda split, positions: pixels[split][positions],
+    )
+
+
+def _load(path: str, field: str) -> dict[str, np.ndarray]:
+    """The arrays of the file that have a meaning here."""
+    name = 'no .npz file'
+    found = {}
+    try:
+        with (
+            epath.Path(path).expanduser().open('rb') as file,
+            zipfile.ZipFile(file),  # Or else NumPy may take it for a pickle.
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            for name in sorted(_NAMES & set(arrays.files)):
+                found[name] = arrays[name]
+    except _UNREADABLE as e:
+        reason = getattr(e, 'strerror', None) or f'{name}: {e}'
+        raise ValueError(f'{field}: {reason}') from e
+    return found
+
+
+def _array(
+    arrays: dict[str, np.ndarray], name: str, rank: int, kind: type, field: str
+) -> np.ndarray:
+    """An array that is there and has this rank and kind of elements."""
+    if name not in arrays:
+        raise ValueError(f'{field}: {name}: missing')
+    array = arrays[name]
+    if array.ndim != rank:
+        raise ValueError(f'{field}: {name}: rank {array.ndim}: must be {rank}')
+    if not np.issubdtype(array.dtype, kind):
+        raise ValueError(
+            f'{field}: {name}: dtype {array.dtype}: must be {_KINDS[kind]}'
+        )
+    if not array.size:
+        raise ValueError(f'{field}: {name}: empty, of shape {array.shape}')
+    return array
+
+
+def _images(arrays: dict[str, np.ndarray], field: str) -> dict[str, np.ndarray]:
+    """The images of each split, uint8[n,H,W,C]."""
+    pixels = {
+        split: _array(arrays, f'{split}_images', 4, np.uint8, field)
+        for split in _SPLITS
+    }
+    train, test = (pixels[split].shape[1:] for split in _SPLITS)
+    if train != test:
+        raise ValueError(
+            f'{field}: test_images: images of shape {test}, in train_images of '
+            f'{train}'
+        )
+    return pixels
+
+
+def _labels(
+    arrays: dict[str, np.ndarray], split: str, num: int, field: str
+) -> np.ndarray:
+    """The labels of a split, int64[n]."""
+    name = f'{split}_labels'
+    array = _array(arrays, name, 1, np.integer, field)
+    if len(array) != num:
+        raise ValueError(
+            f'{field}: {name}: {len(array)} labels of {num} images'
+        )
+    return array.astype(np.int64)
+
+
+def _class_names(
+    arrays: dict[str, np.ndarray], train_labels: np.ndarray, field: str
+) -> tuple[str, ...]:
+    """The names in the file, or else 'class 0', 'class 1' and so on."""
+    if 'class_names' not in arrays:
+        num_classes = len(np.unique(train_labels))
+        return tuple(f'class {label}' for label in range(num_classes))
+    names = _array(arrays, 'class_names', 1, np.str_, field).tolist()
+    for label, name in enumerate(names):
+        if name in names[:label]:
+            raise ValueError(f'{field}: class_names: {name!r} stands twice')
+    return tuple(names)

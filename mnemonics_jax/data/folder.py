@@ -1,0 +1,237 @@
+"""A folder of image files: `train/<class>/*` and `validation/<class>/*`.
+
+`data.dir` names it, local or `gs://`. The second part may be called `val` or
+`test` as well. Files end in .jpg, .jpeg, .png, .bmp or .gif; others are left
+out, with a warning. A class is named by its folder, or by the line
+`<folder> <tab> <name>` of a file `labels.txt` beside `train`; labels follow
+the sorted names of folders.
+
+All images are made RGB and `data.image_size` pixels high and wide: see
+`images.decode`. Mean and std are those of ImageNet, the constants that models
+for natural images use; to compute them would take reading every file.
+"""
+
+import collections
+import concurrent.futures
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from etils import epath
+
+from mnemonics_jax.data import checks, images
+from mnemonics_jax.data.sources import Source, positive_option
+
+POLICIES = ('fail', 'skip')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Listing waits for the disk or the network, not for a core.
+_LISTING_THREADS = 32
+_TEST_FOLDERS = ('validation', 'val', 'test')
+_MAX_LISTED = 20
+
+
+class Files(NamedTuple):
+    """The image files of a split, class by class, sorted within each.
+
+    Attributes:
+        root: of the split, `<data.dir>/train`, say.
+        classes: K folder names, sorted.
+        names: n paths within the root, `<class>/<file>`.
+        labels: int32[n].
+    """
+
+    root: epath.Path
+    classes: tuple[str, ...]
+    names: Sequence[str]
+    labels: np.ndarray
+
+    def load(self, position: int) -> bytes:
+        """Reads a file."""
+        return (self.root / self.names[position]).read_bytes()
+
+    def describe(self, position: int) -> str:
+        """The path of a file."""
+        return str(self.root / self.names[position])
+
+
+def make(options: Any) -> Source:
+    """Lists the files; `read` decodes them.
+
+    Args:
+        options: must have `dir` and `image_size`, may have `on_bad_image`:
+            'fail' (default) raises when a file that cannot be decoded is
+            read, 'skip' decodes every file here, once, to leave those out
+            from the start, and logs them.
+
+    Raises:
+        ValueError: an option or the folder is not as described; from `read`,
+            `images.BadImageError`.
+    """
+    path, size, policy = _read_options(options)
+    shape = (size, size, 3)
+    root = epath.Path(path).expanduser()
+    files = _list_splits(root, f'data.dir={path!r}')
+    if policy == 'skip':
+        files = {key: _skip_bad(split, shape) for key, split in files.items()}
+
+    def read(split: str, positions: np.ndarray) -> np.ndarray:
+        ours = files[split]
+        return images.decode_many(
+            lambda row: ours.load(positions[row]),
+            lambda row: ours.describe(positions[row]),
+            len(positions),
+            shape,
+            resize=True,
+        )
+
+    classes = files['train'].classes
+    return Source(
+        num_classes=len(classes),
+        image_shape=shape,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        class_names=_display_names(root, classes),
+        labels={key: split.labels for key, split in files.items()},
+        read=read,
+    )
+
+
+def _read_options(options: Any) -> tuple[str, int, str]:
+    """The folder, the size of images, and what to do about bad ones."""
+    path = checks.text_option(options, 'dir', 'the path of an image folder')
+    size = positive_option(options, 'image_size', 0)
+    if not size:
+        raise ValueError(
+            'data.image_size=None: must be a positive integer, the side that '
+            'the images of a folder are resized to'
+        )
+    policy = checks.option(options, 'on_bad_image', POLICIES[0])
+    if policy not in POLICIES:
+        raise ValueError(
+            f'data.on_bad_image={policy!r}: allowed: {", ".join(POLICIES)}'
+        )
+    return path, size, policy
+
+
+def _list_splits(root: epath.Path, field: str) -> dict[str, Files]:
+    """The files of both splits, which have the same classes."""
+    if not root.is_dir():
+        raise ValueError(f'{field}: no such directory')
+    found = [name for name in _TEST_FOLDERS if (root / name).is_dir()]
+    if not (root / 'train').is_dir():
+        raise ValueError(f'{field}: no folder train in it')
+    if not found:
+        raise ValueError(f'{field}: no folder {", ".join(_TEST_FOLDERS)} in it')
+    files = {
+        'train': _list_files(root / 'train'),
+        'test': _list_files(root / found[0]),
+    }
+    ours, theirs = (set(split.classes) for split in files.values())
+    for name in sorted(ours ^ theirs):
+        has, lacks = (
+            ('train', found[0]) if name in ours else (found[0], 'train')
+        )
+        raise ValueError(
+            f'{field}: class {name!r} is in {has} and not in {lacks}'
+        )
+    return files
+
+
+def _list_files(root: epath.Path) -> Files:
+    """The files of a split, found by listing folders alone."""
+    with concurrent.futures.ThreadPoolExecutor(_LISTING_THREADS) as pool:
+        folders = [p for p in root.iterdir() if not p.name.startswith('.')]
+        are_folders = list(pool.map(lambda path: path.is_dir(), folders))
+        classes = sorted(
+            folder.name
+            for folder, is_folder in zip(folders, are_folders, strict=True)
+            if is_folder
+        )
+        if not classes:
+            raise ValueError(f'{root}: no folder in it; needs one each class')
+        listed = list(pool.map(lambda name: _list_class(root / name), classes))
+    others = [path for _, ignored in listed for path in ignored]
+    _warn('not an image file by its name, left out', others)
+    return Files(
+        root=root,
+        classes=tuple(classes),
+        names=[
+            f'{name}/{file}'
+            for name, (files, _) in zip(classes, listed, strict=True)
+            for file in files
+        ],
+        labels=np.repeat(
+            np.arange(len(classes), dtype=np.int32),
+            [len(files) for files, _ in listed],
+        ),
+    )
+
+
+def _list_class(folder: epath.Path) -> tuple[list[str], list[str]]:
+    """Names of a class's image files, and paths of its other files."""
+    names = sorted(path.name for path in folder.iterdir())
+    names = [name for name in names if not name.startswith('.')]
+    files = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if not files:
+        raise ValueError(
+            f'{folder}: no image in it; files must end in {", ".join(SUFFIXES)}'
+        )
+    others = set(names) - set(files)
+    return files, [str(folder / name) for name in sorted(others)]
+
+
+def _skip_bad(files: Files, shape: tuple[int, int, int]) -> Files:
+    """Leaves out the files that cannot be decoded, having tried them all."""
+    bad = images.find_bad(files.load, len(files.names), shape)
+    _warn(
+        'skipped',
+        [f'{files.describe(row)} ({reason})' for row, reason in bad.items()],
+    )
+    kept = np.delete(np.arange(len(files.names)), list(bad))
+    counts = np.bincount(files.labels[kept], minlength=len(files.classes))
+    if not counts.all():
+        empty = files.classes[int(counts.argmin())]
+        raise ValueError(f'{files.root / empty}: no image in it can be decoded')
+    return files._replace(
+        names=[files.names[row] for row in kept], labels=files.labels[kept]
+    )
+
+
+def _display_names(
+    root: epath.Path, classes: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names by label, from labels.txt where there is one; all differ."""
+    path = root / 'labels.txt'
+    if not path.exists():
+        return classes
+    names = {}
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f'{path}: {e}') from e
+    for number, line in enumerate(lines, start=1):
+        folder, tab, name = line.partition('\t')
+        if line.strip() and not (tab and name.strip()):
+            raise ValueError(
+                f'{path}: line {number}: must be <folder> <tab> <name>'
+            )
+        names[folder] = name.strip()
+    chosen = [names.get(folder, folder) for folder in classes]
+    counts = collections.Counter(chosen)
+    # ImageNet has two classes 'crane': the bird and the machine.
+    return tuple(
+        name if counts[name] == 1 else f'{name} ({folder})'
+        for name, folder in zip(chosen, classes, strict=True)
+    )
+
+
+def _warn(what: str, paths: Sequence[str]) -> None:
+    """Logs how many files something happened to, and the first of them."""
+    if paths:
+        more = ', ...' if len(paths) > _MAX_LISTED else ''
+        listed = ', '.join(paths[:_MAX_LISTED])
+        logging.warning('%d files %s: %s%s', len(paths), what, listed, more)

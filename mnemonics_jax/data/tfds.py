@@ -1,0 +1,216 @@
+"""Any image classification set of TensorFlow Datasets, by its name.
+
+`data.name` is as TFDS has it: `cifar100`, `imagenet_resized/64x64`, `food101`;
+`data.dir` is where TFDS keeps prepared sets, TFDS's own default if None. A set
+that is not there is downloaded and prepared by TFDS, as array_record files.
+
+The training split is 'train', the test split 'test', or 'validation' where the
+former is missing or has no labels, as ImageNet's. Images are resized where
+`data.image_size` is given (see `images.decode`); a set whose images vary in
+size needs it.
+
+A set of up to 512 MB as uint8 is read into memory, each split when it is first
+needed. Of a larger one, and of one whose images vary in size, only the wanted
+records are read; this takes array_record or parquet files, since tfrecord, the
+default of TFDS, can be read from end to end only. (Images that vary in size but
+fit when resized are read into memory from tfrecord.) The labels of a set that
+is not in memory are found by one pass over its records, and kept in a file
+beside them for later runs.
+
+Mean and std are the field's constants for cifar100 and the ImageNet family, or
+else computed on the training images; where they are not in memory, on the first
+2,000, which are a random sample, since TFDS shuffles what it prepares.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mnemonics_jax.data import checks, images, tfds_sets
+from mnemonics_jax.data.sources import Source, positive_option
+from mnemonics_jax.data.tfds_records import Split
+
+_MEMORY = 2**29
+_NUM_FOR_STATISTICS = 2000
+# By the start of the set's name.
+_STATISTICS = {
+    'cifar100': ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023)),
+    'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+Read = Callable[[str, np.ndarray], np.ndarray]
+
+
+def make(options: Any) -> Source:
+    """Prepares a set if need be, and indexes its labels.
+
+    Args:
+        options: must have `name`, may have `dir` and `image_size`.
+
+    Returns:
+        A source whose `read` raises ValueError where records are broken.
+
+    Raises:
+        ValueError: there is no such set, or it cannot be prepared or read, or
+            it is not as described above.
+    """
+    name = checks.text_option(
+        options, 'name', 'the name of a set of TFDS, such as cifar100'
+    )
+    size = positive_option(options, 'image_size', 0)
+    builder = tfds_sets.find_set(name, checks.option(options, 'dir'))
+    tfds_sets.prepare(builder, name)
+    image_key, label_key = _keys(builder, name)
+    features = builder.info.features
+    shape = _image_shape(features[image_key].shape, name, size)
+    splits = _splits(builder, name, image_key, label_key)
+    in_memory = _in_memory(builder, name, splits, shape, image_key)
+    class_names = tuple(features[label_key].names)
+    labels = {}
+    for key, split in splits.items():
+        labels[key] = split.labels(keep=not in_memory)
+        checks.check_labels(labels[key], class_names, split.field)
+    read = _reader(splits, shape, resize=bool(size), in_memory=in_memory)
+    mean, std = _statistics(builder.name, shape, read, labels, in_memory)
+    return Source(
+        num_classes=len(class_names),
+        image_shape=shape,
+        mean=mean,
+        std=std,
+        class_names=class_names,
+        labels=labels,
+        read=read,
+    )
+
+
+def _keys(builder: Any, name: str) -> tuple[str, str]:
+    """Names of the features that are the image and its class."""
+    features = tfds_sets.library().features
+    ours, keys = builder.info.features, builder.info.supervised_keys
+    if isinstance(keys, tuple) and len(keys) == 2 and set(keys) <= set(ours):
+        image, label = (ours[key] for key in keys)
+        is_image = isinstance(image, features.Image) and len(image.shape) == 3
+        is_label = isinstance(label, features.ClassLabel)
+        if is_image and is_label and image.np_dtype == np.uint8:
+            return keys
+    raise ValueError(
+        f'data.name={name!r}: no set for image classification: it must have '
+        'one uint8 image and one class label as its supervised keys'
+    )
+
+
+def _image_shape(
+    shape: tuple[int | None, ...], name: str, size: int
+) -> tuple[int, int, int]:
+    """The shape of images that are read, 1 or 3 channels."""
+    height, width, channels = shape
+    channels = 1 if channels == 1 else 3
+    if size:
+        return size, size, channels
+    if height is None or width is None:
+        raise ValueError(
+            f'data.image_size=None: must be given with data.name={name!r}, '
+            'whose images vary in size'
+        )
+    return height, width, channels
+
+
+def _splits(
+    builder: Any, name: str, image_key: str, label_key: str
+) -> dict[str, Split]:
+    """The training and the test split."""
+    names = list(builder.info.splits)
+    splits = {}
+    for candidate in ('train', 'test', 'validation'):
+        key = 'train' if candidate == 'train' else 'test'
+        if candidate in names and key not in splits:
+            split = Split(builder, name, candidate, image_key, label_key)
+            if split.is_labelled():
+                splits[key] = split
+    if len(splits) < 2:
+        raise ValueError(
+            f'data.name={name!r}: has the splits {", ".join(names)}; must have '
+            'train, and test or validation, with labels'
+        )
+    return splits
+
+
+def _in_memory(
+    builder: Any,
+    name: str,
+    splits: dict[str, Split],
+    shape: tuple[int, int, int],
+    image_key: str,
+) -> bool:
+    """Whether to read a set into memory; raises ValueError if neither works."""
+    num_bytes = sum(map(len, splits.values())) * int(np.prod(shape))
+    random_access = all(split.random_access for split in splits.values())
+    if num_bytes <= _MEMORY:
+        fixed = None not in builder.info.features[image_key].shape[:2]
+        return fixed or not random_access
+    if random_access:
+        return False
+    root = builder.data_dir_root
+    elsewhere = os.path.join(root, 'array_record')
+    command = tfds_sets.command(
+        name, elsewhere, download_dir=f'{root}/downloads'
+    )
+    raise ValueError(
+        f'data.name={name!r}: {num_bytes / 2**20:.0f} MB of images do not fit '
+        f'in memory, and the {builder.info.file_format.value} files in '
+        f'{builder.data_dir} give no single records; {command} writes files '
+        f'that do, for data.dir={elsewhere}'
+    )
+
+
+def _reader(
+    splits: dict[str, Split],
+    shape: tuple[int, int, int],
+    *,
+    resize: bool,
+    in_memory: bool,
+) -> Read:
+    """The function `read` of a source."""
+
+    def read_records(split: str, positions: np.ndarray) -> np.ndarray:
+        pixels = np.empty((len(positions), *shape), np.uint8)
+        field, start = splits[split].field, 0
+        for blobs in splits[split].encoded_images(positions):
+            rows = positions[start : start + len(blobs)]
+            pixels[start : start + len(blobs)] = images.decode_many(
+                blobs.__getitem__,
+                lambda row, rows=rows: f'{field}: record {rows[row]}',
+                len(blobs),
+                shape,
+                resize=resize,
+            )
+            start += len(blobs)
+        return pixels
+
+    @functools.cache
+    def read_split(split: str) -> np.ndarray:
+        return read_records(split, np.arange(len(splits[split])))
+
+    if in_memory:
+        return lambda split, positions: read_split(split)[positions]
+    return read_records
+
+
+def _statistics(
+    name: str,
+    shape: tuple[int, int, int],
+    read: Read,
+    labels: dict[str, np.ndarray],
+    in_memory: bool,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std, known or computed."""
+    for start, known in _STATISTICS.items():
+        if name.startswith(start) and len(known[0]) == shape[-1]:
+            return known
+    num = len(labels['train'])
+    if not in_memory:
+        num = min(num, _NUM_FOR_STATISTICS)
+    return images.statistics(read('train', np.arange(num)))
