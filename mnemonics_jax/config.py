@@ -1,8 +1,4 @@
-"""The configuration: every field, its default, and what it may be.
-
-Files in `configs/` start from `default_config()` and change it. None stands for
-"the preset's value" in the section `exemplars` and "not used" elsewhere.
-"""
+"""Checking a configuration, and filling in what presets and methods say."""
 
 import json
 from typing import Any
@@ -20,98 +16,10 @@ from mnemonics_jax import (
 )
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.data import folder, sources
+from mnemonics_jax.defaults import default_config as default_config
 from mnemonics_jax.memory import STORAGES
 
 OUTER_OPTIMIZERS = ('sgd', 'adam')
-
-
-def default_config() -> config_dict.ConfigDict:
-    """The fields and their defaults, for small images."""
-    optional = config_dict.placeholder
-    return config_dict.create(
-        seed=0,
-        data=config_dict.create(
-            source='digits',
-            # Of a TFDS set (source tfds): cifar100, imagenet2012, ...
-            name=optional(str),
-            # Of TFDS's prepared files, of an image folder, or an .npz file.
-            dir=optional(str),
-            # Images are resized to this square; None: as they are.
-            image_size=optional(int),
-            # A file that is no image: 'fail', or 'skip' it with a warning.
-            on_bad_image='fail',
-            # Augmentation: zero padding before a random crop, and mirroring;
-            # with `flip`, exemplar means take mirror images in, too.
-            pad=0,
-            flip=False,
-            # Only so many classes, drawn as ImageNet-Subset is; None for all.
-            subset_classes=optional(int),
-            subset_seed=1993,
-            # The synthetic source's own fields.
-            num_classes=optional(int),
-            channels=optional(int),
-            train_per_class=optional(int),
-            test_per_class=optional(int),
-        ),
-        protocol=config_dict.create(
-            base_classes=4,
-            phases=3,
-            class_order_seed=1993,
-            # A text file with the class names in order, instead of a seed.
-            class_order_file=optional(str),
-        ),
-        # Kernels frozen after phase 0, with learned scales (transfer.py).
-        weight_transfer=False,
-        backbone=config_dict.create(name='convnet', head=optional(str)),
-        method=config_dict.create(
-            name='lucir',
-            # None: as the method's paper has it (DEFAULTS in its file). New
-            # head rows start as class means; old ones stay as they are.
-            imprint=optional(bool),
-            freeze_old_rows=optional(bool),
-            # Each method's own settings, as in method.lucir.margin.
-            **methods.default_settings(),
-        ),
-        train=config_dict.create(
-            epochs=160,
-            batch_size=128,
-            lr=0.1,
-            momentum=0.9,
-            weight_decay=5e-4,
-            schedule='step',
-            milestones=(80, 120),
-            gamma=0.1,
-        ),
-        exemplars=config_dict.create(
-            strategy='mnemonics',
-            preset='tuned',
-            # The memory: images a class, or images in all; the other is 0.
-            per_class=20,
-            total=0,
-            storage='uint8',
-            # None: as the preset says (see presets.py).
-            adjust=optional(bool),
-            init=optional(str),
-            outer_epochs=optional(int),
-            outer_steps=optional(int),
-            outer_optimizer=optional(str),
-            outer_lr=optional(float),
-            adjust_steps=optional(int),
-            adjust_lr=optional(float),
-            inner_steps=optional(int),
-            inner_lr=optional(float),
-            inner_batch=optional(int),
-            inner_scope=optional(str),
-            inner_start=optional(str),
-            query_batch=optional(int),
-        ),
-        finetune=config_dict.create(
-            epochs=50, batch_size=128, lr=0.01, momentum=0.9, carry=False
-        ),
-        # With `oracle`, means of all training images classify, too: a ceiling.
-        evaluate=config_dict.create(batch_size=256, oracle=False),
-        checkpoint=config_dict.create(keep=2),
-    )
 
 
 def field_rules() -> dict[str, rules.Rule]:

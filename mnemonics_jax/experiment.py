@@ -33,7 +33,7 @@ def prepare(
     """Checks everything that a user can get wrong and builds the components.
 
     Args:
-        config: see `config.default_config`; None fields are filled in.
+        config: see `defaults.default_config`; None fields are filled in.
         workdir: where everything will be written; made if missing.
         placement: over all devices by default.
 

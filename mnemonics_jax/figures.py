@@ -24,13 +24,12 @@ CLASSIFIERS = {
 }
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-_COLORS = {
-    'cnn': '#0072B2',
-    'nme': '#D55E00',
-    'finetuned': '#009E73',
-    'oracle': '#666666',
+_STYLES = {
+    'cnn': ('#0072B2', 'o'),
+    'nme': ('#D55E00', 's'),
+    'finetuned': ('#009E73', '^'),
+    'oracle': ('#666666', 'x'),
 }
-_MARKERS = {'cnn': 'o', 'nme': 's', 'finetuned': '^', 'oracle': 'x'}
 _INK = '#333333'
 _LEGEND = {'frameon': False, 'fontsize': 9, 'labelcolor': _INK}
 _DPI = 200
@@ -74,8 +73,8 @@ def accuracy(results: dict[str, Any]) -> Figure:
         ax.plot(
             seen,
             [100 * phase['accuracy'][name] for phase in phases],
-            color=_COLORS[name],
-            marker=_MARKERS[name],
+            color=_STYLES[name][0],
+            marker=_STYLES[name][1],
             markersize=6 if judged else 4.5,
             linewidth=2.4 if judged else 1.3,
             zorder=3 if judged else 2,

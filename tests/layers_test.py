@@ -34,7 +34,7 @@ LAYERS = (
         'transfer',
     ),
     ('bilevel', 'methods', 'page'),
-    ('evaluate', 'inner', 'report', 'train'),
+    ('defaults', 'evaluate', 'inner', 'report', 'train'),
     ('learner',),
     ('components', 'exemplars'),
     ('config', 'scene'),
