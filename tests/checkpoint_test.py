@@ -180,7 +180,8 @@ def test_what_is_saved_is_what_was_there_when_save_was_called(
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         checkpointer.save(0, carry, results)
         change(carry)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry))
+        for leaf in jax.tree.leaves(carry):
+            leaf.delete()  # Not every version of JAX has done so by now.
         checkpointer.wait()
     found, results = restore(tmp_path, one_device)
     assert_same_bits(found, make_carry())

@@ -140,7 +140,7 @@ def test_every_run_in_a_block_resolves():
 def test_every_flag_in_the_text_names_a_field_and_a_value_it_takes():
     spans = [s for text in TEXTS.values() for s in code_spans(text)]
     given = [s for s in spans if s.startswith('--config.')]
-    assert len(given) >= 4
+    assert given
     for flag in given:
         config_lib.resolve(parsed(flag)[0])
 
