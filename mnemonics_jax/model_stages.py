@@ -194,6 +194,7 @@ def run_epochs(
     name = stage.name.lower()
     with scene.recorder.stage(scene.index, name, total) as progress:
         for epoch in range(section.epochs):
+            progress.at(f'epoch {epoch + 1}/{section.epochs}')
             lr = train.scheduled_rate(section, epoch)
             inputs = train.StepInputs(
                 reference=training.carry.variables,

@@ -103,6 +103,7 @@ class Stage:
         """See `Recorder.stage`."""
         self._recorder = recorder
         self._phase, self._name, self._total = phase, name, total
+        self._title = f'phase {phase} {name}'
         self._bar = bar
         self._pending: list[dict[str, jax.Array]] = []
         self._done = 0
@@ -110,8 +111,13 @@ class Stage:
         self._started = self._shown = time.monotonic()
         self._task = None
         if bar is not None:
-            title = f'phase {phase} {name}'
-            self._task = bar.add_task(title, total=total, detail='')
+            self._task = bar.add_task(self._title, total=total, detail='')
+
+    def at(self, place: str) -> None:
+        """Says where in the stage the next steps are, such as 'epoch 3/20'."""
+        self._title = f'phase {self._phase} {self._name} {place}'
+        if self._bar is not None:
+            self._bar.update(self._task, description=self._title)
 
     def step(self, metrics: dict[str, jax.Array], num_images: int) -> None:
         """Counts a step that processed `num_images`; metrics are f32[]."""
@@ -134,7 +140,7 @@ class Stage:
             return
         left = seconds * (self._total - self._done) / self._done
         self._recorder.say(
-            f'phase {self._phase} {self._name} {self._done}/{self._total}: '
+            f'{self._title} {self._done}/{self._total}: '
             f'{detail}, {left:.0f} s left'
         )
 

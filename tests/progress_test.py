@@ -296,3 +296,21 @@ def test_tensorboard_drops_the_steps_that_run_again(tmp_path):
     ]
     # TensorBoard hides what was logged from this step on.
     assert max(starts) == 2
+
+
+def test_a_stage_says_where_it_is(tmp_path, capsys, clock):
+    with (
+        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(2, 'train', 10) as stage,
+    ):
+        stage.at('epoch 1/2')
+        clock.now += 30
+        stage.step({'loss': jnp.float32(1.5)}, 4)
+        stage.at('epoch 2/2')
+        clock.now += 30
+        stage.step({'loss': jnp.float32(1.0)}, 4)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(':')[0] for line in lines] == [
+        'phase 2 train epoch 1/2 1/10',
+        'phase 2 train epoch 2/2 2/10',
+    ]
