@@ -247,3 +247,35 @@ def test_float_images_are_taken_as_they_are(one_device):
         evaluate.means_of(evaluator, model, exemplars, 18),
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize('num_seen', [NUM_SEEN, K])
+def test_top5_counts_equal_a_loop(placement, num_seen):
+    """Of four classes the five best hold all; of six they can miss one."""
+    models, placed = make_models(placement)
+    found = evaluate.count_all(
+        evaluator_for(placement),
+        placed,
+        make_batches(),
+        num_classes=K,
+        num_seen=num_seen,
+    )
+    model, finetuned, means = models
+    unit = means / np.linalg.norm(means, axis=1, keepdims=True)
+    expected = {name: np.zeros(num_seen, int) for name in found}
+    for batch in make_batches():
+        for image, label, weight in zip(*batch.values(), strict=True):
+            feature = feature_by_numpy(model, image)
+            tuned = feature_by_numpy(finetuned, image)
+            scores = {
+                'cnn': model.params['head']['rows'] @ feature,
+                'nme': unit @ feature,
+                'finetuned': finetuned.params['head']['rows'] @ tuned,
+            }
+            for name, values in scores.items():
+                better = np.sum(values[:num_seen] > values[label])
+                expected[name][label] += int(weight) * (better < 5)
+    for name, counts in found.items():
+        np.testing.assert_array_equal(counts.top5, expected[name])
+    total = sum(counts.top5.sum() for counts in found.values())
+    assert (total == 3 * 29) == (num_seen == NUM_SEEN)
