@@ -44,6 +44,7 @@ setuptools.setup(
         'pillow>=10.1',
         'rich>=13',
         'scikit-learn>=1.5',
+        'threadpoolctl>=3.5',
         # What tensorflow-datasets imports without declaring it.
         'importlib-resources>=6',
         'tensorflow-datasets>=4.9.9',

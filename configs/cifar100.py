@@ -19,31 +19,17 @@ exemplars a class. To be held against, for LUCIR w/ mnemonics, in percent:
 Later papers quote v6.
 """
 
-from mnemonics_jax.config import default_config, parse_arguments
-
-ARGUMENTS = {
-    'phases': 5,
-    'method': 'lucir',
-    'exemplars': 'mnemonics',
-    'adjust': None,
-    'preset': 'tuned',
-    'transfer': True,
-}
+from mnemonics_jax.arguments import apply_arguments
+from mnemonics_jax.config import default_config
 
 
 def get_config(text=''):
-    arguments = parse_arguments(text, ARGUMENTS)
     config = default_config()
+    apply_arguments(config, text)
     config.data.source = 'tfds'
     config.data.name = 'cifar100'
     config.data.pad = 4
     config.data.flip = True
     config.protocol.base_classes = 50
-    config.protocol.phases = arguments['phases']
     config.backbone.name = 'resnet32'
-    config.method.name = arguments['method']
-    config.exemplars.strategy = arguments['exemplars']
-    config.exemplars.adjust = arguments['adjust']
-    config.exemplars.preset = arguments['preset']
-    config.weight_transfer = arguments['transfer']
     return config

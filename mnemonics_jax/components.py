@@ -12,12 +12,28 @@ import ml_collections
 import numpy as np
 import optax
 
-from mnemonics_jax import bilevel, correction, memory, parallel, train, transfer
+from mnemonics_jax import (
+    bilevel,
+    correction,
+    memory,
+    parallel,
+    train,
+    transfer,
+)
+from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.data import classes, sources
+from mnemonics_jax.data.examples import Loader
 from mnemonics_jax.evaluate import Evaluator, make_evaluator
 from mnemonics_jax.inner import LearnerSettings
 from mnemonics_jax.learner import Learner, make_learner
+from mnemonics_jax.loading import (
+    augmentation,
+    build_source,
+    crops_on_host,
+    fill_protocol,
+    make_loader,
+)
 from mnemonics_jax.methods import finetune, make_method
 from mnemonics_jax.types import Backbone, HeldOut, Method, Params, Phase
 
@@ -40,8 +56,9 @@ class Components(NamedTuple):
     """See the module.
 
     Attributes:
-        config: resolved.
+        config: resolved, the protocol as well.
         source: of the images.
+        loader: of its examples, by class.
         order: int64[K], original label of the class at each position.
         bounds: (num_old, num_seen) of each phase.
         backbone: the model.
@@ -55,6 +72,7 @@ class Components(NamedTuple):
 
     config: ml_collections.FrozenConfigDict
     source: sources.Source
+    loader: Loader
     order: np.ndarray
     bounds: list[tuple[int, int]]
     backbone: Backbone
@@ -107,6 +125,7 @@ def build(
     placement = placement or parallel.make_placement()
     check_batches(config, placement)
     source = build_source(config)
+    config = fill_protocol(config, source)
     protocol = config.protocol
     order = classes.class_order(source.num_classes, protocol.class_order_seed)
     if protocol.class_order_file is not None:
@@ -115,17 +134,19 @@ def build(
         )
     method = make_method(config.method.name, config.method)
     backbone = build_backbone(config, source, method)
+    bounds = classes.phase_bounds(
+        source.num_classes, protocol.base_classes, protocol.phases
+    )
     components = Components(
         config=config,
         source=source,
+        loader=make_loader(config, source, order, bounds, placement),
         order=order,
-        bounds=classes.phase_bounds(
-            source.num_classes, protocol.base_classes, protocol.phases
-        ),
+        bounds=bounds,
         backbone=backbone,
         method=method,
         placement=placement,
-        trainers=make_trainers(config, backbone, method, placement),
+        trainers=make_trainers(config, source, backbone, method, placement),
         learner=make_learner(
             backbone, learner_settings(config, source), placement
         ),
@@ -134,18 +155,6 @@ def build(
     )
     check_memory(components)
     return components
-
-
-def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
-    """The images of a run, of all classes or of a drawn subset of them."""
-    source = sources.make_source(config.data.source, config.data)
-    number = config.data.subset_classes
-    if number is None:
-        return source
-    chosen = classes.choose_classes(
-        source.num_classes, number, config.data.subset_seed
-    )
-    return sources.take_classes(source, chosen)
 
 
 def build_backbone(
@@ -171,6 +180,7 @@ def build_backbone(
 
 def make_trainers(
     config: ml_collections.FrozenConfigDict,
+    source: sources.Source,
     backbone: Backbone,
     method: Method,
     placement: parallel.Placement,
@@ -179,8 +189,8 @@ def make_trainers(
     settings = train.StepSettings(
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
-        pad=config.data.pad,
-        flip=config.data.flip,
+        augmentation=augmentation(config.data),
+        augment_real=not crops_on_host(config, source),
         update_stats=True,
     )
     # A few images a class are too few to estimate statistics from.
@@ -209,6 +219,9 @@ def learner_settings(
 ) -> LearnerSettings:
     """The exemplar problem of a config, its rates put into units of pixels."""
     ex = config.exemplars
+    on_device = augmentation(config.data)
+    if crops_on_host(config, source):
+        on_device = Augmentation()
     unit = np.asarray(source.std, np.float32)
 
     def transform(lr):
@@ -225,8 +238,7 @@ def learner_settings(
         outer_tx=transform(ex.outer_lr),
         adjust_tx=transform(ex.adjust_lr),
         query_batch=ex.query_batch,
-        pad=config.data.pad,
-        flip=config.data.flip,
+        query_augmentation=on_device,
     )
 
 
@@ -251,13 +263,15 @@ def check_batches(
 def check_memory(components: Components) -> None:
     """Raises ValueError if the memory does not fit the data."""
     ex = components.config.exemplars
-    smallest = int(components.class_sizes().min())
+    sizes = components.class_sizes()
+    smallest = int(sizes.argmin())
     if ex.strategy == 'none':
         return
-    if ex.per_class > smallest:
+    if ex.per_class > sizes[smallest]:
+        name = components.source.class_names[smallest]
         raise ValueError(
-            f'exemplars.per_class={ex.per_class}: allowed: at most {smallest}, '
-            'the training images of the smallest class'
+            f'exemplars.per_class={ex.per_class}: allowed: at most '
+            f'{sizes[smallest]}, the training images of the class {name!r}'
         )
     last = len(components.bounds) - 1
     if components.slots(last) < 1:

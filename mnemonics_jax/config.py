@@ -16,6 +16,7 @@ from mnemonics_jax import (
 )
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.data import folder, sources
+from mnemonics_jax.data.examples import FEEDS
 from mnemonics_jax.defaults import default_config as default_config
 from mnemonics_jax.memory import STORAGES
 
@@ -30,10 +31,15 @@ def field_rules() -> dict[str, rules.Rule]:
         'data.source': rules.one_of(sources.source_names()),
         'data.pad': rules.at_least(0),
         'data.flip': rules.BOOLEAN,
+        'data.random_resized_crop': rules.BOOLEAN,
+        'data.brightness': rules.number(0, 1),
+        'data.feed': rules.one_of(FEEDS),
+        'data.memory_mb': rules.at_least(0),
+        'data.read_ahead_mb': rules.at_least(1),
         'data.on_bad_image': rules.one_of(folder.POLICIES),
         'data.subset_seed': rules.SEED,
-        'protocol.base_classes': rules.at_least(0),
-        'protocol.phases': rules.at_least(0),
+        'protocol.base_classes': rules.or_none(rules.at_least(0)),
+        'protocol.phases': rules.or_none(rules.at_least(0)),
         'protocol.class_order_seed': rules.SEED,
         'weight_transfer': rules.BOOLEAN,
         'backbone.name': rules.one_of(backbones.backbone_names()),
@@ -174,6 +180,11 @@ def check_together(config: config_dict.ConfigDict) -> None:
             'exemplars.adjust=True with exemplars.per_class=1: adjustment '
             'splits a class into halves; allowed: per_class >= 2'
         )
+    if config.data.pad and config.data.random_resized_crop:
+        raise ValueError(
+            f'data.pad={config.data.pad} with data.random_resized_crop=True: '
+            'allowed: 0'
+        )
     allowed = methods.heads_of(config.method.name)
     if head not in allowed:
         raise ValueError(
@@ -199,44 +210,6 @@ def check_without_memory(config: config_dict.ConfigDict) -> None:
                 f'{field}={value} with exemplars.strategy=none: needs '
                 f'exemplars; allowed: {", ".join(exemplars.STRATEGIES[:-1])}'
             )
-
-
-def parse_arguments(text: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a config file, as in `cifar100.py:phases=10,method=bic`.
-
-    Args:
-        text: what follows the colon.
-        defaults: name -> value; a value's type is that of the default, None
-            standing for an optional truth value.
-
-    Raises:
-        ValueError: an unknown name, or a value that is not of its type.
-    """
-    arguments = dict(defaults)
-    for part in filter(None, text.split(',')):
-        name, _, value = part.partition('=')
-        if name not in defaults:
-            raise ValueError(
-                f'--config argument {name!r}: unknown; allowed: '
-                f'{", ".join(defaults)}'
-            )
-        arguments[name] = parse_argument(name, value, defaults[name])
-    return arguments
-
-
-def parse_argument(name: str, value: str, default: Any) -> Any:
-    """One value of `parse_arguments`."""
-    if default is None or isinstance(default, bool):
-        if value.lower() not in ('true', 'false'):
-            raise ValueError(
-                f'--config argument {name}={value!r}: allowed: true, false'
-            )
-        return value.lower() == 'true'
-    if isinstance(default, int) and not value.isdecimal():
-        raise ValueError(
-            f'--config argument {name}={value!r}: allowed: a whole number >= 0'
-        )
-    return type(default)(value)
 
 
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mnemonics_jax import methods
 def default_config() -> config_dict.ConfigDict:
     """The fields and their defaults, for small images."""
     optional = config_dict.placeholder
-    return config_dict.create(
+    fields = config_dict.create(
         seed=0,
         data=config_dict.create(
             source='digits',
@@ -25,10 +25,23 @@ def default_config() -> config_dict.ConfigDict:
             image_size=optional(int),
             # A file that is no image: 'fail', or 'skip' it with a warning.
             on_bad_image='fail',
+            # How images reach the model: 'tfdata', or from the 'device'.
+            feed='tfdata',
+            # A phase's images are kept in memory up to so many, or else read
+            # anew in every pass; and what reading ahead may take.
+            memory_mb=4096,
+            read_ahead_mb=256,
+            # Evaluation resizes the shorter side to this before the central
+            # crop; None: to image_size.
+            eval_resize=optional(int),
             # Augmentation: zero padding before a random crop, and mirroring;
             # with `flip`, exemplar means take mirror images in, too.
             pad=0,
             flip=False,
+            # Instead of padding: a random part resized, as for ImageNet; and
+            # pixels times a factor within 1 +- brightness.
+            random_resized_crop=False,
+            brightness=0.0,
             # Only so many classes, drawn as ImageNet-Subset is; None for all.
             subset_classes=optional(int),
             subset_seed=1993,
@@ -39,8 +52,9 @@ def default_config() -> config_dict.ConfigDict:
             test_per_class=optional(int),
         ),
         protocol=config_dict.create(
-            base_classes=4,
-            phases=3,
+            # None: about half of the classes, then 5 equal phases.
+            base_classes=optional(int),
+            phases=optional(int),
             class_order_seed=1993,
             # A text file with the class names in order, instead of a seed.
             class_order_file=optional(str),
@@ -51,7 +65,8 @@ def default_config() -> config_dict.ConfigDict:
         method=config_dict.create(
             name='lucir',
             # None: as the method's paper has it (DEFAULTS in its file). New
-            # head rows start as class means; old ones stay as they are.
+            # head rows start as class means, or centres of k-means where a
+            # class has proxies; old ones stay as they are.
             imprint=optional(bool),
             freeze_old_rows=optional(bool),
             # Each method's own settings, as in method.lucir.margin.
@@ -97,3 +112,5 @@ def default_config() -> config_dict.ConfigDict:
         evaluate=config_dict.create(batch_size=256, oracle=False),
         checkpoint=config_dict.create(keep=2),
     )
+    # A field that does not exist is a mistake in a file, too.
+    return fields.lock()

@@ -17,7 +17,7 @@ import numpy as np
 from mnemonics_jax import parallel
 from mnemonics_jax.losses import mask_logits
 from mnemonics_jax.memory import fill_exemplars
-from mnemonics_jax.numerics import to_float
+from mnemonics_jax.numerics import batch_images, to_float
 from mnemonics_jax.prototypes import class_means, nme_scores
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
@@ -77,10 +77,10 @@ def make_evaluator(
 
 
 def embed(
-    backbone: Backbone, variables: Variables, images: jax.Array
+    backbone: Backbone, variables: Variables, batch: dict[str, jax.Array]
 ) -> jax.Array:
-    """Features f32[B, D] of images uint8 or f32 [B, H, W, C], as they are."""
-    return backbone.embed(variables, to_float(images))[0]
+    """Features f32[B, D] of the images of a batch, as they are."""
+    return backbone.embed(variables, to_float(batch_images(batch)))[0]
 
 
 def embed_slots(
@@ -140,7 +140,8 @@ def logits(
         exemplars: the memory.
         batch: `image` and `slot`, see `memory.fill_exemplars`.
     """
-    images = fill_exemplars(to_float(batch['image']), batch['slot'], exemplars)
+    real = to_float(batch_images(batch))
+    images = fill_exemplars(real, batch['slot'], exemplars)
     return backbone.apply(variables, images)[0].logits
 
 
@@ -161,7 +162,7 @@ def count(
         num_seen: int32[], classes that may be predicted.
     """
     variables, finetuned, means = models
-    images = to_float(batch['image'])
+    images = to_float(batch_images(batch))
     outputs, _ = backbone.apply(variables, images)
     tuned, _ = backbone.apply(finetuned, images)
     scores = jnp.stack(
@@ -186,9 +187,9 @@ def features_of(
 ) -> np.ndarray:
     """Features f32[n, D] of all real examples of `batches`, in their order."""
     parts = []
-    for batch in batches:
-        images = parallel.shard_batch(evaluator.placement, batch['image'])
-        features = np.asarray(evaluator.embed(variables, images))
+    pairs = parallel.shard_batches(evaluator.placement, batches)
+    for batch, placed in pairs:
+        features = np.asarray(evaluator.embed(variables, placed))
         parts.append(features[batch['weight'] > 0])
     return np.concatenate(parts)
 
@@ -220,8 +221,8 @@ def logits_of(
 ) -> np.ndarray:
     """Logits f32[n, K] of all examples of `batches`, in their order."""
     parts = []
-    for batch in batches:
-        placed = parallel.shard_batch(evaluator.placement, batch)
+    pairs = parallel.shard_batches(evaluator.placement, batches)
+    for batch, placed in pairs:
         found = np.asarray(evaluator.logits(variables, exemplars, placed))
         parts.append(found[batch['weight'] > 0])
     return np.concatenate(parts)
@@ -253,8 +254,7 @@ def count_all(
         np.zeros((rows, num_classes), np.int32),
     )
     counts = parallel.replicate(placement, empty)
-    for batch in batches:
-        batch = parallel.shard_batch(placement, batch)
+    for _, batch in parallel.shard_batches(placement, batches):
         counts = evaluator.count(counts, models, batch, np.int32(num_seen))
     confusion, top5 = (np.asarray(part) for part in counts)
     return {

@@ -5,10 +5,11 @@ import itertools
 import jax
 import numpy as np
 
-from mnemonics_jax import evaluate, exemplars, memory
-from mnemonics_jax.data import pipeline, sources
+from mnemonics_jax import exemplars, memory
+from mnemonics_jax.data.batches import num_batches
+from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.randomness import Stage
-from mnemonics_jax.scene import Clock, Scene, in_order
+from mnemonics_jax.scene import Clock, Scene, features_of, in_order
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 put_rows = jax.jit(memory.put_rows)
@@ -19,7 +20,7 @@ def renew_memory(
     scene: Scene,
     carry: Carry,
     variables: Variables,
-    data: sources.Examples,
+    data: Examples,
     clock: Clock,
 ) -> tuple[ExemplarSet, dict[str, float]]:
     """The memory at the end of a phase, and what became of its pixels."""
@@ -40,7 +41,7 @@ def renew_memory(
 
 
 def choose_exemplars(
-    scene: Scene, variables: Variables, data: sources.Examples
+    scene: Scene, variables: Variables, data: Examples
 ) -> tuple[np.ndarray, np.ndarray]:
     """Real images of the new classes to keep, or to start learning from.
 
@@ -51,8 +52,7 @@ def choose_exemplars(
     rule = ex.init if ex.strategy == 'mnemonics' else ex.strategy
     features = None
     if rule == 'herding':
-        batches = in_order(data, parts.config.evaluate.batch_size)
-        features = evaluate.features_of(parts.evaluator, variables, batches)
+        features = features_of(scene, variables, data)
     chosen = exemplars.select(
         rule,
         data.labels,
@@ -65,8 +65,9 @@ def choose_exemplars(
     )
     mask = chosen >= 0
     mask &= np.arange(mask.shape[1]) < parts.slots(scene.index)
-    images = data.images[np.where(mask, chosen, 0)].astype(np.float32) / 255
-    return np.where(mask[..., None, None, None], images, 0), mask
+    images = np.zeros((*mask.shape, *parts.source.image_shape), np.float32)
+    images[mask] = data.read(chosen[mask]).astype(np.float32) / 255
+    return images, mask
 
 
 def setting(
@@ -92,7 +93,7 @@ def num_outer_steps(scene: Scene, steps: int, size: int) -> int:
         size: images that judge, which an epoch passes once.
     """
     ex = scene.parts.config.exemplars
-    return steps or ex.outer_epochs * pipeline.num_batches(size, ex.query_batch)
+    return steps or ex.outer_epochs * num_batches(size, ex.query_batch)
 
 
 def learn_exemplars(
@@ -100,7 +101,7 @@ def learn_exemplars(
     variables: Variables,
     images: np.ndarray,
     mask: np.ndarray,
-    data: sources.Examples,
+    data: Examples,
 ) -> tuple[jax.Array, dict[str, float]]:
     """Learns the new exemplars' pixels (the paper, Eq. 8, 9).
 
@@ -118,9 +119,12 @@ def learn_exemplars(
         num_outer_steps(scene, ex.outer_steps, size),
     )
     listed = exemplars.as_exemplars(where, mask, classes, scene.num_old)
-    feed = pipeline.Feed(data.images, data.labels, batch)
+    feed = data.feed(batch, augmented=True)
     batches = itertools.chain.from_iterable(
-        feed.epoch(scene.order(Stage.LEARN, epoch, size))
+        feed.epoch(
+            scene.order(Stage.LEARN, epoch, size),
+            seed=scene.crop_seed(Stage.LEARN, epoch),
+        )
         for epoch in itertools.count()
     )
     with scene.recorder.stage(

@@ -150,17 +150,19 @@ def learn(
     start = flatten(images)
     state = setting.learner.init(parallel.replicate(setting.placement, start))
     every = max(1, setting.num_steps // 20)
-    for step, batch in enumerate(itertools.islice(batches, setting.num_steps)):
+    batches = itertools.islice(batches, setting.num_steps)
+    pairs = parallel.shard_batches(setting.placement, batches)
+    for step, (host, batch) in enumerate(pairs):
         state, metrics = setting.learner.learn(
             state,
             exemplars,
             setting.variables,
             setting.phase,
-            parallel.shard_batch(setting.placement, batch),
+            batch,
             scale_of(step, setting.num_steps),
             setting.key,
         )
-        stage.step(metrics, len(batch['label']))
+        stage.step(metrics, len(host['label']))
         if (step + 1) % every == 0 or step + 1 == setting.num_steps:
             stage.flush(step=step)
     return finish(state, start, exemplars.mask, images.shape)
@@ -261,8 +263,7 @@ def held_out_loss(
         Mean cross entropy in nats over the classes seen.
     """
     sums = np.zeros(2)
-    for batch in batches:
-        batch = parallel.shard_batch(setting.placement, batch)
+    for _, batch in parallel.shard_batches(setting.placement, batches):
         sums += np.asarray(
             setting.learner.batch_loss(variables, batch, setting.phase)
         )

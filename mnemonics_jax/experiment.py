@@ -44,7 +44,7 @@ def prepare(
     """
     config = config_lib.resolve(config)
     parts = components.build(config, placement)
-    claim_workdir(pathlib.Path(workdir), config)
+    claim_workdir(pathlib.Path(workdir), parts.config)
     return parts
 
 
@@ -119,7 +119,7 @@ def claim_workdir(
     path = workdir / 'config.json'
     ours = config_lib.to_json(config)
     if path.exists():
-        theirs = json.loads(path.read_text())['config']
+        theirs = read_config(path)
         fields = config_lib.differences(ours, theirs)
         if fields:
             raise ValueError(
@@ -138,6 +138,20 @@ def claim_workdir(
         ),
     }
     write_atomically(path, json.dumps(content, indent=2) + '\n')
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The configuration that a work directory was begun with.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())['config']
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as e:
+        raise ValueError(
+            f'{path}: no configuration of a run; allowed: another --workdir'
+        ) from e
 
 
 def versions() -> dict[str, str]:
@@ -172,13 +186,18 @@ def announce(
     if num_done == total:
         recorder.say(f'finished before: all {total} phases are done')
         return
+    if parts.source.skipped:
+        recorder.say(
+            f'skipped {len(parts.source.skipped)} images that cannot be read; '
+            'results.json lists them'
+        )
     if num_done:
         recorder.say(f'resuming after phase {num_done - 1} of 0..{total - 1}')
     recorder.say(
         f'{config.data.source}: {parts.source.num_classes} classes in '
-        f'{total} phases; {config.method.name} on {config.backbone.name} with '
-        f'{config.exemplars.strategy} exemplars; {jax.device_count()} x '
-        f'{jax.devices()[0].device_kind}'
+        f'{total} phase{"s" if total > 1 else ""}; {config.method.name} on '
+        f'{config.backbone.name} with {config.exemplars.strategy} exemplars; '
+        f'{jax.device_count()} x {jax.devices()[0].device_kind}'
     )
 
 
@@ -263,6 +282,7 @@ def write_results(
         'class_order': [int(k) for k in parts.order],
         'class_names': list(parts.source.class_names),
         'predictor': predictor,
+        'skipped_images': list(parts.source.skipped),
         'phases': list(phases),
         **summarize(phases, parts.bounds[0][1]),
     }

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnemonics_jax import bilevel, losses, transfer
+from mnemonics_jax import augment, bilevel, losses, transfer
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.types import Backbone, Phase, Variables
 
@@ -33,8 +33,7 @@ class LearnerSettings(NamedTuple):
         outer_tx: transform of the pixels' gradient, learning rate included.
         adjust_tx: the same for old exemplars; of the same kind.
         query_batch: images a step that judge.
-        pad: of the query images' random crop.
-        flip: whether to mirror the query images at random.
+        query_augmentation: of the query images, on the device.
         remat: see `bilevel.InnerProblem`.
     """
 
@@ -46,8 +45,7 @@ class LearnerSettings(NamedTuple):
     outer_tx: optax.GradientTransformation
     adjust_tx: optax.GradientTransformation
     query_batch: int
-    pad: int
-    flip: bool
+    query_augmentation: augment.Augmentation
     remat: bool = True
 
 

@@ -21,7 +21,7 @@ from mnemonics_jax.inner import (
     draw_minibatches,
     inner_problem,
 )
-from mnemonics_jax.numerics import to_float, weighted_mean
+from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import Backbone, Variables
 
@@ -33,7 +33,7 @@ class Learner(NamedTuple):
         init: `(pixels f32[n, H, W, C]) -> ExemplarState`.
         learn: `(state, exemplars, variables, phase, batch, scale, key) ->
             (state, metrics)`: one outer step, judged by a batch of real images
-            (uint8 or f32 `image`, `label`, `index`, `weight`).
+            (`image`, `label`, `index`, `weight` as in `train.Trainer`).
         adjust: `(state, exemplars, variables, phase, other_pixels,
             other_exemplars, scale, key) -> (state, metrics)`: one outer step,
             judged by other exemplars.
@@ -81,12 +81,11 @@ def learn(
         jax.random.fold_in(key, state.step)
     )
     inner = inner_problem(context, variables, exemplars, phase, step_key)
-    images = augment.pad_crop_flip(
+    images = augment.augment(
         augment_key,
-        to_float(batch['image']),
+        to_float(batch_images(batch)),
         batch['index'],
-        pad=settings.pad,
-        flip=settings.flip,
+        settings.query_augmentation,
     )
     query = bilevel.Query(images, batch['label'], batch['weight'])
     return outer_step(
@@ -130,7 +129,8 @@ def adapt(
 
 def batch_loss(context: Context, variables, batch, phase) -> jax.Array:
     """Cross entropy of a batch; see `Learner.batch_loss`."""
-    outputs, _ = context.backbone.apply(variables, to_float(batch['image']))
+    images = to_float(batch_images(batch))
+    outputs, _ = context.backbone.apply(variables, images)
     values = losses.cross_entropy(
         outputs.logits, batch['label'], phase.num_seen
     )

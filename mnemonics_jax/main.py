@@ -5,6 +5,7 @@ same command again resumes; a run that is finished says so and exits with 0.
 """
 
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -30,21 +31,24 @@ def fail(error: BaseException | str) -> None:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistake is one line, not a traceback."""
-    if not any(argument.startswith('--config=') for argument in argv):
+    given = config_in(argv)
+    if given is None:
         # As a flag's default it would be loaded, and fail, on import.
         argv = [*argv[:1], f'--config={DEFAULT_CONFIG}', *argv[1:]]
+    elif not pathlib.Path(given.partition(':')[0]).is_file():
+        # Arguments follow the colon.
+        fail(
+            f'--config={given}: no such file; allowed: one like '
+            'configs/digits.py'
+        )
     try:
         rest = flags.FLAGS(argv)
-        filename = config_flags.get_config_filename(flags.FLAGS['config'])
-        if not pathlib.Path(filename).is_file():
-            fail(
-                f'--config={filename}: no such file; allowed: one like '
-                'configs/digits.py'
-            )
         _CONFIG.value  # noqa: B018, runs the file
     except (AttributeError, KeyError) as e:
-        fail(explain_field(argv) or e)
-    except (flags.Error, TypeError, ValueError) as e:
+        fail(explain_field(argv) or explain_key(given, e) or e)
+    except flags.Error as e:
+        fail(explain_file(e) or e)
+    except (OSError, SyntaxError, TypeError, ValueError) as e:
         fail(e)
     # Orbax tells of every file it writes, at the level of information.
     if not flags.FLAGS['verbosity'].present:
@@ -54,6 +58,35 @@ def parse(argv: Sequence[str]) -> list[str]:
     if not _WORKDIR.value:
         fail('--workdir: missing; allowed: a directory to write to')
     return rest
+
+
+def config_in(argv: Sequence[str]) -> str | None:
+    """The value of `--config` in a command, in either spelling."""
+    for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+        name, equals, value = argument.partition('=')
+        if name in ('--config', '-config'):
+            return value if equals else following
+    return None
+
+
+def explain_file(error: flags.Error) -> str | None:
+    """What a configuration file raised, if that is what went wrong."""
+    flag, wrapped, _ = str(error).partition(': Error whilst parsing config')
+    if not wrapped:
+        return None
+    # The error is absl's, around one of ml_collections with the traceback in
+    # its text, around the one that the file raised.
+    return f'{flag}: {error.__context__.__context__}'
+
+
+def explain_key(given: str | None, error: Exception) -> str | None:
+    """What is wrong with a field that a configuration file sets."""
+    unknown = re.search(r'Key "(\w+)" does not exist', str(error))
+    if not unknown:
+        return None
+    near = re.search(r'Did you mean "(\w+)"', str(error))
+    hint = f'; nearest: {near[1]}' if near else ''
+    return f'--config={given}: no field {unknown[1]!r}{hint}'
 
 
 def explain_field(argv: Sequence[str]) -> str | None:
@@ -77,11 +110,12 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import experiment
-    from mnemonics_jax.data.images import BadImageError
+    from mnemonics_jax import experiment, parallel
+    from mnemonics_jax.data.checks import BadDataError
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
+    parallel.avoid_cached_collectives()
     try:
         parts = experiment.prepare(_CONFIG.value, _WORKDIR.value)
     except ValueError as e:
@@ -93,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
         )
     try:
         experiment.run(parts, _WORKDIR.value)
-    except BadImageError as e:
+    except BadDataError as e:
         fail(e)
 
 

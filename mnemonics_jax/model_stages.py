@@ -6,38 +6,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import evaluate, parallel, train
+from mnemonics_jax import evaluate, parallel, prototypes, train
 from mnemonics_jax.backbones import heads
-from mnemonics_jax.data import pipeline, sources
+from mnemonics_jax.data.batches import Feed, num_batches
+from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.randomness import Stage
-from mnemonics_jax.scene import Batches, Scene, all_class_means
+from mnemonics_jax.scene import (
+    Batches,
+    Scene,
+    all_class_means,
+    features_of,
+)
 from mnemonics_jax.types import Carry, ExemplarSet, HeldOut, Variables
 
 imprint = jax.jit(heads.imprint)
 
 
 def start_model(
-    scene: Scene, variables: Variables, data: sources.Examples
+    scene: Scene, variables: Variables, data: Examples
 ) -> Variables:
-    """The model that training starts from: new head rows imprinted."""
-    parts = scene.parts
+    """The model that training starts from: new head rows imprinted.
+
+    From class means or, for a head with proxies, from centres of k-means.
+    """
+    parts, head = scene.parts, variables.params['head']
     if scene.index == 0 or not parts.config.method.imprint:
         return variables
-    means = all_class_means(scene, variables, data)
+    if head['kernel'].ndim == 3:
+        centres = all_class_centres(scene, variables, data)
+    else:
+        centres = all_class_means(scene, variables, data)
     head = imprint(
-        variables.params['head'],
-        means,
-        np.int32(scene.num_old),
-        np.int32(scene.num_seen),
+        head, centres, np.int32(scene.num_old), np.int32(scene.num_seen)
     )
     return variables.replace(params={**variables.params, 'head': head})
+
+
+def all_class_centres(
+    scene: Scene, variables: Variables, data: Examples
+) -> np.ndarray:
+    """Centres f32[K, P, D] of the classes of `data`, one for each proxy."""
+    num_classes, num_proxies, _ = variables.params['head']['kernel'].shape
+    return prototypes.class_centres(
+        features_of(scene, variables, data),
+        data.labels,
+        num_classes,
+        num_proxies,
+        seed=(scene.parts.config.seed, scene.index, int(Stage.INIT)),
+    )
 
 
 class Pool(NamedTuple):
     """The examples of a training stage: real images, then exemplars.
 
     Attributes:
-        feed: of batches.
+        feed: of batches to train on.
+        plain: the same, never augmented on the host.
         num_real: how many are real.
         slots: int32[e], flat slots of the exemplars.
         labels: int32[n + e].
@@ -45,27 +69,38 @@ class Pool(NamedTuple):
         held_out: int64[h], positions kept for `Method.end_phase`.
     """
 
-    feed: pipeline.Feed
+    feed: Feed
+    plain: Feed
     num_real: int
     slots: np.ndarray
     labels: np.ndarray
     train: np.ndarray
     held_out: np.ndarray
 
-    def batches(self, order: np.ndarray) -> Batches:
-        """Batches of the positions of `order`, with `slot`."""
-        batches = self.feed.epoch(order)
+    def batches(self, order: np.ndarray, seed: int) -> Batches:
+        """Batches of the positions of `order` to train on, with `slot`."""
+        batches = self.feed.epoch(order, seed=seed)
+        return train.with_slots(batches, self.num_real, self.slots)
+
+    def held_out_batches(self) -> Batches:
+        """Batches of the positions held out, as they are, with `slot`."""
+        batches = self.plain.epoch(self.held_out)
         return train.with_slots(batches, self.num_real, self.slots)
 
 
-def make_pool(
-    data: sources.Examples, held: ExemplarSet, batch_size: int
-) -> Pool:
+def make_pool(data: Examples, held: ExemplarSet, batch_size: int) -> Pool:
     """All of `data` and of the memory, nothing held out."""
     slots, slot_labels = train.valid_slots(held)
     labels = np.concatenate([data.labels, slot_labels])
+
+    def feed(augmented):
+        return data.feed(
+            batch_size, exemplar_labels=slot_labels, augmented=augmented
+        )
+
     return Pool(
-        feed=pipeline.Feed(data.images, labels, batch_size),
+        feed=feed(True),
+        plain=feed(False),
         num_real=len(data.labels),
         slots=slots,
         labels=labels,
@@ -91,7 +126,7 @@ def hold_out(scene: Scene, pool: Pool) -> Pool:
 
 
 def train_model(
-    scene: Scene, carry: Carry, start: Variables, data: sources.Examples
+    scene: Scene, carry: Carry, start: Variables, data: Examples
 ) -> Variables:
     """Model-level training on the new data and the memory (the paper, Eq. 4b).
 
@@ -137,8 +172,9 @@ def end_phase(
     )
     count = len(pool.held_out)
     if count:
-        batches = pool.batches(pool.held_out)
-        found = evaluate.logits_of(parts.evaluator, variables, held, batches)
+        found = evaluate.logits_of(
+            parts.evaluator, variables, held, pool.held_out_batches()
+        )
         held_out.logits[:count] = found
         held_out.labels[:count] = pool.labels[pool.held_out]
         held_out.weights[:count] = 1
@@ -151,8 +187,6 @@ def finetune_model(
 ) -> Variables:
     """A copy of the model, fine-tuned on the balanced memory alone."""
     parts = scene.parts
-    shape = (0, *parts.source.image_shape)
-    nothing = sources.Examples(np.zeros(shape, np.uint8), np.zeros(0, np.int32))
     training = Training(
         stage=Stage.FINETUNE,
         trainer=parts.trainers.finetune,
@@ -160,6 +194,7 @@ def finetune_model(
         carry=Carry(variables, held),
         head_rows=(0, scene.num_seen),
     )
+    nothing = parts.loader.no_examples()
     pool = make_pool(nothing, held, parts.config.finetune.batch_size)
     return run_epochs(scene, pool, variables, training)
 
@@ -188,7 +223,7 @@ def run_epochs(
     """Trains for all epochs of a stage on a pool."""
     section, stage = training.section, training.stage
     size = len(pool.train)
-    num_steps = pipeline.num_batches(size, section.batch_size)
+    num_steps = num_batches(size, section.batch_size)
     state = training.trainer.init(start)
     total = section.epochs * num_steps
     name = stage.name.lower()
@@ -205,10 +240,10 @@ def run_epochs(
                 key=scene.key(stage, epoch),
             )
             order = pool.train[scene.order(stage, epoch, size)]
-            for batch in pool.batches(order):
-                images = int(batch['weight'].sum())
-                batch = parallel.shard_batch(scene.parts.placement, batch)
+            batches = pool.batches(order, scene.crop_seed(stage, epoch))
+            placement = scene.parts.placement
+            for host, batch in parallel.shard_batches(placement, batches):
                 state, metrics = training.trainer.step(state, batch, inputs)
-                progress.step(metrics, images)
+                progress.step(metrics, int(host['weight'].sum()))
             progress.flush(epoch=epoch, lr=lr)
     return state.variables

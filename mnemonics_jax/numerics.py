@@ -1,5 +1,7 @@
 """The few array functions that everything else shares."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
@@ -33,3 +35,14 @@ def to_float(images: jax.Array) -> jax.Array:
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 255
     return images
+
+
+def batch_images(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """The images [B, H, W, C] of a batch, uint8 or float32.
+
+    They are its 'image', or the rows 'row' (int32[B]) of images that lie on the
+    device as 'pool' ([N, H, W, C]).
+    """
+    if 'pool' in batch:
+        return batch['pool'][batch['row']]
+    return batch['image']

@@ -5,7 +5,8 @@ sharding says only where the parts of a batch lie, and XLA inserts the sums over
 devices. Params, statistics and pixels are replicated.
 """
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXIS = 'data'
+
+# Batches on their way to the devices, beside the one that is computed on.
+AHEAD = 2
 
 
 class Placement(NamedTuple):
@@ -33,6 +37,16 @@ class Placement(NamedTuple):
         """Devices of the mesh, of all processes."""
         return self.mesh.size
 
+    @property
+    def platform(self) -> str:
+        """The kind of devices: cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """(i, c): this process is the i-th of c, and feeds its i-th slice."""
+        return jax.process_index(), jax.process_count()
+
     def split(self, x: jax.Array) -> jax.Array:
         """Inside jit: splits the leading axis of `x` over the devices."""
         return jax.lax.with_sharding_constraint(x, self.batch)
@@ -49,6 +63,18 @@ def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
         batch=NamedSharding(mesh, PartitionSpec(AXIS)),
         replicated=NamedSharding(mesh, PartitionSpec()),
     )
+
+
+def avoid_cached_collectives() -> None:
+    """Turns JAX's persistent compilation cache off on several CPU devices.
+
+    Programs with collectives that XLA's CPU backend loads from that cache no
+    longer agree about the order of independent collectives, and wait for each
+    other for ever (seen with jax 0.10.2: half of eight devices in an all-reduce
+    and half in an all-gather of one step). Freshly compiled ones do.
+    """
+    if jax.default_backend() == 'cpu' and jax.device_count() > 1:
+        jax.config.update('jax_enable_compilation_cache', False)
 
 
 def replicate(placement: Placement, tree: Any) -> Any:
@@ -70,8 +96,39 @@ def replicate(placement: Placement, tree: Any) -> Any:
 
 
 def shard_batch(placement: Placement, tree: Any) -> Any:
-    """This process' slice of a batch, as part of the global split array."""
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(placement.batch, x),
-        tree,
-    )
+    """This process' slice of a batch, as part of the global split array.
+
+    What lies on the devices already stays as it is.
+    """
+
+    def put(x):
+        if isinstance(x, jax.Array):
+            return x
+        return jax.make_array_from_process_local_data(placement.batch, x)
+
+    return jax.tree.map(put, tree)
+
+
+def shard_batches(
+    placement: Placement,
+    batches: Iterable[dict[str, Any]],
+    *,
+    ahead: int | None = None,
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each batch as it is on the host, and on the devices by `shard_batch`.
+
+    Args:
+        placement: of the batches.
+        batches: of this process.
+        ahead: batches whose copies are under way while one is computed on; by
+            default `AHEAD`, and none on CPU, where there is nothing to copy and
+            where copies to many fake devices can wait for each other.
+    """
+    if ahead is None:
+        ahead = 0 if placement.platform == 'cpu' else AHEAD
+    waiting = collections.deque()
+    for batch in batches:
+        waiting.append((batch, shard_batch(placement, batch)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting

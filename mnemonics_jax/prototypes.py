@@ -1,11 +1,24 @@
-"""Class means of features: NME classification and herding."""
+"""What stands for a class in feature space: means, herding, k-means."""
+
+import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import threadpoolctl
 
 from mnemonics_jax.numerics import unit
 
 MAX_TRIES = 1000
+
+# Runs of k-means from different starts, of which the best is taken: the default
+# of scikit-learn that PODNet's authors ran.
+_NUM_STARTS = 10
+
+# Centres whose directions lie nearer to each other than this are moved apart by
+# about so much, both as L2 norms beside unit features.
+_NEAR = 1e-3
+_SPREAD = 0.1
 
 
 def class_means(
@@ -96,3 +109,83 @@ def herding(features: jax.Array, mask: jax.Array, num: int) -> jax.Array:
     )
     filled = jnp.where(position < wanted, filled, -1)
     return jnp.pad(filled, (0, num - size), constant_values=-1)
+
+
+def class_centres(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    num_centres: int,
+    *,
+    seed: tuple[int, ...],
+) -> np.ndarray:
+    """Centres of k-means on the unit-length features of each class.
+
+    Where PODNet's proxies of a class start. Of 10 runs of Lloyd's algorithm
+    from k-means++, each until no example changes its centre, the one with the
+    least sum_i min_p |d_i - c_p|^2 over the unit features d_i.
+
+    A class of at most `num_centres` different features has these for centres,
+    over and over. Centres of (almost) one direction get random offsets of L2
+    norm 0.1 or so, all but the first: proxies all alike would get the same
+    gradient in every step, and stay one proxy for ever.
+
+    On the host, for as many examples and classes as there are. All of k-means
+    and not of mini-batches, which at the size of a class is no faster.
+
+    Args:
+        features: f32[n, D], of any norm.
+        labels: int32[n].
+        num_classes: K.
+        num_centres: P.
+        seed: numbers >= 0. The centres of a class follow from them, from its
+            label and its features alone.
+
+    Returns:
+        f32[K, P, D], not renormalised; zeros for a class without examples.
+    """
+    points = _unit(features)
+    shape = (num_classes, num_centres, points.shape[1])
+    centres = np.zeros(shape, np.float32)
+    # Several threads add in no fixed order, and gain nothing at this size.
+    with threadpoolctl.threadpool_limits(1):
+        for k in np.unique(labels):
+            random = np.random.Generator(
+                np.random.Philox(np.random.SeedSequence((*seed, int(k))))
+            )
+            centres[k] = _k_means(points[labels == k], num_centres, random)
+    return centres
+
+
+def _k_means(points, num, random):
+    """Centres f32[num, D], in different directions, of points f32[n, D]."""
+    from sklearn import cluster, exceptions  # It takes a second: late.
+
+    distinct = np.unique(points, axis=0)
+    if len(distinct) <= num:
+        return _set_apart(np.resize(distinct, (num, points.shape[1])), random)
+    model = cluster.KMeans(
+        num,
+        n_init=_NUM_STARTS,
+        tol=0,
+        random_state=int(random.integers(2**32)),
+    )
+    with warnings.catch_warnings():
+        # Of points that differ by rounding alone; their centres are set apart.
+        warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+        return _set_apart(model.fit(points).cluster_centers_, random)
+
+
+def _set_apart(centres, random):
+    """Moves centres [P, D] away from earlier ones of almost their direction."""
+    directions = _unit(centres)
+    gaps = np.linalg.norm(directions[:, None] - directions, axis=-1)
+    repeats = np.any(np.tril(gaps < _NEAR, -1), axis=1, keepdims=True)
+    noise = random.standard_normal(centres.shape)
+    return centres + repeats * (_SPREAD * centres.shape[1] ** -0.5) * noise
+
+
+def _unit(vectors):
+    """`unit` in NumPy: the number of examples differs from phase to phase."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-6)

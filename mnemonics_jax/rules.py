@@ -28,6 +28,11 @@ def one_of(names: Iterable[str]) -> Rule:
     return Rule(lambda v: v in names, ', '.join(names))
 
 
+def or_none(rule: Rule) -> Rule:
+    """The same, or nothing."""
+    return Rule(lambda v: v is None or rule.holds(v), rule.allowed)
+
+
 def number(low: float, high: float, *, above: bool = False) -> Rule:
     """A number from `low` (or, with `above`, beyond it) and below `high`."""
 

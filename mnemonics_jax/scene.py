@@ -9,7 +9,8 @@ import numpy as np
 
 from mnemonics_jax import evaluate
 from mnemonics_jax.components import Components
-from mnemonics_jax.data import pipeline, sources
+from mnemonics_jax.data import batches
+from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.types import Phase, Variables
@@ -47,35 +48,47 @@ class Scene(NamedTuple):
 
     def order(self, stage: Stage, epoch: int, size: int) -> np.ndarray:
         """The order of an epoch of a stage over `size` examples."""
-        return pipeline.epoch_order(
-            size,
-            seed=self.parts.config.seed,
-            phase=self.index,
-            stage=int(stage),
-            epoch=epoch,
-        )
+        return batches.epoch_order(size, **self._place(stage, epoch))
 
-    def examples(self, split: str, low: int, high: int) -> sources.Examples:
-        """Images of the classes low..high-1."""
-        parts = self.parts
-        return sources.phase_examples(
-            parts.source, split, parts.order, low, high
-        )
+    def crop_seed(self, stage: Stage, epoch: int) -> int:
+        """The seed of an epoch's random crops on the host."""
+        return batches.epoch_seed(**self._place(stage, epoch))
+
+    def _place(self, stage: Stage, epoch: int) -> dict[str, int]:
+        return {
+            'seed': self.parts.config.seed,
+            'phase': self.index,
+            'stage': int(stage),
+            'epoch': epoch,
+        }
+
+    def examples(self, split: str, low: int, high: int) -> Examples:
+        """Examples of the classes low..high-1."""
+        return self.parts.loader.examples(split, low, high)
 
 
-def in_order(examples: sources.Examples, batch_size: int) -> Batches:
+def in_order(examples: Examples, batch_size: int) -> Batches:
     """Batches of examples as they lie, each once."""
-    feed = pipeline.Feed(examples.images, examples.labels, batch_size)
-    return feed.epoch(np.arange(len(examples.labels)))
+    order = np.arange(len(examples.labels))
+    return examples.feed(batch_size).epoch(order)
+
+
+def features_of(
+    scene: Scene, variables: Variables, data: Examples
+) -> np.ndarray:
+    """Features f32[n, D] of examples by a model, in their order."""
+    batch_size = scene.parts.config.evaluate.batch_size
+    return evaluate.features_of(
+        scene.parts.evaluator, variables, in_order(data, batch_size)
+    )
 
 
 def all_class_means(
-    scene: Scene, variables: Variables, data: sources.Examples
+    scene: Scene, variables: Variables, data: Examples
 ) -> np.ndarray:
     """Means f32[K, D] of the unit features of the classes of `data`."""
     parts = scene.parts
-    batches = in_order(data, parts.config.evaluate.batch_size)
-    features = evaluate.features_of(parts.evaluator, variables, batches)
+    features = features_of(scene, variables, data)
     # In NumPy: the number of images differs from phase to phase.
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.maximum(norms, 1e-6)

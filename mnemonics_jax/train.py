@@ -17,7 +17,7 @@ import optax
 from mnemonics_jax import augment, correction, transfer
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.memory import fill_exemplars
-from mnemonics_jax.numerics import to_float, weighted_mean
+from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import (
     Backbone,
@@ -40,15 +40,16 @@ class StepSettings(NamedTuple):
         momentum: of SGD, in [0, 1).
         weight_decay: >= 0, as PyTorch applies it: added to the gradient of
             every parameter, the head's scale and BatchNorm's included.
-        pad: pixels of zero padding before the random crop.
-        flip: whether to mirror at random.
+        augmentation: of images on the device.
+        augment_real: whether it is for real images, too; else they arrive
+            augmented, and it is for exemplars alone.
         update_stats: whether BatchNorm uses and moves batch statistics.
     """
 
     momentum: float
     weight_decay: float
-    pad: int
-    flip: bool
+    augmentation: augment.Augmentation
+    augment_real: bool
     update_stats: bool
 
 
@@ -79,7 +80,8 @@ class Trainer(NamedTuple):
         init: `(variables) -> TrainState`, with zero momentum; a copy, since
             steps donate their state.
         step: `(state, batch, inputs) -> (state, metrics)`, one SGD step.
-            A batch is a dict of `image` uint8 or f32 [B, H, W, C], `label`
+            A batch is a dict of `image` uint8 or f32 [B, H, W, C] (or `pool`
+            and `row`, see `numerics.batch_images`), `label`
             int32[B], `index` int32[B] (keys the augmentation), `slot` int32[B]
             (see `fill_exemplars`) and `weight` f32[B] (0 for padding), split
             over devices. Metrics are f32[]: 'loss', 'accuracy' and each term
@@ -147,15 +149,7 @@ def make_trainer(
         return metrics['loss'], (batch_stats, metrics)
 
     def step(state, batch, inputs):
-        images = augment.pad_crop_flip(
-            inputs.key,
-            fill_exemplars(
-                to_float(batch['image']), batch['slot'], inputs.exemplars
-            ),
-            batch['index'],
-            pad=settings.pad,
-            flip=settings.flip,
-        )
+        images = augment_batch(settings, inputs, batch)
         grads, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(
             state.variables.params,
             state.variables,
@@ -173,6 +167,21 @@ def make_trainer(
             step, donate_argnums=0, out_shardings=placement.replicated
         ),
     )
+
+
+def augment_batch(
+    settings: StepSettings, inputs: StepInputs, batch: dict[str, jax.Array]
+) -> jax.Array:
+    """The images f32[B, H, W, C] that a step trains on."""
+    real = to_float(batch_images(batch))
+    images = fill_exemplars(real, batch['slot'], inputs.exemplars)
+    augmented = augment.augment(
+        inputs.key, images, batch['index'], settings.augmentation
+    )
+    if settings.augment_real:
+        return augmented
+    is_exemplar = (batch['slot'] >= 0)[:, None, None, None]
+    return jnp.where(is_exemplar, augmented, images)
 
 
 def reduce_terms(terms: Terms, weights: jax.Array) -> dict[str, jax.Array]:

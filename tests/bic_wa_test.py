@@ -11,7 +11,6 @@ from scipy import optimize
 from mnemonics_jax import components, correction, experiment, model_stages
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.backbones import make_backbone
-from mnemonics_jax.data.sources import Examples
 from mnemonics_jax.methods import bic, wa
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import HeldOut, Phase
@@ -133,10 +132,9 @@ def test_as_many_of_each_class_are_held_out(parts):
     mask = np.zeros((6, 10), bool)
     mask[:2, :10] = True
     held = carry.exemplars.replace(mask=jnp.asarray(mask))
-    data = Examples(
-        np.zeros((24, 8, 8, 1), np.uint8), np.repeat([2, 3], 12).astype('i4')
-    )
     scene = Scene(parts, 1, 2, 4, None)
+    data = scene.examples('train', 2, 4)
+    assert sorted(data.labels) == [2] * 12 + [3] * 12
     whole = model_stages.make_pool(data, held, 16)
     pool = model_stages.hold_out(scene, whole)
     assert parts.held_out_per_class(1) == 1
@@ -169,7 +167,9 @@ def test_whole_runs(name, tiny_config, tmp_path, one_device):
         reads.append((split, len(set(labels.tolist()))))
         return parts.source.read(split, positions)
 
-    watched = parts._replace(source=parts.source._replace(read=spy))
+    source = parts.source._replace(read=spy)
+    loader = parts.loader._replace(source=source)
+    watched = parts._replace(source=source, loader=loader)
     results = experiment.run(watched, tmp_path)
     assert set(results['last_accuracy']) == {
         'cnn',

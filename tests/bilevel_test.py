@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mnemonics_jax import bilevel, inner, parallel
+from mnemonics_jax import augment, bilevel, inner, parallel
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.inner import Exemplars, LearnerSettings
 from mnemonics_jax.types import Phase, Variables
@@ -164,8 +164,7 @@ def settings(scope, start='current', steps=3, remat=True, batch=0):
         outer_tx=optax.sgd(1.0),
         adjust_tx=optax.sgd(1.0),
         query_batch=8,
-        pad=0,
-        flip=False,
+        query_augmentation=augment.Augmentation(),
         remat=remat,
     )
 
@@ -313,13 +312,13 @@ def test_rematerialisation_changes_nothing(backbone, scope):
 
 
 @pytest.mark.parametrize('scope', ['all', 'head'])
-def test_pmap_mesh_and_one_device_agree(backbone, scope):
+def test_pmap_mesh_and_one_device_agree(backbone, scope, all_devices):
     """The same pure gradient, placed in the three ways JAX has."""
     pixels, labels, query = jax.tree.map(
         lambda x: x.astype(np.float32) if x.dtype == np.float64 else x,
         float64_problem(),
     )
-    devices = jax.devices()[:4]
+    devices = list(all_devices.mesh.devices.flat)[:4]
     chosen = settings(scope, start='redraw')
 
     def gradient(pixels, query, split=lambda x: x):

@@ -18,6 +18,7 @@ OF_SOURCES = {
     'data.dir',
     'data.num_classes',
     'data.image_size',
+    'data.eval_resize',
     'data.channels',
     'data.train_per_class',
     'data.test_per_class',
@@ -42,6 +43,11 @@ BAD = {
     'data.source': (['mnist', ''], None),
     'data.pad': ([-1], COUNT_OR_0),
     'data.flip': ([], SWITCH),
+    'data.random_resized_crop': ([], SWITCH),
+    'data.brightness': ([-0.1, 1.0], MOMENTUM),
+    'data.feed': (['tf.data'], 'tfdata, device'),
+    'data.memory_mb': ([-1], COUNT_OR_0),
+    'data.read_ahead_mb': ([0], COUNT),
     'protocol.base_classes': ([-1], COUNT_OR_0),
     'protocol.phases': ([-2], COUNT_OR_0),
     'protocol.class_order_seed': ([-1], SEED),
@@ -99,7 +105,9 @@ OF_METHODS = {
     'method.imprint',
     'method.freeze_old_rows',
 }
-LEFT_OPEN = OF_PRESETS | OF_METHODS
+# And "as the classes of the data suggest" in these.
+OF_DATA = {'protocol.base_classes', 'protocol.phases'}
+LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA
 
 # The ends of what is allowed.
 GOOD = {
@@ -302,7 +310,7 @@ def test_the_default_resolves_to_a_frozen_configuration_without_gaps():
     with pytest.raises(AttributeError):
         found.seed = 3
     gaps = {k for k, v in flattened(found.to_dict()).items() if v is None}
-    assert gaps == OF_SOURCES
+    assert gaps == OF_SOURCES | OF_DATA
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 # Before JAX is imported anywhere: it reads these once.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -35,10 +36,15 @@ def one_device() -> parallel.Placement:
     return parallel.make_placement(jax.devices()[:1])
 
 
-@pytest.fixture(scope='session')
-def all_devices() -> parallel.Placement:
-    """A placement on all eight fake devices."""
-    return parallel.make_placement()
+@pytest.fixture
+def all_devices() -> Iterator[parallel.Placement]:
+    """A placement on all eight fake devices.
+
+    See `parallel.avoid_cached_collectives`: here for one test at a time.
+    """
+    parallel.avoid_cached_collectives()
+    yield parallel.make_placement()
+    jax.config.update('jax_enable_compilation_cache', True)
 
 
 @pytest.fixture

@@ -249,8 +249,9 @@ def test_other_files_are_left_out_with_a_warning(tmp_path, caplog):
     write_folder(tmp_path)
     (tmp_path / 'train' / 'bee' / 'boxes.txt').write_text('1 2 3 4')
     (tmp_path / 'train' / 'bee' / 'nested').mkdir()
-    source = make(tmp_path)
+    source = make(tmp_path, on_bad_image='skip')
     assert len(source.labels['train']) == 9
+    assert source.skipped == ()  # Nothing was wrong with them.
     assert (
         '2 files not an image file by its name, left out: '
         f'{tmp_path}/train/bee/boxes.txt, {tmp_path}/train/bee/nested'
@@ -321,9 +322,15 @@ def test_bad_files_are_skipped(tmp_path, caplog):
     np.testing.assert_array_equal(
         source.read('train', np.array([3]))[0], expected
     )
-    folder = tmp_path / 'train'
-    assert f'3 files skipped: {folder}/ant/1.png (empty), ' in caplog.text
-    assert '1 files skipped: ' in caplog.text
+    reasons = ('empty', REASONS['text'], 'broken: ')
+    train = zip(CLASSES, reasons, strict=True)
+    expected = [f'{tmp_path}/train/{name}/1.png: {why}' for name, why in train]
+    expected.append(f'{tmp_path}/validation/bee/2.png: empty')
+    assert len(source.skipped) == len(expected) == 4
+    for found, start in zip(source.skipped, expected, strict=True):
+        assert found.startswith(start)
+    assert f'3 files skipped: {expected[0]}, ' in caplog.text
+    assert f'1 files skipped: {expected[3]}' in caplog.text
 
 
 def test_a_class_of_bad_files_alone(tmp_path):
@@ -348,6 +355,14 @@ def test_a_class_of_bad_files_alone(tmp_path):
         ),
         ({'image_size': 0}, 'data.image_size=0: must be a positive integer'),
         (
+            {'eval_resize': 11},
+            'data.eval_resize=11: must be at least data.image_size=12',
+        ),
+        (
+            {'eval_resize': 13.5},
+            'data.eval_resize=13.5: must be a positive integer',
+        ),
+        (
             {'on_bad_image': 'ignore'},
             "data.on_bad_image='ignore': allowed: fail, skip",
         ),
@@ -357,58 +372,6 @@ def test_bad_options(tmp_path, options, message):
     with pytest.raises(ValueError) as error:
         make(write_folder(tmp_path), **options)
     assert str(error.value) == message
-
-
-def remove(path):
-    for file in sorted(path.rglob('*'), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    path.rmdir()
-
-
-@pytest.mark.parametrize(
-    ('removed', 'message'),
-    [
-        ('.', "data.dir='{root}': no such directory"),
-        ('train', "data.dir='{root}': no folder train in it"),
-        (
-            'validation',
-            "data.dir='{root}': no folder validation, val, test in it",
-        ),
-        (
-            'train/bee',
-            "data.dir='{root}': class 'bee' is in validation and not in train",
-        ),
-        (
-            'validation/cow',
-            "data.dir='{root}': class 'cow' is in train and not in validation",
-        ),
-    ],
-)
-def test_bad_folders(tmp_path, removed, message):
-    root = write_folder(tmp_path / 'photos')
-    remove(root / removed)
-    with pytest.raises(ValueError) as error:
-        make(root)
-    assert str(error.value) == message.format(root=root)
-
-
-def test_folders_without_images(tmp_path):
-    write_folder(tmp_path)
-    for path in (tmp_path / 'train' / 'bee').glob('*.png'):
-        path.rename(path.with_suffix('.webp'))
-    with pytest.raises(ValueError) as error:
-        make(tmp_path)
-    assert str(error.value) == (
-        f'{tmp_path}/train/bee: no image in it; files must end in .jpg, .jpeg, '
-        '.png, .bmp, .gif'
-    )
-    remove(tmp_path / 'train')
-    (tmp_path / 'train').mkdir()
-    with pytest.raises(ValueError) as error:
-        make(tmp_path)
-    assert str(error.value) == (
-        f'{tmp_path}/train: no folder in it; needs one each class'
-    )
 
 
 @pytest.mark.skipif(

@@ -1,9 +1,20 @@
-"""Tests of mnemonics_jax.data.pipeline."""
+"""Feeds of images in memory: by tf.data, and resident on the device.
 
+Both must deliver the same batches, so both run through the same tests.
+"""
+
+import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax.data import pipeline
+from mnemonics_jax.data import pipeline, resident
+from mnemonics_jax.data.batches import (
+    Feed,
+    epoch_order,
+    epoch_seed,
+    num_batches,
+)
+from mnemonics_jax.numerics import batch_images
 
 NUM_IMAGES = 21
 NUM_EXEMPLARS = 6
@@ -19,13 +30,41 @@ def make_labels():
     return (7 + np.arange(NUM_IMAGES + NUM_EXEMPLARS) % 4).astype(np.int32)
 
 
-def make_feed(batch_size=8, **kwargs):
-    return pipeline.Feed(make_images(), make_labels(), batch_size, **kwargs)
+class Seen:
+    """A feed whose batches are as a step sees them, with images."""
+
+    def __init__(self, feed):
+        self.feed = feed
+
+    def epoch(self, order, **kwargs):
+        for batch in self.feed.epoch(order, **kwargs):
+            image = np.asarray(jax.jit(batch_images)(batch))
+            rest = {k: batch[k] for k in ('label', 'index', 'weight')}
+            yield {'image': image, **rest}
+
+
+@pytest.fixture(params=['memory', 'resident'])
+def make_feed(request):
+    """Makes a feed of n images and of exemplars after them."""
+
+    def make(batch_size=8, *, images=None, labels=None, shard=(0, 1)):
+        images = make_images() if images is None else images
+        labels = make_labels() if labels is None else labels
+        if request.param == 'memory':
+            deliver = pipeline.from_memory(images)
+        else:
+            deliver = resident.from_device(images, 30, jax.device_put)
+        feed = Feed(
+            deliver, labels, batch_size, num_images=len(images), shard=shard
+        )
+        return Seen(feed)
+
+    return make
 
 
 def make_order():
     n = NUM_IMAGES + NUM_EXEMPLARS
-    return pipeline.epoch_order(n, **ARGUMENTS)
+    return epoch_order(n, **ARGUMENTS)
 
 
 def joined(batches):
@@ -45,11 +84,11 @@ def assert_same_batches(left, right):
 
 
 def test_order_is_a_repeatable_permutation():
-    order = pipeline.epoch_order(100, **ARGUMENTS)
+    order = epoch_order(100, **ARGUMENTS)
     assert order.dtype == np.int64
     assert sorted(order) == list(range(100))
-    np.testing.assert_array_equal(order, pipeline.epoch_order(100, **ARGUMENTS))
-    assert pipeline.epoch_order(0, **ARGUMENTS).shape == (0,)
+    np.testing.assert_array_equal(order, epoch_order(100, **ARGUMENTS))
+    assert epoch_order(0, **ARGUMENTS).shape == (0,)
 
 
 def test_order_depends_on_every_number():
@@ -58,9 +97,7 @@ def test_order_depends_on_every_number():
     # Zeros and permuted numbers must not collide either.
     variants += [{**ARGUMENTS, key: 0} for key in ARGUMENTS]
     variants += [{'seed': 3, 'phase': 2, 'stage': 1, 'epoch': 4}]
-    orders = {
-        tuple(pipeline.epoch_order(100, **variant)) for variant in variants
-    }
+    orders = {tuple(epoch_order(100, **variant)) for variant in variants}
     assert len(orders) == len(variants)
 
 
@@ -68,12 +105,12 @@ def test_order_depends_on_every_number():
     ('n', 'expected'), [(0, 0), (1, 1), (8, 1), (9, 2), (16, 2)]
 )
 def test_num_batches(n, expected):
-    assert pipeline.num_batches(n, 8) == expected
+    assert num_batches(n, 8) == expected
 
 
-def test_shapes_and_dtypes():
+def test_shapes_and_dtypes(make_feed):
     batches = list(make_feed().epoch(make_order()))
-    assert len(batches) == pipeline.num_batches(27, 8) == 4
+    assert len(batches) == num_batches(27, 8) == 4
     for batch in batches:
         assert {key: (v.shape, v.dtype) for key, v in batch.items()} == {
             'image': ((8, 4, 5, 3), np.uint8),
@@ -83,7 +120,7 @@ def test_shapes_and_dtypes():
         }
 
 
-def test_batches_are_the_order_and_padding():
+def test_batches_are_the_order_and_padding(make_feed):
     order = make_order()
     found = joined(make_feed().epoch(order))
     n = len(order)
@@ -94,7 +131,7 @@ def test_batches_are_the_order_and_padding():
         assert not found[key][n:].any()
 
 
-def test_images_and_exemplars():
+def test_images_and_exemplars(make_feed):
     order = make_order()
     found = joined(make_feed().epoch(order))['image'][: len(order)]
     stored = order >= NUM_IMAGES
@@ -103,21 +140,21 @@ def test_images_and_exemplars():
     assert not found[stored].any()
 
 
-def test_exemplars_alone():
-    feed = pipeline.Feed(make_images()[:0], make_labels()[:3], 2)
+def test_exemplars_alone(make_feed):
+    feed = make_feed(2, images=make_images()[:0], labels=make_labels()[:3])
     found = joined(feed.epoch(np.array([2, 0, 1])))
     assert found['index'].tolist() == [2, 0, 1, 0]
     assert found['label'].tolist() == [9, 7, 8, 0]
     assert not found['image'].any()
 
 
-def test_an_order_may_repeat_and_omit():
+def test_an_order_may_repeat_and_omit(make_feed):
     order = np.array([20, 20, 3])
     found = joined(make_feed(3).epoch(order))
     np.testing.assert_array_equal(found['image'], make_images()[order])
 
 
-def test_epochs_of_one_feed_are_independent():
+def test_epochs_of_one_feed_are_independent(make_feed):
     feed = make_feed()
     first, second = make_order(), make_order()[::-1]
     one, other = feed.epoch(first), feed.epoch(second)
@@ -127,18 +164,18 @@ def test_epochs_of_one_feed_are_independent():
 
 
 @pytest.mark.parametrize('start_step', [0, 1, 3, 4])
-def test_start_step_gives_the_rest_of_the_epoch(start_step):
+def test_start_step_gives_the_rest_of_the_epoch(make_feed, start_step):
     whole = list(make_feed().epoch(make_order()))
     rest = list(make_feed().epoch(make_order(), start_step=start_step))
     assert_same_batches(rest, whole[start_step:])
 
 
-def test_an_empty_order_gives_nothing():
+def test_an_empty_order_gives_nothing(make_feed):
     assert not list(make_feed().epoch(np.zeros(0, np.int64)))
 
 
 @pytest.mark.parametrize('start_step', [0, 2])
-def test_shards_join_to_the_whole_batch(start_step):
+def test_shards_join_to_the_whole_batch(make_feed, start_step):
     order = make_order()
     whole = list(make_feed().epoch(order, start_step=start_step))
     shards = [
@@ -149,9 +186,9 @@ def test_shards_join_to_the_whole_batch(start_step):
     assert_same_batches(parts, whole)
 
 
-def test_images_are_copied():
+def test_images_are_copied(make_feed):
     images, labels = make_images(), make_labels()
-    feed = pipeline.Feed(images, labels, 8)
+    feed = make_feed(images=images, labels=labels)
     images[:] = 0
     found = next(feed.epoch(np.arange(8)))
     np.testing.assert_array_equal(found['image'], make_images()[:8])
@@ -163,7 +200,7 @@ def test_tensorflow_sees_no_accelerator():
     assert not tf.config.get_visible_devices('TPU')
 
 
-def test_refuses_shards_that_do_not_divide():
+def test_refuses_shards_that_do_not_divide(make_feed):
     with pytest.raises(ValueError) as error:
         make_feed(10, shard=(0, 4))
     assert str(error.value) == (
@@ -173,10 +210,38 @@ def test_refuses_shards_that_do_not_divide():
 
 
 @pytest.mark.parametrize('position', [-1, 27])
-def test_refuses_positions_that_do_not_exist(position):
+def test_refuses_positions_that_do_not_exist(make_feed, position):
     with pytest.raises(ValueError) as error:
-        make_feed().epoch(np.array([3, position]))
+        next(make_feed().epoch(np.array([3, position])))
     low, high = sorted([3, position])
     assert str(error.value) == (
         f'order={low}..{high}: positions must be in 0..26'
     )
+
+
+def test_the_seed_of_crops_depends_on_every_number():
+    variants = [ARGUMENTS, {'seed': 3, 'phase': 2, 'stage': 1, 'epoch': 4}]
+    variants += [{**ARGUMENTS, key: 9} for key in ARGUMENTS]
+    variants += [{**ARGUMENTS, key: 0} for key in ARGUMENTS]
+    seeds = [epoch_seed(**variant) for variant in variants]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[0] == epoch_seed(**ARGUMENTS)
+    assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+def test_a_resident_feed_copies_numbers_alone():
+    images = make_images()
+    put = []
+
+    def count(array):
+        put.append(array.shape)
+        return jax.device_put(array)
+
+    deliver = resident.from_device(images, 30, count)
+    feed = Feed(deliver, make_labels(), 8, num_images=len(images))
+    for _ in range(3):
+        for batch in feed.epoch(make_order()):
+            on_host = [v for v in batch.values() if isinstance(v, np.ndarray)]
+            assert {array.shape for array in on_host} == {(8,)}
+    # Once, with the blank image.
+    assert put == [(31, 4, 5, 3)]

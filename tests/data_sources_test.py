@@ -144,30 +144,6 @@ def test_synthetic_refuses_an_option(value):
     )
 
 
-@pytest.mark.parametrize('split', SPLITS)
-def test_a_phase_reads_only_its_own_classes(digits, split):
-    reads = []
-
-    def spy(split, positions):
-        reads.append((split, positions))
-        return digits.read(split, positions)
-
-    order = classes.class_order(10, 1993)
-    examples = sources.phase_examples(
-        digits._replace(read=spy), split, order, 4, 6
-    )
-    own = np.flatnonzero(np.isin(digits.labels[split], order[4:6]))
-    assert len(reads) == 1
-    assert reads[0][0] == split
-    np.testing.assert_array_equal(reads[0][1], own)
-    assert examples.labels.dtype == np.int32
-    assert set(examples.labels) == {4, 5}
-    np.testing.assert_array_equal(
-        order[examples.labels], digits.labels[split][own]
-    )
-    np.testing.assert_array_equal(examples.images, digits.read(split, own))
-
-
 def test_phases_cover_a_split_once(digits):
     order = classes.class_order(10, 0)
     positions = [
@@ -189,7 +165,7 @@ def test_finding_positions_reads_nothing(digits):
 
 def test_importing_data_imports_no_heavy_library():
     code = (
-        'import sys; from mnemonics_jax.data import classes, pipeline, sources;'
+        'import sys; from mnemonics_jax.data import classes, examples, sources;'
         'sources.source_names();'
         'print(*{"tensorflow", "jax", "sklearn"} & set(sys.modules))'
     )

@@ -12,7 +12,7 @@ import pytest
 from mnemonics_jax import components, experiment, memory
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.checkpoint import Checkpointer
-from mnemonics_jax.data import pipeline
+from mnemonics_jax.data import batches, examples
 from mnemonics_jax.progress import read_records
 
 Recording = collections.namedtuple(
@@ -48,9 +48,11 @@ def recording(tmp_path_factory, one_device):
                 arrays.append(weakref.ref(images))
             return images
 
-        parts = parts._replace(source=parts.source._replace(read=spy))
+        source = parts.source._replace(read=spy)
+        loader = parts.loader._replace(source=source)
+        parts = parts._replace(source=source, loader=loader)
 
-        class Feed(pipeline.Feed):
+        class Feed(batches.Feed):
             def __init__(self, *args, **kwargs):
                 super().__init__(*args, **kwargs)
                 feeds.append(weakref.ref(self))
@@ -65,7 +67,7 @@ def recording(tmp_path_factory, one_device):
             alive.append(sum(ref() is not None for ref in arrays + feeds))
             return done
 
-        patch.setattr(pipeline, 'Feed', Feed)
+        patch.setattr(examples, 'Feed', Feed)
         patch.setattr(experiment, 'run_phase', watched)
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:

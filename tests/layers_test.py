@@ -15,8 +15,9 @@ PACKAGE = ROOT.name
 # Imports go strictly downwards. A folder is one entry: its files may import
 # each other, and a new one needs no layer of its own.
 LAYERS = (
-    ('__init__', 'numerics', 'randomness', 'rules', 'types'),
+    ('__init__', 'boxes', 'numerics', 'randomness', 'rules', 'types'),
     (
+        'arguments',
         'augment',
         'backbones',
         'checkpoint',
@@ -33,7 +34,7 @@ LAYERS = (
         'prototypes',
         'transfer',
     ),
-    ('bilevel', 'methods', 'page'),
+    ('bilevel', 'loading', 'methods', 'page'),
     ('defaults', 'evaluate', 'inner', 'report', 'train'),
     ('learner',),
     ('components', 'exemplars'),

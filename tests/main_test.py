@@ -1,35 +1,7 @@
 """The command line: a mistake is one line, non-zero, and leaves no trace."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def run(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, '-m', 'mnemonics_jax.main', *flags],
-        cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': ''},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith('error: ')
-    for word in words:
-        assert word in lines[0]
-    assert 'Traceback' not in done.stderr + done.stdout
-
+from command import assert_refused, run
 
 MISTAKES = {
     'misspelt field': (

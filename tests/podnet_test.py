@@ -1,4 +1,4 @@
-"""PODNet: its numbers, its settings, and a small training that distils."""
+"""PODNet: its numbers, its settings, its start, and a small training."""
 
 import functools
 import types
@@ -8,9 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import losses, methods, parallel, train
+from mnemonics_jax import (
+    components,
+    evaluate,
+    experiment,
+    losses,
+    methods,
+    model_stages,
+    parallel,
+    prototypes,
+    train,
+)
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.backbones import heads, make_backbone
 from mnemonics_jax.numerics import to_float, weighted_mean
+from mnemonics_jax.scene import Scene, in_order
 from mnemonics_jax.types import ExemplarSet, Outputs, Phase
 
 B, K, D = 6, 7, 4
@@ -126,7 +139,7 @@ def test_settings_are_the_papers():
     assert set(methods.heads_of('podnet')) <= set(heads.HEADS)
     method = make()
     assert method.uses_reference
-    assert method.predictor == 'cnn'
+    assert method.predictor == 'finetuned'
 
 
 # A small training.
@@ -185,7 +198,13 @@ def train_model(placement, **changes):
     trainer = train.make_trainer(
         backbone(),
         make(**changes),
-        train.StepSettings(0.9, 0.0, pad=0, flip=False, update_stats=True),
+        train.StepSettings(
+            momentum=0.9,
+            weight_decay=0.0,
+            augmentation=Augmentation(),
+            augment_real=True,
+            update_stats=True,
+        ),
         placement,
         with_reference=True,
     )
@@ -236,3 +255,57 @@ def test_training_learns_and_distils_the_exemplars(one_device):
     free, _ = train_model(one_device, spatial_weight=0.0, flat_weight=0.0)
     for held, drifted in zip(drift(distilled), drift(free), strict=True):
         assert held < 0.5 * drifted, (held, drifted)
+
+
+# The start of a phase.
+
+
+def build(config, placement, **changes):
+    config.method.name = 'podnet'
+    config.update_from_flattened_dict(changes)
+    return components.build(config_lib.resolve(config), placement)
+
+
+def rows_of(variables):
+    return np.array(variables.params['head']['kernel'])
+
+
+def test_new_proxies_start_as_centres_with_the_norm_of_old_ones(
+    tiny_config, one_device
+):
+    parts = build(tiny_config, one_device, seed=3)
+    before = experiment.first_carry(parts).variables
+    kernel = rows_of(before)
+    # Without this, new rows would have the right norm by chance.
+    kernel[:2] *= 3
+    head = {**before.params['head'], 'kernel': jnp.asarray(kernel)}
+    before = before.replace(params={**before.params, 'head': head})
+    compiled = []
+    for index, low, high in [(1, 2, 4), (2, 4, 6)]:
+        scene = Scene(parts, index, low, high, None)
+        data = scene.examples('train', low, high)
+        features = evaluate.features_of(
+            parts.evaluator, before, in_order(data, 16)
+        )
+        centres = prototypes.class_centres(
+            features, data.labels, 6, heads.NUM_PROXIES, seed=(3, index, 0)
+        )[low:high]
+        lengths = np.linalg.norm(centres, axis=-1, keepdims=True)
+        expected = kernel.copy()
+        norm = np.linalg.norm(kernel[:low], axis=-1).mean()
+        expected[low:high] = norm * centres / lengths
+        after = model_stages.start_model(scene, before, data)
+        np.testing.assert_allclose(rows_of(after), expected, atol=1e-5)
+        compiled.append(model_stages.imprint._cache_size())
+    assert compiled[0] == compiled[1]
+
+
+@pytest.mark.parametrize(('index', 'imprint'), [(0, True), (1, False)])
+def test_nothing_is_imprinted_in_phase_0_or_when_switched_off(
+    tiny_config, one_device, index, imprint
+):
+    parts = build(tiny_config, one_device, **{'method.imprint': imprint})
+    before = experiment.first_carry(parts).variables
+    scene = Scene(parts, index, *parts.bounds[index], None)
+    data = scene.examples('train', *parts.bounds[index])
+    assert model_stages.start_model(scene, before, data) is before

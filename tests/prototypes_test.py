@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import threadpoolctl
+from sklearn import cluster
 
 from mnemonics_jax import prototypes
 
@@ -243,3 +245,160 @@ def test_means_of_herded_prefixes_are_nearer_than_random_ones():
             for _ in range(200)
         ]
         assert herded < np.quantile(others, 0.1)
+
+
+# Centres of k-means.
+
+SEED = (5, 1, 0)
+
+
+def find_centres(features, labels, num=4, seed=SEED, num_classes=3):
+    return prototypes.class_centres(
+        features, labels, num_classes, num, seed=seed
+    )
+
+
+def directions(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def noise_classes():
+    """Classes 0 and 2, 400 examples each, mixed, of different lengths."""
+    rng = np.random.default_rng(4)
+    features = rng.normal(size=(800, 5)) + rng.normal(size=5)
+    features *= rng.uniform(0.1, 9, size=(800, 1))
+    return features.astype(np.float32), rng.permutation(np.repeat([0, 2], 400))
+
+
+def nearest(points, centres):
+    gaps = points[:, None].astype(float) - centres
+    squares = (gaps**2).sum(-1)
+    return squares.argmin(1), squares.min(1).sum()
+
+
+def lloyd(points, start):
+    """Inertia that the plain algorithm reaches from a start."""
+    centres, before = start.astype(float), np.inf
+    while True:
+        owners, inertia = nearest(points, centres)
+        if inertia >= before:
+            return inertia
+        before = inertia
+        for p in set(owners.tolist()):
+            centres[p] = points[owners == p].mean(0)
+
+
+def smallest_gap(centres):
+    """Between directions of two centres."""
+    gaps = np.linalg.norm(
+        directions(centres)[:, None] - directions(centres), axis=-1
+    )
+    return gaps[~np.eye(len(gaps), dtype=bool)].min()
+
+
+def test_each_centre_is_the_mean_of_the_unit_features_nearest_to_it():
+    features, labels = noise_classes()
+    found = find_centres(features, labels)
+    assert found.shape == (3, 4, 5)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[1], 0)
+    for k in (0, 2):
+        points = directions(features[labels == k])
+        owners, _ = nearest(points, found[k])
+        assert set(owners) == set(range(4))
+        means = [points[owners == p].mean(0) for p in range(4)]
+        np.testing.assert_allclose(found[k], means, atol=1e-5)
+
+
+def test_centres_are_as_near_as_the_best_of_plain_loops():
+    features, labels = noise_classes()
+    found = find_centres(features, labels)
+    rng = np.random.default_rng(6)
+    for k in (0, 2):
+        points = directions(features[labels == k])
+        reached = [
+            lloyd(points, points[rng.permutation(len(points))[:4]])
+            for _ in range(20)
+        ]
+        _, inertia = nearest(points, found[k])
+        assert inertia < 1.002 * min(reached)
+
+
+def test_groups_far_apart_are_found():
+    rng = np.random.default_rng(7)
+    groups = np.repeat(np.arange(10), rng.integers(3, 20, 10))
+    points = np.eye(12)[groups] + 0.02 * rng.normal(size=(len(groups), 12))
+    labels = np.zeros(len(groups), np.int32)
+    found = find_centres(points.astype(np.float32), labels, 10)[0]
+    means = [directions(points)[groups == p].mean(0) for p in range(10)]
+    order = np.argmax(found, axis=1)
+    assert sorted(order) == list(range(10))
+    np.testing.assert_allclose(found, np.array(means)[order], atol=1e-6)
+
+
+def test_centres_follow_from_the_seed_and_their_own_class():
+    features, labels = noise_classes()
+    found = find_centres(features, labels)
+    np.testing.assert_array_equal(find_centres(features, labels), found)
+    changed = np.where(labels[:, None] == 0, features[::-1], features)
+    other = find_centres(changed, labels)
+    np.testing.assert_array_equal(other[2], found[2])
+    assert np.any(other[0] != found[0])
+    alone = find_centres(features[labels == 2], labels[labels == 2])
+    np.testing.assert_array_equal(alone[2], found[2])
+    # A single example: its other centres are random.
+    one = features[:1], np.int32([0])
+    again = find_centres(*one)
+    np.testing.assert_array_equal(find_centres(*one), again)
+    assert np.any(find_centres(*one, seed=(5, 2, 0))[0] != again[0])
+    assert np.any(find_centres(features[:1], np.int32([1]))[1] != again[0])
+
+
+def test_k_means_runs_on_one_thread(monkeypatch):
+    """More would add up in an order that is not fixed."""
+    fit, threads = cluster.KMeans.fit, []
+
+    def spy(model, points):
+        pools = threadpoolctl.threadpool_info()
+        threads.extend(pool['num_threads'] for pool in pools)
+        return fit(model, points)
+
+    monkeypatch.setattr(cluster.KMeans, 'fit', spy)
+    with threadpoolctl.threadpool_limits(2):
+        find_centres(*noise_classes())
+        after = threadpoolctl.threadpool_info()
+    assert set(threads) == {1}
+    assert 2 in [pool['num_threads'] for pool in after]
+
+
+@pytest.mark.parametrize('copies', [1, 5])
+@pytest.mark.parametrize('count', [1, 3, 10])
+def test_few_different_examples_are_the_centres(count, copies):
+    points = np.random.default_rng(9).normal(size=(count, 16))
+    points = np.repeat(directions(points), copies, axis=0).astype(np.float32)
+    found = find_centres(points, np.zeros(len(points), np.int32), 10)[0]
+    expected = np.unique(points, axis=0)
+    np.testing.assert_allclose(found[:count], expected, atol=1e-6)
+    # The others lie around the same examples.
+    apart = np.linalg.norm(found - np.resize(expected, (10, 16)), axis=1)
+    assert np.all((apart[count:] > 0.05) & (apart[count:] < 0.2))
+    assert smallest_gap(found) > 0.03
+
+
+def test_examples_that_differ_by_rounding_get_centres_apart():
+    rng = np.random.default_rng(10)
+    points = np.repeat(directions(rng.normal(size=(3, 16))), 20, axis=0)
+    points += 1e-7 * rng.normal(size=points.shape)
+    labels = np.zeros(len(points), np.int32)
+    found = find_centres(points.astype(np.float32), labels, 10)[0]
+    assert smallest_gap(found) > 0.03
+    # Each of the three has a centre that was not moved.
+    gaps = np.linalg.norm(points[::20, None] - found, axis=-1)
+    assert np.all(gaps.min(axis=1) < 1e-5)
+
+
+def test_a_class_without_direction_gets_finite_centres():
+    zeros = np.zeros((4, 16), np.float32)
+    found = find_centres(zeros, np.zeros(4, np.int32), 10)[0]
+    assert np.all(np.isfinite(found))
+    assert np.all(np.linalg.norm(found[1:], axis=1) > 0.05)

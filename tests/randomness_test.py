@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax.data import pipeline
+from mnemonics_jax.data import batches
 from mnemonics_jax.randomness import Stage, stage_key
 
 
@@ -89,18 +89,18 @@ GOLDEN_ORDERS = [
 
 @pytest.mark.parametrize(('place', 'golden'), GOLDEN_ORDERS)
 def test_golden_orders(place, golden):
-    found = pipeline.epoch_order(12, **place)
+    found = batches.epoch_order(12, **place)
     assert found.tolist() == golden
 
 
 def test_orders_differ_by_each_argument():
     start = {'seed': 1, 'phase': 2, 'stage': 3, 'epoch': 4}
-    orders = [pipeline.epoch_order(50, **start)]
+    orders = [batches.epoch_order(50, **start)]
     for name in start:
         place = {**start, name: start[name] + 1}
-        orders.append(pipeline.epoch_order(50, **place))
+        orders.append(batches.epoch_order(50, **place))
     assert len({order.tobytes() for order in orders}) == 5
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(50))
-    again = pipeline.epoch_order(50, **start)
+    again = batches.epoch_order(50, **start)
     np.testing.assert_array_equal(again, orders[0])

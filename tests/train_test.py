@@ -2,6 +2,7 @@
 
 import functools
 import math
+import types
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,11 @@ NUM_SLOTS = 3
 SHAPE = (2, 2, 2)
 SIZE = 8  # Of a batch: one example a device.
 SETTINGS = train.StepSettings(
-    momentum=0.9, weight_decay=0.05, pad=0, flip=False, update_stats=True
+    momentum=0.9,
+    weight_decay=0.05,
+    augmentation=augment.Augmentation(),
+    augment_real=True,
+    update_stats=True,
 )
 PLAIN = SETTINGS._replace(momentum=0.0, weight_decay=0.0)
 
@@ -480,10 +485,11 @@ def test_valid_slots_equals_a_loop():
 
 
 def test_images_are_augmented_by_the_epochs_key_and_their_index(one_device):
-    settings = SETTINGS._replace(pad=1, flip=True)
+    augmentation = augment.Augmentation(pad=1, flip=True)
+    settings = SETTINGS._replace(augmentation=augmentation)
     batch = {**BATCHES[0], 'index': np.arange(100, 108, dtype=np.int32)}
     inputs = make_inputs(one_device, seed=3)
-    move = functools.partial(augment.pad_crop_flip, pad=1, flip=True)
+    move = functools.partial(augment.augment, settings=augmentation)
     images = jax.jit(move)(
         inputs.key, np.float32(batch['image']) / 255, batch['index']
     )
@@ -499,6 +505,34 @@ def test_images_are_augmented_by_the_epochs_key_and_their_index(one_device):
         tiny_run(one_device, settings).step(BATCHES[0], inputs),
     ):
         assert not np.isclose(changed['loss'], expected['loss'], rtol=1e-3)
+
+
+@pytest.mark.parametrize('augment_real', [False, True])
+def test_images_augmented_on_the_host_are_left_alone(augment_real):
+    settings = SETTINGS._replace(
+        augmentation=augment.Augmentation(pad=2, flip=True),
+        augment_real=augment_real,
+    )
+    random = np.random.default_rng(0)
+    stored = random.integers(0, 256, (2, 4, 8, 8, 1)).astype(np.uint8)
+    memory = ExemplarSet(jnp.asarray(stored), jnp.ones((2, 4), bool))
+    batch = {
+        'image': random.integers(0, 256, (8, 8, 8, 1)).astype(np.uint8),
+        'index': np.arange(8),
+        'slot': np.array([-1, 3, -1, -1, 0, 7, -1, 1]),
+    }
+    inputs = types.SimpleNamespace(key=jax.random.key(5), exemplars=memory)
+    found = train.augment_batch(settings, inputs, batch)
+    is_exemplar = batch['slot'] >= 0
+    plain = np.where(
+        is_exemplar[:, None, None, None],
+        stored.reshape(-1, 8, 8, 1)[batch['slot']],
+        batch['image'],
+    )
+    moved = np.any(np.abs(found * 255 - plain) > 0.5, axis=(1, 2, 3))
+    assert moved[is_exemplar].all()
+    assert moved[~is_exemplar].all() == augment_real
+    assert moved[~is_exemplar].any() == augment_real
 
 
 def test_the_callers_variables_survive_donation(one_device):

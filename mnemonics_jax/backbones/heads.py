@@ -21,9 +21,6 @@ _ROW_PARAMS = ('kernel', 'bias')
 # Of the local similarity head, as in PODNet.
 NUM_PROXIES = 10
 
-# L2 norm, on average, of what `imprint` adds to the unit mean in each proxy.
-_SPREAD = 0.1
-
 
 class Head(NamedTuple):
     """A classifier as pure functions.
@@ -146,25 +143,23 @@ def redraw_rows(
 
 def imprint(
     head: types.Params,
-    class_means: jax.Array,
+    centres: jax.Array,
     num_old: jax.Array | int,
     num_seen: jax.Array | int,
 ) -> types.Params:
-    """Writes the mean features of the new classes into their rows.
+    """Writes what the features of the new classes centre on into their rows.
 
     As in the authors' code, rows num_old..num_seen-1 become the class means,
     scaled to the mean L2 norm of the old classes' rows. Where there are no old
     classes, the mean is over all rows. New biases become 0.
 
-    PODNet's proxies start as the centres of k-means on a class's features;
-    given such centres, they are written as they are. Given means alone, the
-    proxies of a class lie around its mean, at fixed offsets of L2 norm 0.1 or
-    so that are isotropic and add up to zero: proxies all alike would get the
-    same gradient in every step, and stay one proxy for ever.
+    The proxies of a class become the centres of k-means on its features, as in
+    PODNet, in the same way. They have to differ, see
+    `prototypes.class_centres`.
 
     Args:
         head: parameters of a head with K rows.
-        class_means: f32[K, D], or f32[K, P, D] for a head with proxies, of any
+        centres: f32[K, D], or f32[K, P, D] for a head with proxies, of any
             norm; the rows of other classes are not used.
         num_old: int32[], classes of all earlier phases.
         num_seen: int32[], `num_old` plus the classes of this phase.
@@ -173,13 +168,10 @@ def imprint(
         The head with the new rows replaced.
     """
     kernel = head['kernel']
-    directions = unit(class_means)
-    if kernel.ndim > class_means.ndim:
-        directions = unit(directions[:, None] + _offsets(kernel))
     num_averaged = jnp.where(num_old > 0, num_old, kernel.shape[0])
     lengths = norms(kernel)
     norm = jnp.mean(lengths, where=_mask_like(lengths, 0, num_averaged))
-    return _replace_rows(head, directions * norm, num_old, num_seen)
+    return _replace_rows(head, unit(centres) * norm, num_old, num_seen)
 
 
 def row_mask_updates(
@@ -203,13 +195,6 @@ def row_mask_updates(
         for name, rows in row_params(updates).items()
     }
     return {**updates, **masked}
-
-
-def _offsets(kernel):
-    """What tells the proxies [K, P, D] of a class apart, the same always."""
-    noise = jax.random.normal(jax.random.key(0), kernel.shape, kernel.dtype)
-    noise -= jnp.mean(noise, axis=1, keepdims=True)
-    return _SPREAD * kernel.shape[-1] ** -0.5 * noise
 
 
 def _replace_rows(head, kernel, low, high):

@@ -1,9 +1,19 @@
-"""What the sources that read files check of their options and their labels."""
+"""What the sources that read files check, and what they raise."""
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from mnemonics_jax.data.sources import positive_option
+
+# The disk, a quota, or the largest size of a file that is allowed.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class BadDataError(ValueError):
+    """Data that cannot be read, found while reading it; one line."""
 
 
 def text_option(options: Any, field: str, meaning: str) -> str:
@@ -30,6 +40,33 @@ def option(options: Any, field: str, default: Any = None) -> Any:
     else:
         value = getattr(options, field, None)
     return default if value is None else value
+
+
+def eval_resize_option(options: Any, size: int) -> int | None:
+    """Reads `eval_resize`: what images are resized to before they are cropped.
+
+    Args:
+        options: a mapping or an object with attributes.
+        size: `image_size`, the side of the crop; 0 for none.
+
+    Returns:
+        The length of the shorter side, at least the size; None if not given.
+
+    Raises:
+        ValueError: the value is none of these, or there is no size.
+    """
+    shorter = positive_option(options, 'eval_resize', 0)
+    if not shorter:
+        return None
+    field = f'data.eval_resize={shorter}'
+    if not size:
+        raise ValueError(
+            f'{field}: must be None, or data.image_size be given, the side of '
+            'the square that is cut out'
+        )
+    if shorter < size:
+        raise ValueError(f'{field}: must be at least data.image_size={size}')
+    return shorter
 
 
 def check_labels(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 _MAX_SEED = 2**32 - 1
+# Those of the field's most reported protocol.
+_PHASES = 5
 
 
 def class_order(num_classes: int, seed: int) -> np.ndarray:
@@ -136,3 +138,33 @@ def phase_bounds(
     step = num_later // phases
     edges = {0, *range(base_classes, num_classes + 1, step)}
     return list(itertools.pairwise(sorted(edges)))
+
+
+def default_protocol(
+    num_classes: int, base_classes: int | None, phases: int | None
+) -> tuple[int, int]:
+    """Fills in what a protocol leaves open: half of the classes, then 5 phases.
+
+    With few classes, or a number that does not divide, there are fewer phases,
+    or about half of the classes.
+
+    Args:
+        num_classes: K >= 1.
+        base_classes: classes of phase 0, or None.
+        phases: equal phases after it, or None.
+
+    Returns:
+        Both numbers, as `phase_bounds` takes them. Those given are not changed,
+        whether or not they fit.
+    """
+    if base_classes is None and phases is None:
+        phases = min(_PHASES, num_classes // 2)
+    if base_classes is None:
+        # Rounded to the nearest, for a share that is about half.
+        step = max(1, (num_classes + phases) // max(1, 2 * phases))
+        return max(0, num_classes - step * phases), phases
+    if phases is None:
+        num_later = max(0, num_classes - base_classes)
+        divisors = [n for n in range(1, _PHASES + 1) if num_later % n == 0]
+        phases = divisors[-1] if num_later else 0
+    return base_classes, phases

@@ -6,13 +6,15 @@ out, with a warning. A class is named by its folder, or by the line
 `<folder> <tab> <name>` of a file `labels.txt` beside `train`; labels follow
 the sorted names of folders.
 
-All images are made RGB and `data.image_size` pixels high and wide: see
-`images.decode`. Mean and std are those of ImageNet, the constants that models
-for natural images use; to compute them would take reading every file.
+All images are made RGB and `data.image_size` pixels high and wide, the middle
+of what `data.eval_resize` makes of them if that is given: see `images.decode`.
+Mean and std are those of ImageNet, the constants that models for natural images
+use; to compute them would take reading every file.
 """
 
 import collections
 import concurrent.futures
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from absl import logging
 from etils import epath
 
 from mnemonics_jax.data import checks, images
-from mnemonics_jax.data.sources import Source, positive_option
+from mnemonics_jax.data.sources import Source, encoded_splits, positive_option
 
 POLICIES = ('fail', 'skip')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
@@ -32,6 +34,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _LISTING_THREADS = 32
 _TEST_FOLDERS = ('validation', 'val', 'test')
 _MAX_LISTED = 20
+_MAX_IN_ERROR = 5
 
 
 class Files(NamedTuple):
@@ -62,32 +65,23 @@ def make(options: Any) -> Source:
     """Lists the files; `read` decodes them.
 
     Args:
-        options: must have `dir` and `image_size`, may have `on_bad_image`:
-            'fail' (default) raises when a file that cannot be decoded is
-            read, 'skip' decodes every file here, once, to leave those out
-            from the start, and logs them.
+        options: must have `dir` and `image_size`, may have `eval_resize`, and
+            `on_bad_image`: 'fail' (default) raises when a file that cannot be
+            decoded is read, 'skip' decodes every file here, once, to leave
+            those out from the start, and logs them.
 
     Raises:
         ValueError: an option or the folder is not as described; from `read`,
             `images.BadImageError`.
     """
-    path, size, policy = _read_options(options)
+    path, size, shorter, policy = _read_options(options)
     shape = (size, size, 3)
     root = epath.Path(path).expanduser()
-    files = _list_splits(root, f'data.dir={path!r}')
+    files, skipped = _list_splits(root, f'data.dir={path!r}'), ()
     if policy == 'skip':
-        files = {key: _skip_bad(split, shape) for key, split in files.items()}
-
-    def read(split: str, positions: np.ndarray) -> np.ndarray:
-        ours = files[split]
-        return images.decode_many(
-            lambda row: ours.load(positions[row]),
-            lambda row: ours.describe(positions[row]),
-            len(positions),
-            shape,
-            resize=True,
-        )
-
+        for key, split in files.items():
+            files[key], bad = _skip_bad(split, shape, shorter)
+            skipped += bad
     classes = files['train'].classes
     return Source(
         num_classes=len(classes),
@@ -96,12 +90,21 @@ def make(options: Any) -> Source:
         std=IMAGENET_STD,
         class_names=_display_names(root, classes),
         labels={key: split.labels for key, split in files.items()},
-        read=read,
+        read=lambda split, positions: images.decode_many(
+            lambda row: files[split].load(positions[row]),
+            lambda row: files[split].describe(positions[row]),
+            len(positions),
+            shape,
+            resize=True,
+            shorter=shorter,
+        ),
+        encoded=encoded_splits(files),
+        skipped=skipped,
     )
 
 
-def _read_options(options: Any) -> tuple[str, int, str]:
-    """The folder, the size of images, and what to do about bad ones."""
+def _read_options(options: Any) -> tuple[str, int, int | None, str]:
+    """The folder, two sizes of images, and what to do about bad ones."""
     path = checks.text_option(options, 'dir', 'the path of an image folder')
     size = positive_option(options, 'image_size', 0)
     if not size:
@@ -109,48 +112,91 @@ def _read_options(options: Any) -> tuple[str, int, str]:
             'data.image_size=None: must be a positive integer, the side that '
             'the images of a folder are resized to'
         )
+    shorter = checks.eval_resize_option(options, size)
     policy = checks.option(options, 'on_bad_image', POLICIES[0])
     if policy not in POLICIES:
         raise ValueError(
             f'data.on_bad_image={policy!r}: allowed: {", ".join(POLICIES)}'
         )
-    return path, size, policy
+    return path, size, shorter, policy
 
 
 def _list_splits(root: epath.Path, field: str) -> dict[str, Files]:
     """The files of both splits, which have the same classes."""
     if not root.is_dir():
         raise ValueError(f'{field}: no such directory')
-    found = [name for name in _TEST_FOLDERS if (root / name).is_dir()]
-    if not (root / 'train').is_dir():
-        raise ValueError(f'{field}: no folder train in it')
-    if not found:
-        raise ValueError(f'{field}: no folder {", ".join(_TEST_FOLDERS)} in it')
-    files = {
-        'train': _list_files(root / 'train'),
-        'test': _list_files(root / found[0]),
-    }
+    try:
+        test = _test_folder(root, field)
+        files = {
+            'train': _list_files(root / 'train'),
+            'test': _list_files(root / test),
+        }
+    except OSError as e:
+        raise ValueError(f'{field}: cannot be listed: {e}') from e
     ours, theirs = (set(split.classes) for split in files.values())
     for name in sorted(ours ^ theirs):
-        has, lacks = (
-            ('train', found[0]) if name in ours else (found[0], 'train')
-        )
+        has, lacks = ('train', test) if name in ours else (test, 'train')
         raise ValueError(
             f'{field}: class {name!r} is in {has} and not in {lacks}'
         )
     return files
 
 
+def _test_folder(root: epath.Path, field: str) -> str:
+    """The name of the second folder; raises ValueError if one is missing."""
+    if not (root / 'train').is_dir():
+        near = [root / name for name in _names_in(root)[:_MAX_LISTED]]
+        if root.name in ('train', *_TEST_FOLDERS):
+            near = [root.parent]
+        for path in near:
+            if (path / 'train').is_dir():
+                raise ValueError(
+                    f'{field}: no folder train in it; one is in {path}'
+                )
+        raise ValueError(
+            f'{field}: no folder train in it, but {_contents(root)}; needs '
+            'train/<class>/<image> and validation/<class>/<image>'
+        )
+    for name in _TEST_FOLDERS:
+        if (root / name).is_dir():
+            return name
+    raise ValueError(
+        f'{field}: no folder {", ".join(_TEST_FOLDERS)} in it, but '
+        f'{_contents(root)}'
+    )
+
+
+def _names_in(folder: epath.Path) -> list[str]:
+    """Names of what is in a folder and not hidden, sorted."""
+    # A path object for each of a million files would take ten seconds.
+    local = os.path.isdir(folder)
+    names = os.listdir(folder) if local else [p.name for p in folder.iterdir()]
+    return sorted(name for name in names if not name.startswith('.'))
+
+
+def _contents(folder: epath.Path) -> str:
+    """What is in a folder, its folders first, for a message."""
+    entries = []
+    for name in _names_in(folder):
+        is_image = name.lower().endswith(SUFFIXES)
+        is_folder = not is_image and (folder / name).is_dir()
+        entries.append((not is_folder, f'{name}/' if is_folder else name))
+    listed = ', '.join(name for _, name in sorted(entries)[:_MAX_IN_ERROR])
+    if len(entries) > _MAX_IN_ERROR:
+        listed += f', ... ({len(entries)} in all)'
+    return listed or 'nothing'
+
+
 def _list_files(root: epath.Path) -> Files:
     """The files of a split, found by listing folders alone."""
     with concurrent.futures.ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        folders = [p for p in root.iterdir() if not p.name.startswith('.')]
-        are_folders = list(pool.map(lambda path: path.is_dir(), folders))
-        classes = sorted(
-            folder.name
-            for folder, is_folder in zip(folders, are_folders, strict=True)
+        names = _names_in(root)
+        are_folders = pool.map(lambda name: (root / name).is_dir(), names)
+        classes = [
+            name
+            for name, is_folder in zip(names, are_folders, strict=True)
             if is_folder
-        )
+        ]
         if not classes:
             raise ValueError(f'{root}: no folder in it; needs one each class')
         listed = list(pool.map(lambda name: _list_class(root / name), classes))
@@ -173,32 +219,34 @@ def _list_files(root: epath.Path) -> Files:
 
 def _list_class(folder: epath.Path) -> tuple[list[str], list[str]]:
     """Names of a class's image files, and paths of its other files."""
-    names = sorted(path.name for path in folder.iterdir())
-    names = [name for name in names if not name.startswith('.')]
+    names = _names_in(folder)
     files = [name for name in names if name.lower().endswith(SUFFIXES)]
     if not files:
         raise ValueError(
-            f'{folder}: no image in it; files must end in {", ".join(SUFFIXES)}'
+            f'{folder}: no image in it, but {_contents(folder)}; files must '
+            f'end in {", ".join(SUFFIXES)}'
         )
     others = set(names) - set(files)
     return files, [str(folder / name) for name in sorted(others)]
 
 
-def _skip_bad(files: Files, shape: tuple[int, int, int]) -> Files:
+def _skip_bad(
+    files: Files, shape: tuple[int, int, int], shorter: int | None
+) -> tuple[Files, tuple[str, ...]]:
     """Leaves out the files that cannot be decoded, having tried them all."""
-    bad = images.find_bad(files.load, len(files.names), shape)
-    _warn(
-        'skipped',
-        [f'{files.describe(row)} ({reason})' for row, reason in bad.items()],
-    )
-    kept = np.delete(np.arange(len(files.names)), list(bad))
+    num = len(files.names)
+    bad = images.find_bad(files.load, num, shape, shorter=shorter)
+    skipped = [f'{files.describe(row)}: {why}' for row, why in bad.items()]
+    _warn('skipped', skipped)
+    kept = np.delete(np.arange(num), list(bad))
     counts = np.bincount(files.labels[kept], minlength=len(files.classes))
     if not counts.all():
         empty = files.classes[int(counts.argmin())]
         raise ValueError(f'{files.root / empty}: no image in it can be decoded')
-    return files._replace(
+    files = files._replace(
         names=[files.names[row] for row in kept], labels=files.labels[kept]
     )
+    return files, tuple(skipped)
 
 
 def _display_names(

@@ -1,26 +1,20 @@
 """Decoding of image files into arrays, in threads, and statistics of pixels."""
 
 import concurrent.futures
-import io
+import functools
+import math
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
 
-# No others: some of Pillow's readers run programs on what they are given.
-FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF')
+from mnemonics_jax.boxes import ATTEMPTS, crop_box
+from mnemonics_jax.data import pillow
+from mnemonics_jax.data.pillow import BadImageError
 
-# What makes an image upright, by EXIF orientation; 1 is upright.
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# Uniform numbers that `decode_crop` takes.
+NUM_DRAWS = 4 * ATTEMPTS + 2
 
 # Decoding releases Python's lock; more threads than cores hide reading.
 _THREADS = 2 * (os.cpu_count() or 1) + 2
@@ -28,77 +22,94 @@ _ROWS_PER_TASK = 32
 _LEAST_STD = 1 / 255
 
 
-class BadImageError(ValueError):
-    """A file or record that holds no readable image, as one line."""
-
-
-def decode(data: bytes, channels: int, size: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes,
+    channels: int,
+    size: int | None = None,
+    shorter: int | None = None,
+) -> np.ndarray:
     """Decodes an image as it is meant to be looked at.
 
     The EXIF orientation is respected, an animation gives its first frame,
     transparent parts are seen on white, 16 bits are cut to 8.
 
     Args:
-        data: of a file in one of `FORMATS`.
+        data: of a file in one of `pillow.FORMATS`.
         channels: 1 for grey, 3 for RGB, whatever the file has.
         size: the side of the result: the image is cropped to its central
             square, and that is resized by bilinear interpolation, antialiased
             where it shrinks. None for the image as large as it is.
+        shorter: at least `size`: only size / shorter of the square's side is
+            kept, centred to fractions of a pixel, as if the whole image were
+            resized to this shorter side and then cropped. None for the whole
+            square, centred to whole pixels.
 
     Returns:
         uint8[H,W,C], H = W = size if there is a size.
 
     Raises:
         BadImageError: the data are no image, or not all of one.
+        ValueError: `shorter` is without a size or below it.
     """
-    if not data:
-        raise BadImageError('empty')
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if size:
-                # A large JPEG shrinks while it is decoded, which is many
-                # times faster, to no less than twice the size.
-                image.draft(None, (2 * size, 2 * size))
-            image.load()
-            image = _convert(_upright(image), channels)
-    except UnidentifiedImageError as e:
-        raise BadImageError(f'no {", ".join(FORMATS)} image') from e
-    except Exception as e:  # Pillow's readers raise a dozen types.
-        raise BadImageError(f'broken: {_reason(e)}') from e
-    if size:
-        image = _central_square(image, size)
+    if shorter and shorter < (size or math.inf):
+        raise ValueError(f'shorter={shorter}: must be at least size={size}')
+
+    def central(height: int, width: int) -> pillow.Box:
+        side = min(height, width) * size / shorter
+        return (height - side) / 2, (width - side) / 2, side, side
+
+    with pillow.opened(data) as image:
+        if not size:
+            image = pillow.whole(image, channels)
+        elif not shorter:
+            image = pillow.square(image, channels, size)
+        else:
+            image = pillow.part(image, channels, size, central)
+    return _pixels(image, channels)
+
+
+def decode_crop(
+    data: bytes,
+    channels: int,
+    size: int,
+    draws: np.ndarray,
+    *,
+    flip: bool,
+    brightness: float,
+) -> np.ndarray:
+    """Decodes a random part of an image, for training.
+
+    Args:
+        data: of any kind of file that `decode` takes, seen as it sees it.
+        channels: 1 for grey, 3 for RGB.
+        size: the side of the result; the box is resized as in `decode`.
+        draws: float[NUM_DRAWS], uniform in [0, 1): those of `crop_box` for the
+            upright image, attempt by attempt, one that mirrors if it is below
+            1/2, and one for the brightness.
+        flip: whether to mirror half of the images left and right.
+        brightness: b in [0, 1]: pixels are multiplied by a factor that is
+            uniform in [1 - b, 1 + b], and clipped.
+
+    Returns:
+        uint8[size,size,C].
+
+    Raises:
+        BadImageError: see `decode`.
+    """
+    attempts, (mirror, light) = draws[:-2].reshape(ATTEMPTS, 4), draws[-2:]
+    choose = functools.partial(crop_box, draws=attempts)
+    with pillow.opened(data) as image:
+        image = pillow.part(image, channels, size, choose)
+    if flip and mirror < 0.5:
+        image = pillow.mirrored(image)
+    if brightness:
+        image = pillow.brightened(image, 1 + brightness * (2 * light - 1))
+    return _pixels(image, channels)
+
+
+def _pixels(image: Any, channels: int) -> np.ndarray:
+    """uint8[H,W,C] of an image of mode L or RGB."""
     return np.asarray(image).reshape(image.height, image.width, channels)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """An image turned as its EXIF orientation says, if that is readable."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        transposition = _TRANSPOSITIONS.get(orientation)
-    except Exception:  # Broken EXIF data are no fault of the pixels.
-        return image
-    return image if transposition is None else image.transpose(transposition)
-
-
-def _convert(image: Image.Image, channels: int) -> Image.Image:
-    """An image of mode L or RGB."""
-    if image.mode.startswith('I'):
-        pixels = np.asarray(image) >> 8
-        image = Image.fromarray(pixels.astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        white = Image.new('RGBA', image.size, 'white')
-        image = Image.alpha_composite(white, image)
-    return image.convert('L' if channels == 1 else 'RGB')
-
-
-def _central_square(image: Image.Image, size: int) -> Image.Image:
-    """The central square of an image, resized."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    # Not by resize's own argument for it, which looks beyond its edges.
-    square = image.crop((left, top, left + side, top + side))
-    return square.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def decode_many(
@@ -108,6 +119,7 @@ def decode_many(
     shape: tuple[int, int, int],
     *,
     resize: bool,
+    shorter: int | None = None,
 ) -> np.ndarray:
     """Decodes images in threads; the result does not depend on their number.
 
@@ -117,6 +129,7 @@ def decode_many(
         num: of rows, n.
         shape: (H, W, C), with H = W if they are resized.
         resize: whether to resize to the shape, or to expect it.
+        shorter: see `decode`, if they are resized.
 
     Returns:
         uint8[n,H,W,C].
@@ -125,10 +138,11 @@ def decode_many(
         BadImageError: an image cannot be read; the first by row is named.
     """
     images = np.empty((num, *shape), np.uint8)
+    sizes = (shape[0] if resize else None, shorter)
 
     def fill(row: int) -> None:
         try:
-            images[row] = _decode_row(load, row, shape, resize)
+            images[row] = _decode_row(load, row, shape, sizes)
         except BadImageError as e:
             raise BadImageError(f'{describe(row)}: {e}') from e
 
@@ -137,7 +151,11 @@ def decode_many(
 
 
 def find_bad(
-    load: Callable[[int], bytes], num: int, shape: tuple[int, int, int]
+    load: Callable[[int], bytes],
+    num: int,
+    shape: tuple[int, int, int],
+    *,
+    shorter: int | None = None,
 ) -> dict[int, str]:
     """Finds images that `decode_many`, resizing, would fail at.
 
@@ -145,6 +163,7 @@ def find_bad(
         load: gives the encoded image of a row; called in threads.
         num: of rows.
         shape: (H, W, C) to resize to.
+        shorter: see `decode`.
 
     Returns:
         row -> what is wrong with it, by ascending row.
@@ -153,7 +172,7 @@ def find_bad(
 
     def check(row: int) -> None:
         try:
-            _decode_row(load, row, shape, True)
+            _decode_row(load, row, shape, (shape[0], shorter))
         except BadImageError as e:
             bad[row] = str(e)
 
@@ -178,14 +197,14 @@ def _decode_row(
     load: Callable[[int], bytes],
     row: int,
     shape: tuple[int, int, int],
-    resize: bool,
+    sizes: tuple[int | None, int | None],
 ) -> np.ndarray:
     """One image of `decode_many`; raises BadImageError."""
     try:
         data = load(row)
     except OSError as e:
-        raise BadImageError(f'cannot be read: {_reason(e)}') from e
-    image = decode(data, shape[-1], shape[0] if resize else None)
+        raise BadImageError(f'cannot be read: {pillow.reason(e)}') from e
+    image = decode(data, shape[-1], *sizes)
     if image.shape != shape:
         raise BadImageError(f'has shape {image.shape}, must have {shape}')
     return image
@@ -216,9 +235,3 @@ def statistics(
         means.append(mean)
         stds.append(max(variance**0.5, _LEAST_STD))
     return tuple(means), tuple(stds)
-
-
-def _reason(error: Exception) -> str:
-    """What an exception says, on one line."""
-    text = getattr(error, 'strerror', None) or str(error)
-    return ' '.join(text.split()) or type(error).__name__

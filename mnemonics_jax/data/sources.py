@@ -15,14 +15,34 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _NOT_SOURCES = (
+    'batches',
     'checks',
     'classes',
+    'examples',
     'images',
+    'pillow',
     'pipeline',
+    'resident',
     'sources',
+    'stream',
     'tfds_records',
     'tfds_sets',
 )
+
+
+class Encoded(NamedTuple):
+    """The images of a source as they are stored, one by one.
+
+    Both functions may be called in threads.
+
+    Attributes:
+        load: `(split, position) -> bytes`, an encoded image; it raises OSError
+            or `checks.BadDataError` where it cannot be read.
+        describe: `(split, position) -> str`, names it in messages.
+    """
+
+    load: Callable[[str, int], bytes]
+    describe: Callable[[str, int], str]
 
 
 class Source(NamedTuple):
@@ -40,6 +60,10 @@ class Source(NamedTuple):
         labels: split -> int32[n], original labels 0..K-1 by position.
         read: `(split, positions int64[k]) -> uint8[k,H,W,C]`, the images at
             any positions in 0..n-1, in any order; reads these only.
+        encoded: the images before they are cropped and resized, if what `read`
+            gives is square, H = W; None where they are in memory anyway.
+        skipped: `<path>: <reason>` of each image that is left out since it
+            cannot be decoded.
     """
 
     num_classes: int
@@ -49,18 +73,8 @@ class Source(NamedTuple):
     class_names: tuple[str, ...]
     labels: Mapping[str, np.ndarray]
     read: Callable[[str, np.ndarray], np.ndarray]
-
-
-class Examples(NamedTuple):
-    """Images in memory.
-
-    Attributes:
-        images: uint8[n,H,W,C].
-        labels: int32[n], positions in the class order.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
+    encoded: Encoded | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def source_names() -> tuple[str, ...]:
@@ -106,11 +120,29 @@ def take_classes(source: Source, chosen: np.ndarray) -> Source:
         ranks[chosen] = np.arange(len(chosen), dtype=np.int32)
         positions[split] = np.flatnonzero(ranks[theirs] >= 0)
         labels[split] = ranks[theirs[positions[split]]]
+
+    def moved(function: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+        return lambda split, wanted: function(split, positions[split][wanted])
+
+    encoded = source.encoded
     return source._replace(
         num_classes=len(chosen),
         class_names=tuple(source.class_names[k] for k in chosen),
         labels=labels,
-        read=lambda split, wanted: source.read(split, positions[split][wanted]),
+        read=moved(source.read),
+        encoded=None if encoded is None else Encoded(*map(moved, encoded)),
+    )
+
+
+def encoded_splits(splits: Mapping[str, Any]) -> Encoded:
+    """Encoded images of splits that have `load` and `describe` themselves.
+
+    Args:
+        splits: by name; methods `load` and `describe` take a position.
+    """
+    return Encoded(
+        lambda split, position: splits[split].load(position),
+        lambda split, position: splits[split].describe(position),
     )
 
 
@@ -157,17 +189,6 @@ def phase_positions(
     labels = ranks[source.labels[split]]
     positions = np.flatnonzero((low <= labels) & (labels < high))
     return positions, labels[positions]
-
-
-def phase_examples(
-    source: Source, split: str, order: np.ndarray, low: int, high: int
-) -> Examples:
-    """Reads the examples of the classes order[low:high], and no others.
-
-    The arguments are those of `phase_positions`; so is the order of examples.
-    """
-    positions, labels = phase_positions(source, split, order, low, high)
-    return Examples(source.read(split, positions), labels)
 
 
 def _module(name: str) -> Any:

@@ -6,16 +6,16 @@ that is not there is downloaded and prepared by TFDS, as array_record files.
 
 The training split is 'train', the test split 'test', or 'validation' where the
 former is missing or has no labels, as ImageNet's. Images are resized where
-`data.image_size` is given (see `images.decode`); a set whose images vary in
-size needs it.
+`data.image_size` is given, and `data.eval_resize` perhaps (see
+`images.decode`); a set whose images vary in size needs the former.
 
 A set of up to 512 MB as uint8 is read into memory, each split when it is first
 needed. Of a larger one, and of one whose images vary in size, only the wanted
-records are read; this takes array_record or parquet files, since tfrecord, the
-default of TFDS, can be read from end to end only. (Images that vary in size but
-fit when resized are read into memory from tfrecord.) The labels of a set that
-is not in memory are found by one pass over its records, and kept in a file
-beside them for later runs.
+records are read; this takes array_record files, or parquet, which TFDS holds in
+memory as it is, since tfrecord, the default of TFDS, can be read from end to
+end only. (Images that vary in size but fit when resized are read into memory
+from tfrecord.) The labels of a set that is not in memory are found by one pass
+over its records, and kept in a file beside them for later runs.
 
 Mean and std are the field's constants for cifar100 and the ImageNet family, or
 else computed on the training images; where they are not in memory, on the first
@@ -30,7 +30,12 @@ from typing import Any
 import numpy as np
 
 from mnemonics_jax.data import checks, images, tfds_sets
-from mnemonics_jax.data.sources import Source, positive_option
+from mnemonics_jax.data.sources import (
+    Encoded,
+    Source,
+    encoded_splits,
+    positive_option,
+)
 from mnemonics_jax.data.tfds_records import Split
 
 _MEMORY = 2**29
@@ -48,19 +53,18 @@ def make(options: Any) -> Source:
     """Prepares a set if need be, and indexes its labels.
 
     Args:
-        options: must have `name`, may have `dir` and `image_size`.
-
-    Returns:
-        A source whose `read` raises ValueError where records are broken.
+        options: has `name`, perhaps `dir`, `image_size`, `eval_resize`.
 
     Raises:
         ValueError: there is no such set, or it cannot be prepared or read, or
-            it is not as described above.
+            it is not as described above; from `read`, `checks.BadDataError` or
+            `images.BadImageError`.
     """
     name = checks.text_option(
         options, 'name', 'the name of a set of TFDS, such as cifar100'
     )
     size = positive_option(options, 'image_size', 0)
+    shorter = checks.eval_resize_option(options, size)
     builder = tfds_sets.find_set(name, checks.option(options, 'dir'))
     tfds_sets.prepare(builder, name)
     image_key, label_key = _keys(builder, name)
@@ -69,11 +73,10 @@ def make(options: Any) -> Source:
     splits = _splits(builder, name, image_key, label_key)
     in_memory = _in_memory(builder, name, splits, shape, image_key)
     class_names = tuple(features[label_key].names)
-    labels = {}
-    for key, split in splits.items():
-        labels[key] = split.labels(keep=not in_memory)
-        checks.check_labels(labels[key], class_names, split.field)
-    read = _reader(splits, shape, resize=bool(size), in_memory=in_memory)
+    labels = _labels(splits, class_names, keep=not in_memory)
+    read = _reader(splits, shape, resize=bool(size), shorter=shorter)
+    if in_memory:
+        read = _in_memory_reader(read, labels)
     mean, std = _statistics(builder.name, shape, read, labels, in_memory)
     return Source(
         num_classes=len(class_names),
@@ -83,6 +86,7 @@ def make(options: Any) -> Source:
         class_names=class_names,
         labels=labels,
         read=read,
+        encoded=None if in_memory else _encoded(splits, shape),
     )
 
 
@@ -138,6 +142,17 @@ def _splits(
     return splits
 
 
+def _labels(
+    splits: dict[str, Split], class_names: tuple[str, ...], *, keep: bool
+) -> dict[str, np.ndarray]:
+    """The labels of each split, checked; `keep` as `Split.labels` has it."""
+    labels = {}
+    for key, split in splits.items():
+        labels[key] = split.labels(keep=keep)
+        checks.check_labels(labels[key], class_names, split.field)
+    return labels
+
+
 def _in_memory(
     builder: Any,
     name: str,
@@ -171,32 +186,44 @@ def _reader(
     shape: tuple[int, int, int],
     *,
     resize: bool,
-    in_memory: bool,
+    shorter: int | None,
 ) -> Read:
-    """The function `read` of a source."""
+    """The function `read` of a source that is not in memory."""
 
-    def read_records(split: str, positions: np.ndarray) -> np.ndarray:
+    def read(split: str, positions: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(positions), *shape), np.uint8)
-        field, start = splits[split].field, 0
-        for blobs in splits[split].encoded_images(positions):
+        ours, start = splits[split], 0
+        for blobs in ours.encoded_images(positions):
             rows = positions[start : start + len(blobs)]
             pixels[start : start + len(blobs)] = images.decode_many(
                 blobs.__getitem__,
-                lambda row, rows=rows: f'{field}: record {rows[row]}',
+                lambda row, rows=rows: ours.describe(rows[row]),
                 len(blobs),
                 shape,
                 resize=resize,
+                shorter=shorter,
             )
             start += len(blobs)
         return pixels
 
+    return read
+
+
+def _in_memory_reader(read: Read, labels: dict[str, np.ndarray]) -> Read:
+    """A function `read` that reads a split whole, when it is first needed."""
+
     @functools.cache
     def read_split(split: str) -> np.ndarray:
-        return read_records(split, np.arange(len(splits[split])))
+        return read(split, np.arange(len(labels[split])))
 
-    if in_memory:
-        return lambda split, positions: read_split(split)[positions]
-    return read_records
+    return lambda split, positions: read_split(split)[positions]
+
+
+def _encoded(
+    splits: dict[str, Split], shape: tuple[int, int, int]
+) -> Encoded | None:
+    """The images as they are stored, if squares are made of them."""
+    return encoded_splits(splits) if shape[0] == shape[1] else None
 
 
 def _statistics(

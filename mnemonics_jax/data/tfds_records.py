@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from mnemonics_jax.data.checks import NO_SPACE, BadDataError
 from mnemonics_jax.data.tfds_sets import library, one_line
 
 _RECORDS_PER_READ = 256
@@ -17,6 +18,8 @@ _RECORDS_PER_READ = 256
 
 class Split:
     """The records of a split, in the order of its files.
+
+    All of its methods raise `checks.BadDataError` where files cannot be read.
 
     Attributes:
         field: how messages name it.
@@ -53,6 +56,9 @@ class Split:
 
         Args:
             keep: whether to write them to a file, and to read it if there.
+
+        Raises:
+            ValueError: the disk is too full for that file.
         """
         if keep:
             name = f'mnemonics_labels_{self._split}.npy'
@@ -66,7 +72,7 @@ class Split:
     def _check_num(self, num: int) -> None:
         # TFDS 4.9.10 loses records when it writes parquet.
         if num != self._num:
-            raise ValueError(
+            raise BadDataError(
                 f'{self.field}: {num} of {self._num} records are in '
                 f'{self._builder.data_dir}; it must be prepared anew'
             )
@@ -78,6 +84,17 @@ class Split:
             positions: int64[k]; without random access 0..k-1.
         """
         return self._values(self._image_key, positions)
+
+    def load(self, position: int) -> bytes:
+        """An image as it is stored; takes random access, allows threads."""
+        with self._reading():
+            # TFDS starts threads for several records, not for a single one,
+            # which is faster by an order of magnitude.
+            return self._value(self._source[position], self._image_key)
+
+    def describe(self, position: int) -> str:
+        """How messages name a record."""
+        return f'{self.field}: record {position}'
 
     def _values(self, key: str, positions: np.ndarray) -> Iterator[Any]:
         """The stored values of a feature, some at a time."""
@@ -93,7 +110,7 @@ class Split:
         except NotImplementedError:
             raise
         except Exception as e:
-            raise ValueError(
+            raise BadDataError(
                 f'{self.field}: the files in {self._builder.data_dir} cannot '
                 f'be read: {one_line(e)}'
             ) from e
@@ -102,11 +119,16 @@ class Split:
         for start in range(0, len(positions), _RECORDS_PER_READ):
             some = positions[start : start + _RECORDS_PER_READ].tolist()
             examples = self._source.__getitems__(some)
-            features = [example.features.feature[key] for example in examples]
-            if key == self._image_key:
-                yield [feature.bytes_list.value[0] for feature in features]
-            else:
-                yield [feature.int64_list.value[0] for feature in features]
+            yield [self._value(example, key) for example in examples]
+
+    def _value(self, example: Any, key: str) -> Any:
+        """The stored value of a feature of a record."""
+        feature = example.features.feature[key]
+        is_image = key == self._image_key
+        values = (feature.bytes_list if is_image else feature.int64_list).value
+        if not values:  # A file that was cut gives empty records.
+            raise ValueError(f'a record has no {key!r}')
+        return values[0]
 
     def _scanned(self, key: str, positions: np.ndarray) -> Iterator[Any]:
         tfds = library()
@@ -129,7 +151,11 @@ class Split:
 def _kept(
     path: epath.Path, num: int, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """Labels from a file; where it is missing or bad, computed and written."""
+    """Labels from a file; where it is missing or bad, computed and written.
+
+    Raises:
+        ValueError: there is no space for the file.
+    """
     with contextlib.suppress(OSError, ValueError, EOFError):
         labels = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         if labels.shape == (num,) and labels.dtype == np.int32:
@@ -142,8 +168,11 @@ def _kept(
         part.write_bytes(buffer.getvalue())
         part.replace(path)
     except OSError as e:
-        # It only saves later runs the pass over the records.
-        logging.warning('%s: cannot be written: %s', path, one_line(e))
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+        message = f'{path}: cannot be written: {e.strerror or one_line(e)}'
+        if e.errno in NO_SPACE:  # The run would fail at its first checkpoint.
+            raise ValueError(message) from e
+        # The file only saves later runs the pass over the records.
+        logging.warning('%s', message)
     return labels

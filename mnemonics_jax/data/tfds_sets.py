@@ -3,13 +3,22 @@
 import contextlib
 import difflib
 import importlib.util
+import os
+import re
 import types
 from collections.abc import Iterator
 from typing import Any
 
-from mnemonics_jax.data import pipeline
+from etils import epath
+
+from mnemonics_jax.data import checks, pipeline
 
 _RETRIES = 4
+# What TensorFlow puts around the reason of an error.
+_NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name:)?')
+# TFDS and what writes for it raise many types: the words tell. The last are of
+# TFDS, which compares sizes before it begins.
+_NO_SPACE = (*map(os.strerror, checks.NO_SPACE), 'Not enough disk space')
 
 
 def library() -> types.ModuleType:
@@ -42,17 +51,35 @@ def prepare(builder: Any, name: str) -> None:
     if builder.data_path.exists():
         return
     has_array_record = importlib.util.find_spec('array_record') is not None
+    downloads = _unfinished_downloads(builder)
     try:
         with _fewer_retries():
             builder.download_and_prepare(
                 file_format='array_record' if has_array_record else None
             )
     except Exception as e:  # Network, disk, checksums, missing packages.
+        if any(words in str(e) for words in _NO_SPACE):
+            for path in _unfinished_downloads(builder) - downloads:
+                with contextlib.suppress(OSError):
+                    path.rmtree()
+            raise ValueError(
+                f'data.name={name!r}: no space to prepare it in '
+                f'{builder.data_dir}: {one_line(e)}'
+            ) from e
         raise ValueError(
             f'data.name={name!r}: not in {builder.data_dir}, and TFDS cannot '
             f'prepare it: {one_line(e)}; where there is a network, '
             f'{command(name, builder.data_dir_root)} writes a folder to copy'
         ) from e
+
+
+def _unfinished_downloads(builder: Any) -> set[epath.Path]:
+    """What TFDS has begun to download or to extract, and leaves if it fails."""
+    root = builder.data_dir_root / 'downloads'
+    return {
+        *(root / builder.name).glob('*.tmp.*'),
+        *(root / 'extracted').glob('incomplete.*'),
+    }
 
 
 def command(name: str, directory: Any, **options: str) -> str:
@@ -81,4 +108,5 @@ def _fewer_retries() -> Iterator[None]:
 
 def one_line(error: Exception) -> str:
     """What an exception says, on one line."""
-    return ' '.join(str(error).split()) or type(error).__name__
+    text = _NOISE.sub('', str(error))
+    return ' '.join(text.split()) or type(error).__name__

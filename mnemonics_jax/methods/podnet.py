@@ -5,9 +5,12 @@ L_flat), the last two from phase 1 on, on new data and exemplars alike. Weights
 of 3 and 1 are the paper's for CIFAR, 8 and 10 for ImageNet. Its classifier is
 the head 'local_similarity'; 'cosine' is the paper's ablation with one proxy.
 
-The authors' runs keep old proxies frozen (`method.freeze_old_rows`) and judge
-the classifier after fine-tuning it on a balanced memory, which here is the
-classifier 'finetuned'.
+Proxies of new classes start as centres of k-means on the previous model's
+features (`method.imprint`); old ones stay frozen (`method.freeze_old_rows`).
+
+It is judged by the classifier after fine-tuning on a balanced memory, here
+'finetuned'. The authors tune the classifier alone, by L_nca; here it is the
+whole model, by cross-entropy, as for every method.
 """
 
 from typing import Any
@@ -58,4 +61,4 @@ def make(settings: Any) -> Method:
             'pod_flat': (settings.flat_weight * growth * flat, everywhere),
         }
 
-    return Method(loss=loss, uses_reference=True, predictor='cnn')
+    return Method(loss=loss, uses_reference=True, predictor='finetuned')

@@ -1,0 +1,114 @@
+"""Arguments of configuration files: `cifar100.py:phases=10,method=bic`.
+
+They choose a cell of the paper's tables; any other field is a flag.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+# Argument -> the field it sets.
+FIELDS = {
+    'phases': 'protocol.phases',
+    'method': 'method.name',
+    'exemplars': 'exemplars.strategy',
+    'adjust': 'exemplars.adjust',
+    'preset': 'exemplars.preset',
+    'transfer': 'weight_transfer',
+}
+# None: as the preset says.
+DEFAULTS = {
+    'phases': 5,
+    'method': 'lucir',
+    'exemplars': 'mnemonics',
+    'adjust': None,
+    'preset': 'tuned',
+    'transfer': True,
+}
+
+
+def apply_arguments(
+    config: config_dict.ConfigDict, text: str, **more: Any
+) -> dict[str, Any]:
+    """Sets the fields that arguments name.
+
+    Args:
+        config: changed in place.
+        text: what follows the colon, as in 'phases=10,method=bic'.
+        **more: defaults of arguments that a file has of its own, or other
+            defaults than `DEFAULTS`. With 0 `phases` are left to the data.
+
+    Returns:
+        All arguments, those of the file's own for it to apply.
+
+    Raises:
+        ValueError: an unknown argument, or a value that is not of its type.
+    """
+    arguments = parse_arguments(text, {**DEFAULTS, **more})
+    values = {**arguments, 'phases': arguments['phases'] or None}
+    config.update_from_flattened_dict(
+        {field: values[name] for name, field in FIELDS.items()}
+    )
+    return arguments
+
+
+def set_imagenet(config: config_dict.ConfigDict, source: str) -> None:
+    """Data, model and schedule of the paper's runs on ImageNet.
+
+    Args:
+        config: changed in place.
+        source: 'folder' or 'tfds'.
+    """
+    config.update_from_flattened_dict(
+        {
+            'data.source': source,
+            'data.image_size': 224,
+            'data.eval_resize': 256,
+            'data.random_resized_crop': True,
+            'data.flip': True,
+            'backbone.name': 'resnet18',
+            'method.lucir.lambda_base': 10.0,
+            'method.podnet.spatial_weight': 8.0,
+            'method.podnet.flat_weight': 10.0,
+            'train.epochs': 90,
+            'train.milestones': (30, 60),
+        }
+    )
+    if source == 'tfds':
+        config.data.name = 'imagenet2012'
+
+
+def parse_arguments(text: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a config file, as in `cifar100.py:phases=10,method=bic`.
+
+    Args:
+        text: what follows the colon.
+        defaults: name -> value; a value's type is that of the default, None
+            standing for an optional truth value.
+
+    Raises:
+        ValueError: an unknown name, or a value that is not of its type.
+    """
+    arguments = dict(defaults)
+    for part in filter(None, text.split(',')):
+        name, _, value = part.partition('=')
+        if name not in defaults:
+            raise ValueError(
+                f'--config argument {name!r}: unknown; allowed: '
+                f'{", ".join(defaults)}'
+            )
+        arguments[name] = parse_argument(name, value, defaults[name])
+    return arguments
+
+
+def parse_argument(name: str, value: str, default: Any) -> Any:
+    """One value of `parse_arguments`."""
+    if default is None or isinstance(default, bool):
+        if value.lower() not in ('true', 'false'):
+            raise ValueError(f'argument {name}={value!r}: allowed: true, false')
+        return value.lower() == 'true'
+    if isinstance(default, int) and not value.isdecimal():
+        raise ValueError(
+            f'argument {name}={value!r}: allowed: a whole number >= 0'
+        )
+    return type(default)(value)

@@ -1,0 +1,199 @@
+"""The examples of a phase, and how they reach the model.
+
+Three ways, by `data.feed` and by size:
+    in memory: read once for the phase, put into batches by tf.data.
+    streamed: decoded in every pass by tf.data, where they are larger than
+        `data.memory_mb`, and for random crops of originals.
+    resident: put on the device once for the phase, without TensorFlow.
+The batches of the first and the last are the same bit for bit.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mnemonics_jax.data import pipeline, resident, stream
+from mnemonics_jax.data.batches import Deliver, Feed
+from mnemonics_jax.data.sources import Source, phase_positions
+
+FEEDS = ('tfdata', 'device')
+
+
+class Examples(NamedTuple):
+    """Examples of some classes of a split.
+
+    Attributes:
+        labels: int32[n], positions in the class order.
+        read: `(rows int64[k]) -> uint8[k,H,W,C]`, images as evaluation sees
+            them.
+        deliver: `(augmented: bool) -> Deliver` of rows 0..n-1; with `augmented`
+            random crops, where those are made on the host.
+        shard: (i, c), which slice of batches is this process'.
+    """
+
+    labels: np.ndarray
+    read: Callable[[np.ndarray], np.ndarray]
+    deliver: Callable[[bool], Deliver]
+    shard: tuple[int, int] = (0, 1)
+
+    def feed(
+        self,
+        batch_size: int,
+        *,
+        exemplar_labels: np.ndarray | None = None,
+        augmented: bool = False,
+    ) -> Feed:
+        """A feed of these, and of stored exemplars after them.
+
+        Args:
+            batch_size: of all processes together.
+            exemplar_labels: int32[e], if there are any.
+            augmented: see `deliver`.
+        """
+        labels = self.labels
+        if exemplar_labels is not None:
+            labels = np.concatenate([labels, exemplar_labels])
+        return Feed(
+            self.deliver(augmented),
+            labels,
+            batch_size,
+            num_images=len(self.labels),
+            shard=self.shard,
+        )
+
+
+class Settings(NamedTuple):
+    """How examples are fed.
+
+    Attributes:
+        feed: one of `FEEDS`.
+        memory: bytes; a larger set of images is streamed, if it can be.
+        view: of streamed images.
+        budget: of streaming.
+        crops: whether training sees random crops of originals, which streams.
+        shard: (i, c), which slice of batches is this process'.
+        put: array -> the same on all devices.
+    """
+
+    feed: str
+    memory: int
+    view: stream.View
+    budget: stream.Budget
+    crops: bool
+    shard: tuple[int, int]
+    put: resident.Put
+
+
+class Loader(NamedTuple):
+    """Finds the examples of classes.
+
+    Attributes:
+        source: of the images.
+        order: int64[K], original label of the class at each position.
+        bounds: (num_old, num_seen) of each phase.
+        settings: how they are fed.
+    """
+
+    source: Source
+    order: np.ndarray
+    bounds: Sequence[tuple[int, int]]
+    settings: Settings
+
+    def examples(self, split: str, low: int, high: int) -> Examples:
+        """The examples of the classes low..high-1 of the class order.
+
+        Args:
+            split: 'train' or 'test'.
+            low: first class, 0..high.
+            high: the class after the last, low..K.
+        """
+        positions, labels = phase_positions(
+            self.source, split, self.order, low, high
+        )
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            return self.source.read(split, positions[rows])
+
+        if self.settings.feed == 'device':
+            return self._kept(read, labels, self.capacity(split, low, high))
+        return self._by_tfdata(split, read, positions, labels)
+
+    def no_examples(self) -> Examples:
+        """None; a feed of these consists of exemplars."""
+        nothing = np.zeros((0, *self.source.image_shape), np.uint8)
+        labels = np.zeros(0, np.int32)
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            return nothing[rows]
+
+        return self._kept(read, labels, 0)
+
+    def capacity(self, split: str, low: int, high: int) -> int:
+        """Rows of the pool on the device that holds the classes low..high-1.
+
+        Phases after the first share one capacity, and thereby compilations.
+        """
+        labels = self.source.labels[split]
+        sizes = np.bincount(labels, minlength=self.source.num_classes)
+        ends = np.append(0, np.cumsum(sizes[self.order]))
+        if low == 0 and high > self.bounds[0][1]:
+            return int(ends[-1])
+        alike = [(low, high)] if low == 0 else self.bounds[1:]
+        return int(max(ends[b] - ends[a] for a, b in [*alike, (low, high)]))
+
+    def _kept(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        labels: np.ndarray,
+        capacity: int,
+    ) -> Examples:
+        """Read once, when first needed, into memory or onto the device."""
+        settings = self.settings
+
+        @functools.cache
+        def images() -> np.ndarray:
+            return read(np.arange(len(labels)))
+
+        @functools.cache
+        def deliver() -> Deliver:
+            if settings.feed == 'device':
+                return resident.from_device(images(), capacity, settings.put)
+            return pipeline.from_memory(images())
+
+        return Examples(
+            labels,
+            lambda rows: images()[rows],
+            lambda augmented: deliver(),
+            settings.shard,
+        )
+
+    def _by_tfdata(
+        self,
+        split: str,
+        read: Callable[[np.ndarray], np.ndarray],
+        positions: np.ndarray,
+        labels: np.ndarray,
+    ) -> Examples:
+        """Kept in memory if they fit, or else streamed."""
+        kept = self._kept(read, labels, 0)
+        encoded, settings = self.source.encoded, self.settings
+        if encoded is None:
+            return kept
+        size = len(labels) * int(np.prod(self.source.image_shape))
+        fits = size <= settings.memory
+        originals = stream.Originals(
+            lambda row: encoded.load(split, int(positions[row])),
+            lambda row: encoded.describe(split, int(positions[row])),
+        )
+
+        def deliver(augmented: bool) -> Deliver:
+            cropped = augmented and settings.crops
+            if fits and not cropped:
+                return kept.deliver(augmented)
+            return stream.from_encoded(
+                originals, settings.view, settings.budget, augmented=cropped
+            )
+
+        return kept._replace(read=kept.read if fits else read, deliver=deliver)

@@ -1,0 +1,177 @@
+"""One encoded image by Pillow: opened, made upright, converted, cut out."""
+
+import contextlib
+import io
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from mnemonics_jax.data.checks import BadDataError
+
+# No others: some of Pillow's readers run programs on what they are given.
+FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF')
+
+# Top, left, height and width in pixels, maybe fractions.
+Box = tuple[float, float, float, float]
+
+# What makes an image upright, by EXIF orientation; 1 is upright.
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDES_SWAPPED = (5, 6, 7, 8)
+
+
+class BadImageError(BadDataError):
+    """A file or record that holds no readable image, as one line."""
+
+
+@contextlib.contextmanager
+def opened(data: bytes) -> Iterator[Image.Image]:
+    """Opens an encoded image, not loaded yet.
+
+    Raises:
+        BadImageError: for whatever goes wrong here or in the block.
+    """
+    if not data:
+        raise BadImageError('empty')
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            yield image
+    except UnidentifiedImageError as e:
+        raise BadImageError(f'no {", ".join(FORMATS)} image') from e
+    except Exception as e:  # Pillow's readers raise a dozen types.
+        raise BadImageError(f'broken: {reason(e)}') from e
+
+
+def whole(image: Image.Image, channels: int) -> Image.Image:
+    """Loads an opened image as large as it is.
+
+    Args:
+        image: from `opened`.
+        channels: 1 for mode L, 3 for mode RGB.
+    """
+    image.load()
+    return _convert(_turn(image, _orientation(image)), channels)
+
+
+def square(image: Image.Image, channels: int, size: int) -> Image.Image:
+    """Loads the central square of an opened image, resized.
+
+    Args:
+        image: from `opened`.
+        channels: 1 for mode L, 3 for mode RGB.
+        size: side of the result.
+    """
+    _draft(image, min(image.size), size)
+    image.load()
+    image = _turn(image, _orientation(image))
+    side = min(image.size)
+    top, left = (image.height - side) // 2, (image.width - side) // 2
+    return _cut(image, channels, size, (top, left, side, side))
+
+
+def part(
+    image: Image.Image,
+    channels: int,
+    size: int,
+    choose: Callable[[int, int], Box],
+) -> Image.Image:
+    """Loads a box of an opened image, resized.
+
+    Args:
+        image: from `opened`.
+        channels: 1 for mode L, 3 for mode RGB.
+        size: both sides of the result.
+        choose: `(height, width) -> Box`, in the upright image.
+    """
+    orientation = _orientation(image)
+    width, height = image.size
+    if orientation in _SIDES_SWAPPED:
+        width, height = height, width
+    box = choose(height, width)
+    # Exact where the size is a multiple of the scale or the corner of the file
+    # stays at top left, else less than one pixel of the drafted image away.
+    scale = _draft(image, min(box[2:]), size)
+    image.load()
+    image = _turn(image, orientation)
+    return _cut(image, channels, size, tuple(x / scale for x in box))
+
+
+def mirrored(image: Image.Image) -> Image.Image:
+    """An image mirrored left and right."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def brightened(image: Image.Image, factor: float) -> Image.Image:
+    """An image of mode L or RGB times a factor, rounded and clipped."""
+    levels = np.minimum(np.rint(np.arange(256) * factor), 255).astype(int)
+    return image.point(levels.tolist() * len(image.getbands()))
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, on one line."""
+    text = getattr(error, 'strerror', None) or str(error)
+    return ' '.join(text.split()) or type(error).__name__
+
+
+def _draft(image: Image.Image, side: float, size: int) -> int:
+    """Lets a large JPEG shrink while it is decoded, which is many times faster.
+
+    Args:
+        image: not loaded yet.
+        side: the shorter one of the box that is to be resized, in pixels.
+        size: that it is resized to; no less than twice that is decoded.
+
+    Returns:
+        How many pixels become one along each side: 1, 2, 4 or 8.
+    """
+    scale = max(k for k in (1, 2, 4, 8) if k == 1 or k * 2 * size <= side)
+    drafted = image.draft(None, tuple(x // scale for x in image.size))
+    return scale if drafted else 1
+
+
+def _orientation(image: Image.Image) -> int:
+    """By EXIF: 1, upright, to 8, and 1 if that cannot be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Broken EXIF data are no fault of the pixels.
+        return 1
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    """An image made upright."""
+    transposition = _TRANSPOSITIONS.get(orientation)
+    return image if transposition is None else image.transpose(transposition)
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    """An image of mode L or RGB."""
+    if image.mode.startswith('I'):
+        pixels = np.asarray(image) >> 8
+        image = Image.fromarray(pixels.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        white = Image.new('RGBA', image.size, 'white')
+        image = Image.alpha_composite(white, image)
+    return image.convert('L' if channels == 1 else 'RGB')
+
+
+def _cut(image: Image.Image, channels: int, size: int, box: Box) -> Image.Image:
+    """A box of a loaded image, converted and resized."""
+    top, left, height, width = box
+    y, x = math.floor(top), math.floor(left)
+    # Resizing alone would look beyond the edges. Thus it sees nothing of
+    # pixels that the box does not touch.
+    right, bottom = left + width, top + height
+    image = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    edges = (left - x, top - y, right - x, bottom - y)
+    image = _convert(image, channels)
+    return image.resize((size, size), Image.Resampling.BILINEAR, edges)

@@ -1,0 +1,100 @@
+"""The data of a run, from its configuration."""
+
+import functools
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+
+from mnemonics_jax import parallel
+from mnemonics_jax.augment import Augmentation
+from mnemonics_jax.data import classes, sources, stream
+from mnemonics_jax.data.examples import Loader, Settings
+
+
+def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
+    """The images of a run, of all classes or of a drawn subset of them."""
+    source = sources.make_source(config.data.source, config.data)
+    number = config.data.subset_classes
+    if number is None:
+        return source
+    chosen = classes.choose_classes(
+        source.num_classes, number, config.data.subset_seed
+    )
+    return sources.take_classes(source, chosen)
+
+
+def fill_protocol(
+    config: ml_collections.FrozenConfigDict, source: sources.Source
+) -> ml_collections.FrozenConfigDict:
+    """Sets the phases, where they are left open, by the classes that exist."""
+    filled = ml_collections.ConfigDict(config.to_dict())
+    protocol = filled.protocol
+    protocol.base_classes, protocol.phases = classes.default_protocol(
+        source.num_classes, protocol.base_classes, protocol.phases
+    )
+    return ml_collections.FrozenConfigDict(filled)
+
+
+def crops_on_host(
+    config: ml_collections.FrozenConfigDict, source: sources.Source
+) -> bool:
+    """Whether real images get their random crops where they are decoded."""
+    return config.data.random_resized_crop and source.encoded is not None
+
+
+def augmentation(section: ml_collections.FrozenConfigDict) -> Augmentation:
+    """What the section `data` says of augmentation."""
+    return Augmentation(
+        pad=section.pad,
+        flip=section.flip,
+        resized_crop=section.random_resized_crop,
+        brightness=section.brightness,
+    )
+
+
+def make_loader(
+    config: ml_collections.FrozenConfigDict,
+    source: sources.Source,
+    order: np.ndarray,
+    bounds: Sequence[tuple[int, int]],
+    placement: parallel.Placement,
+) -> Loader:
+    """Finds the examples of classes, and says how they are fed.
+
+    Raises:
+        ValueError: memory for reading ahead does not suffice, or random crops
+            of originals are to come from the device.
+    """
+    data, crops = config.data, crops_on_host(config, source)
+    if crops and data.feed == 'device':
+        raise ValueError(
+            'data.feed=device with data.random_resized_crop=True: the device '
+            'has no originals to crop; allowed: tfdata'
+        )
+    view = stream.View(
+        source.image_shape, data.eval_resize, data.flip, data.brightness
+    )
+    largest = max(
+        config.train.batch_size,
+        config.evaluate.batch_size,
+        config.exemplars.query_batch,
+    )
+    budget = None
+    if source.encoded and data.feed == 'tfdata':
+        budget = stream.plan(
+            data.read_ahead_mb * 2**20,
+            largest // placement.shard[1],
+            source.image_shape,
+            parallel.AHEAD,
+        )
+    settings = Settings(
+        feed=data.feed,
+        memory=data.memory_mb * 2**20,
+        view=view,
+        budget=budget,
+        crops=crops,
+        shard=placement.shard,
+        put=functools.partial(parallel.replicate, placement),
+    )
+    return Loader(source, order, bounds, settings)
