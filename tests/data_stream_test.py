@@ -141,8 +141,9 @@ def test_reading_ahead_stays_within_its_budget(files, budget):
         while before != len(loaded):
             before = len(loaded)
             time.sleep(0.3)
-        # What was made ahead, the batch in the making, and an image a thread.
-        most = (taken + budget.batches + 1) * BATCH + budget.threads
+        # What was made ahead, the batch in the making, and a chunk a thread.
+        chunks = budget.threads * stream.chunk_size(BATCH)
+        most = (taken + budget.batches + 1) * BATCH + chunks
         assert taken * BATCH < len(loaded) <= most
     batches.close()
 
@@ -152,7 +153,8 @@ def test_a_plan_fills_the_memory_and_no_more():
     for memory in (20_000, 33_333, 50_000, 10**7):
         budget = stream.plan(memory, 8, shape, ahead)
         batch = 8 * 300
-        used = (budget.batches + 1 + ahead) * batch + budget.threads * 300
+        chunks = budget.threads * stream.chunk_size(8) * 300
+        used = (budget.batches + 1 + ahead) * batch + chunks
         assert used <= memory
         assert budget.batches == 16 or used + batch > memory
 

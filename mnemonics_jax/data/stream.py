@@ -5,6 +5,7 @@ Every pass over them decodes them anew, in threads. What a crop shows depends on
 the epoch's seed and the example's position alone.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from mnemonics_jax.data.batches import Batch, Deliver
 
 # More batches ahead than this even out no pause worth it.
 _MAX_PREFETCH = 16
+_MAX_CHUNK = 16
 
 
 class View(NamedTuple):
@@ -47,12 +49,20 @@ class Originals(NamedTuple):
     describe: Callable[[int], str]
 
 
+def chunk_size(batch_size: int) -> int:
+    """Images that a thread decodes at a time; a part of every batch.
+
+    A call from TensorFlow into Python costs about as much as a small image.
+    """
+    return math.gcd(batch_size, _MAX_CHUNK)
+
+
 class Budget(NamedTuple):
     """How far reading may run ahead.
 
     Attributes:
         batches: made ahead, >= 1, beside the one that is being put together.
-        threads: images decoded at a time.
+        threads: chunks of images decoded at a time, see `chunk_size`.
     """
 
     batches: int
@@ -64,7 +74,7 @@ def plan(
 ) -> Budget:
     """Fits reading ahead into a memory.
 
-    The memory holds images at their final size: those just decoded, one a
+    The memory holds images at their final size: those just decoded, a chunk a
     thread; a batch that they are put together to; finished batches; and
     `ahead` more that wait on their way to the device. Originals come on top,
     one a thread.
@@ -81,9 +91,10 @@ def plan(
     threads = os.cpu_count() or 1
     image = int(np.prod(shape))
     batch = batch_size * image
-    batches = (num_bytes - threads * image) // batch - 1 - ahead
+    decoded = threads * chunk_size(batch_size) * image
+    batches = (num_bytes - decoded) // batch - 1 - ahead
     if batches < 1:
-        least = threads * image + (2 + ahead) * batch
+        least = decoded + (2 + ahead) * batch
         raise ValueError(
             f'data.read_ahead_mb={num_bytes / 2**20:g}: allowed: at least '
             f'{-(-least // 2**20)} with batches of {batch_size} images of '
@@ -157,26 +168,31 @@ def _batches(
     tf = pipeline.tensorflow()
     failures: list[Exception] = []
 
-    def decode(row: Any, index: Any) -> np.ndarray:
+    def decode(rows: Any, indices: Any) -> np.ndarray:
+        decoded = np.zeros((len(rows), *shape), np.uint8)
         try:
-            return image_of(int(row), int(index), seed)
+            for i, (row, index) in enumerate(zip(rows, indices, strict=True)):
+                decoded[i] = image_of(int(row), int(index), seed)
         except Exception as e:  # TensorFlow would make a text of it, and log.
             failures.append(e)
-            return np.zeros(shape, np.uint8)
-
-    def decoded(row: Any, index: Any) -> Any:
-        image = tf.numpy_function(decode, [row, index], tf.uint8)
-        return tf.ensure_shape(image, shape)
+        return decoded
 
     rows = columns.pop('row')
-    flat = (rows.reshape(-1), columns['index'].reshape(-1))
+    batch_size = rows.shape[1]
+    chunk = chunk_size(batch_size)
+    flat = (rows.reshape(-1, chunk), columns['index'].reshape(-1, chunk))
     pixels = tf.data.Dataset.from_tensor_slices(flat).map(
-        decoded, num_parallel_calls=budget.threads, deterministic=True
+        lambda *numbers: tf.numpy_function(decode, numbers, tf.uint8),
+        num_parallel_calls=budget.threads,
+        deterministic=True,
     )
-    pixels = pixels.batch(max(1, rows.shape[1]), drop_remainder=True)
+    pixels = pixels.batch(batch_size // chunk, drop_remainder=True)
     rest = tf.data.Dataset.from_tensor_slices(columns)
     dataset = tf.data.Dataset.zip(pixels, rest).map(
-        lambda image, batch: {'image': image, **batch}
+        lambda image, batch: {
+            'image': tf.reshape(image, (batch_size, *shape)),
+            **batch,
+        }
     )
     dataset = dataset.prefetch(budget.batches)
     dataset = dataset.with_options(pipeline.options(budget.threads + 1))
