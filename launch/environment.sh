@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv with the package in it, once, and
 # again whenever setup.py has changed. PYTHON names the interpreter (>= 3.11).
 set -euo pipefail

@@ -1,43 +1,82 @@
 """Saving and restoring what a run needs to go on, by Orbax.
 
-A checkpoint is written at the end of each phase under the phase's number and
-holds the `Carry` (model and memory, as global arrays) and the results so far.
-A write that was cut off leaves the checkpoint before it in force.
+Two kinds, each in a folder of its own:
+    phases/<i>: the end of phase i, the `Carry` (model and memory, as global
+        arrays) and the results so far.
+    steps/<n>: the middle of a phase, the states of its loops and a `Cursor`;
+        it goes on from the end of the phase before.
+A write that was cut off leaves the checkpoint before it in force. One that is
+damaged is put aside, into `damaged`, and the one before it taken.
 """
 
-import pathlib
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from mnemonics_jax.types import Carry
+
+
+class Cursor(NamedTuple):
+    """Where in a phase a checkpoint was made; all of it as JSON takes it.
+
+    Attributes:
+        phase: its index.
+        stages: loops begun so far -> steps done.
+        records: lines of `metrics.jsonl` written.
+        pending: metrics of the steps since the last of these lines.
+    """
+
+    phase: int
+    stages: dict[str, int]
+    records: int
+    pending: list[dict[str, float]]
 
 
 class Checkpointer:
     """The checkpoints of one work directory."""
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int) -> None:
+    def __init__(
+        self,
+        workdir: os.PathLike[str],
+        *,
+        keep: int,
+        say: Callable[[str], None] = print,
+    ) -> None:
         """Opens `workdir/checkpoints`, made if missing.
 
         Args:
             workdir: of the run.
-            keep: how many checkpoints stay, the newest.
+            keep: how many checkpoints of each kind stay, the newest.
+            say: is told of damaged ones.
         """
-        self._manager = ocp.CheckpointManager(
-            (workdir / 'checkpoints').resolve(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-        )
+        root = epath.Path(workdir).resolve() / 'checkpoints'
+
+        def manager(kind: str) -> ocp.CheckpointManager:
+            return ocp.CheckpointManager(
+                root / kind,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep, create=True
+                ),
+            )
+
+        self._phases, self._steps = manager('phases'), manager('steps')
+        self._root, self._say = root, say
 
     def __enter__(self) -> 'Checkpointer':
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._manager.close()
+        self._phases.close()
+        self._steps.close()
 
-    def latest(self) -> int | None:
-        """The last phase that was saved whole, or None."""
-        return self._manager.latest_step()
+    def wait(self) -> None:
+        """Returns when every save is on disk."""
+        self._phases.wait_until_finished()
+        self._steps.wait_until_finished()
 
     def save(self, phase: int, carry: Carry, results: list[Any]) -> None:
         """Saves the end of a phase in the background.
@@ -47,7 +86,7 @@ class Checkpointer:
             carry: what the next phase starts from.
             results: of the phases so far, as JSON takes them.
         """
-        self._manager.save(
+        self._phases.save(
             phase,
             args=ocp.args.Composite(
                 carry=ocp.args.StandardSave(carry),
@@ -55,12 +94,12 @@ class Checkpointer:
             ),
         )
 
-    def wait(self) -> None:
-        """Returns when every save is on disk."""
-        self._manager.wait_until_finished()
+    def latest(self) -> int | None:
+        """The last phase whose end was saved, or None."""
+        return self._phases.latest_step()
 
     def restore(self, phase: int, like: Carry) -> tuple[Carry, list[Any]]:
-        """Reads a checkpoint.
+        """Reads the end of a phase.
 
         Args:
             phase: one that was saved.
@@ -69,12 +108,90 @@ class Checkpointer:
         Returns:
             The carry and the results of the phases up to `phase`.
         """
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(
-            phase,
+        args = ocp.args.Composite(
+            carry=ocp.args.StandardRestore(_abstract(like)),
+            results=ocp.args.JsonRestore(),
+        )
+        restored = self._phases.restore(phase, args=args)
+        return restored['carry'], restored['results']['phases']
+
+    def restore_latest(self, like: Carry) -> tuple[Carry, list[Any]] | None:
+        """The same of the last phase that can be read, or None."""
+        return self._newest(
+            self._phases, lambda phase: self.restore(phase, like)
+        )
+
+    def save_within(self, cursor: Cursor, states: dict[str, Any]) -> None:
+        """Saves the middle of a phase in the background.
+
+        Args:
+            cursor: where.
+            states: of each loop begun; read before this returns.
+        """
+        latest = self._steps.latest_step()
+        items = {
+            f'state_{name}': ocp.args.StandardSave(state)
+            for name, state in states.items()
+        }
+        self._steps.save(
+            0 if latest is None else latest + 1,
             args=ocp.args.Composite(
-                carry=ocp.args.StandardRestore(target),
-                results=ocp.args.JsonRestore(),
+                cursor=ocp.args.JsonSave(cursor._asdict()), **items
             ),
         )
-        return restored['carry'], restored['results']['phases']
+
+    def cursor(self, phase: int) -> Cursor | None:
+        """Where the last checkpoint within a phase was made, if there is one.
+
+        Whether all of it can be read is tried here.
+        """
+
+        def read(number: int) -> Cursor:
+            args = ocp.args.Composite(cursor=ocp.args.JsonRestore())
+            cursor = Cursor(**self._steps.restore(number, args=args)['cursor'])
+            if cursor.phase == phase:
+                for name in cursor.stages:
+                    self._read_state(number, name, None)
+            return cursor
+
+        found = self._newest(self._steps, read)
+        return found if found and found.phase == phase else None
+
+    def state(self, name: str, like: Any) -> Any:
+        """The state of a loop at the cursor, placed as `like` is."""
+        return self._read_state(self._steps.latest_step(), name, like)
+
+    def _read_state(self, number: int, name: str, like: Any) -> Any:
+        target = ocp.args.StandardRestore(like and _abstract(like))
+        args = ocp.args.Composite(**{f'state_{name}': target})
+        return self._steps.restore(number, args=args)[f'state_{name}']
+
+    def _newest(
+        self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
+    ) -> Any:
+        """What is read of the newest checkpoint that can be, or None."""
+        while (number := manager.latest_step()) is not None:
+            try:
+                return read(number)
+            except Exception as e:  # Orbax's storage raises many types.
+                self._put_aside(manager, number, e)
+        return None
+
+    def _put_aside(
+        self, manager: ocp.CheckpointManager, number: int, error: Exception
+    ) -> None:
+        """Moves a checkpoint to where it is not looked for."""
+        folder = f'{manager.directory.name}/{number}'
+        reason = ' '.join(str(error).split())[:200]
+        self._say(f'checkpoint {folder} cannot be read, put aside: {reason}')
+        aside = self._root / 'damaged'
+        aside.mkdir(exist_ok=True)
+        target = aside / f'{manager.directory.name}_{number}'
+        if target.exists():
+            target.rmtree()
+        (manager.directory / str(number)).rename(target)
+        manager.reload()
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)

@@ -1,6 +1,7 @@
 """Checking a configuration, and filling in what presets and methods say."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -41,6 +42,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'protocol.base_classes': rules.or_none(rules.at_least(0)),
         'protocol.phases': rules.or_none(rules.at_least(0)),
         'protocol.class_order_seed': rules.SEED,
+        'protocol.stop_after_phase': rules.or_none(rules.at_least(0)),
         'weight_transfer': rules.BOOLEAN,
         'backbone.name': rules.one_of(backbones.backbone_names()),
         'backbone.head': rules.one_of(heads.HEADS),
@@ -93,6 +95,8 @@ def field_rules() -> dict[str, rules.Rule]:
         'evaluate.batch_size': rules.at_least(1),
         'evaluate.oracle': rules.BOOLEAN,
         'checkpoint.keep': rules.at_least(1),
+        'checkpoint.every_steps': rules.at_least(0),
+        'checkpoint.every_seconds': rules.NOT_NEGATIVE,
     }
 
 
@@ -217,8 +221,19 @@ def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-def differences(ours: Any, theirs: Any, prefix: str = '') -> list[str]:
-    """Fields in which two JSON configurations differ, as 'a.b: 1, 2'."""
+def differences(
+    ours: Any, theirs: Any, prefix: str = '', *, ignored: Sequence[str] = ()
+) -> list[str]:
+    """Fields in which two JSON configurations differ, as 'a.b: 1, 2'.
+
+    Args:
+        ours: one.
+        theirs: the other.
+        prefix: of the fields' names.
+        ignored: fields and sections that are not compared.
+    """
+    if prefix in ignored:
+        return []
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):
         if ours == theirs:
             return []
@@ -226,5 +241,7 @@ def differences(ours: Any, theirs: Any, prefix: str = '') -> list[str]:
     found = []
     for name in sorted({*ours, *theirs}):
         path = f'{prefix}.{name}' if prefix else name
-        found += differences(ours.get(name), theirs.get(name), path)
+        found += differences(
+            ours.get(name), theirs.get(name), path, ignored=ignored
+        )
     return found

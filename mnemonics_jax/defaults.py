@@ -55,6 +55,8 @@ def default_config() -> config_dict.ConfigDict:
             # None: about half of the classes, then 5 equal phases.
             base_classes=optional(int),
             phases=optional(int),
+            # End after this phase; a later command may go on.
+            stop_after_phase=optional(int),
             class_order_seed=1993,
             # A text file with the class names in order, instead of a seed.
             class_order_file=optional(str),
@@ -110,7 +112,11 @@ def default_config() -> config_dict.ConfigDict:
         ),
         # With `oracle`, means of all training images classify, too: a ceiling.
         evaluate=config_dict.create(batch_size=256, oracle=False),
-        checkpoint=config_dict.create(keep=2),
+        # Besides the end of each phase, the middle of its loops is saved every
+        # so many steps and seconds; 0 for never. The newest `keep` stay.
+        checkpoint=config_dict.create(
+            keep=2, every_steps=0, every_seconds=300.0
+        ),
     )
     # A field that does not exist is a mistake in a file, too.
     return fields.lock()

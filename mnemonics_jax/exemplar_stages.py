@@ -9,7 +9,7 @@ from mnemonics_jax import exemplars, memory
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.randomness import Stage
-from mnemonics_jax.scene import Clock, Scene, features_of, in_order
+from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 put_rows = jax.jit(memory.put_rows)
@@ -120,17 +120,17 @@ def learn_exemplars(
     )
     listed = exemplars.as_exemplars(where, mask, classes, scene.num_old)
     feed = data.feed(batch, augmented=True)
-    batches = itertools.chain.from_iterable(
-        feed.epoch(
-            scene.order(Stage.LEARN, epoch, size),
-            seed=scene.crop_seed(Stage.LEARN, epoch),
-        )
-        for epoch in itertools.count()
-    )
-    with scene.recorder.stage(
-        scene.index, 'learn', where.num_steps
-    ) as progress:
-        learned = exemplars.learn(where, images, listed, batches, progress)
+
+    def batches(first: int) -> Batches:
+        start, skip = divmod(first, num_batches(size, batch))
+        for epoch in itertools.count(start):
+            yield from feed.epoch(
+                scene.order(Stage.LEARN, epoch, size),
+                seed=scene.crop_seed(Stage.LEARN, epoch),
+                start_step=skip if epoch == start else 0,
+            )
+
+    learned = exemplars.learn(where, images, listed, batches, scene.run)
     gauge = where._replace(key=scene.key(Stage.GAUGE))
     held_out = scene.examples('test', *classes)
 
@@ -159,7 +159,4 @@ def adjust_exemplars(
     where = setting(
         scene, variables, Stage.ADJUST, num_outer_steps(scene, steps, half)
     )
-    with scene.recorder.stage(
-        scene.index, 'adjust', 2 * where.num_steps
-    ) as progress:
-        return exemplars.adjust(where, held, scene.num_old, progress)
+    return exemplars.adjust(where, held, scene.num_old, scene.run)

@@ -7,8 +7,8 @@ loops); `none` keeps nothing.
 
 import functools
 import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,8 +16,8 @@ import numpy as np
 from mnemonics_jax import memory, parallel
 from mnemonics_jax.bilevel import ExemplarState
 from mnemonics_jax.inner import Exemplars
+from mnemonics_jax.journal import Loop, State
 from mnemonics_jax.learner import Learner
-from mnemonics_jax.progress import Stage
 from mnemonics_jax.prototypes import herding
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
@@ -26,6 +26,8 @@ STRATEGIES = (*SELECTIONS, 'mnemonics', 'none')
 DECAY_PARTS = 5
 
 Batches = Iterator[dict[str, np.ndarray]]
+# `(loop, state to begin with) -> state after it`, see `journal.Journal`.
+Run = Callable[[Loop, State], State]
 
 
 class Setting(NamedTuple):
@@ -131,12 +133,23 @@ def as_exemplars(
     return parallel.replicate(setting.placement, exemplars)
 
 
+def record_marks(num_steps: int) -> Callable[[int], dict[str, int] | None]:
+    """Where a loop of outer steps is recorded: twenty times, at the end too."""
+    every = max(1, num_steps // 20)
+
+    def mark(step: int) -> dict[str, int] | None:
+        due = (step + 1) % every == 0 or step + 1 == num_steps
+        return {'step': step} if due else None
+
+    return mark
+
+
 def learn(
     setting: Setting,
     images: np.ndarray,
     exemplars: Exemplars,
-    batches: Batches,
-    stage: Stage,
+    batches: Callable[[int], Batches],
+    run: Run,
 ) -> Learned:
     """Learns the pixels of the new classes' exemplars.
 
@@ -144,32 +157,36 @@ def learn(
         setting: where.
         images: f32[c, s, H, W, C] in [0, 1], what learning starts from.
         exemplars: the flat list of the same images.
-        batches: real images of the new classes, `setting.num_steps` of them.
-        stage: where progress is shown.
+        batches: `(step) -> real images of the new classes`, a batch for each
+            step from that one on, without end.
+        run: runs the loop.
     """
-    start = flatten(images)
-    state = setting.learner.init(parallel.replicate(setting.placement, start))
-    every = max(1, setting.num_steps // 20)
-    batches = itertools.islice(batches, setting.num_steps)
-    pairs = parallel.shard_batches(setting.placement, batches)
-    for step, (host, batch) in enumerate(pairs):
-        state, metrics = setting.learner.learn(
+    start, total = flatten(images), setting.num_steps
+
+    def placed(first: int) -> Iterator[tuple[int, Any]]:
+        some = itertools.islice(batches(first), total - first)
+        for host, batch in parallel.shard_batches(setting.placement, some):
+            yield len(host['label']), batch
+
+    def step(number, state, batch):
+        return setting.learner.learn(
             state,
             exemplars,
             setting.variables,
             setting.phase,
             batch,
-            scale_of(step, setting.num_steps),
+            scale_of(number, total),
             setting.key,
         )
-        stage.step(metrics, len(host['label']))
-        if (step + 1) % every == 0 or step + 1 == setting.num_steps:
-            stage.flush(step=step)
+
+    state = setting.learner.init(parallel.replicate(setting.placement, start))
+    loop = Loop('learn', total, placed, step, record_marks(total))
+    state = run(loop, state)
     return finish(state, start, exemplars.mask, images.shape)
 
 
 def adjust(
-    setting: Setting, exemplars: ExemplarSet, num_old: int, stage: Stage
+    setting: Setting, exemplars: ExemplarSet, num_old: int, run: Run
 ) -> tuple[ExemplarSet, float]:
     """Adjusts the old classes' exemplars, half by half (the paper, Eq. 10).
 
@@ -180,7 +197,7 @@ def adjust(
         setting: where.
         exemplars: the memory.
         num_old: classes whose exemplars are adjusted.
-        stage: where progress is shown.
+        run: runs the loop; each of its steps updates one half.
 
     Returns:
         The memory with adjusted pixels, and their drift in grey levels before
@@ -196,24 +213,7 @@ def adjust(
         setting.learner.init(parallel.replicate(setting.placement, start))
         for start in starts
     ]
-    keys = jax.random.split(setting.key)
-    every = max(1, setting.num_steps // 20)
-    for step in range(setting.num_steps):
-        scale = scale_of(step, setting.num_steps)
-        for this, other in ((0, 1), (1, 0)):
-            states[this], metrics = setting.learner.adjust(
-                states[this],
-                lists[this],
-                setting.variables,
-                setting.phase,
-                states[other].pixels,
-                lists[other],
-                scale,
-                keys[this],
-            )
-            stage.step(metrics, int(parts[other].mask.shape[0]))
-        if (step + 1) % every == 0 or step + 1 == setting.num_steps:
-            stage.flush(step=step)
+    states = run(adjust_loop(setting, lists), states)
     learned = [
         finish(state, start, flat_list.mask, part.images.shape)
         for state, start, flat_list, part in zip(
@@ -227,6 +227,37 @@ def adjust(
     sizes = [int(np.asarray(part.mask).sum()) for part in parts]
     drift = np.average([half.drift for half in learned], weights=sizes)
     return memory.merge_halves(exemplars, *halves), float(drift)
+
+
+def adjust_loop(setting: Setting, lists: list[Exemplars]) -> Loop:
+    """The loop of `adjust` over the states of both halves."""
+    total, keys = setting.num_steps, jax.random.split(setting.key)
+    mark = record_marks(total)
+
+    def halves(first: int) -> Iterator[tuple[int, int]]:
+        for number in range(first, 2 * total):
+            this = number % 2
+            yield len(lists[1 - this].mask), this
+
+    def step(number, states, this):
+        other = 1 - this
+        changed, metrics = setting.learner.adjust(
+            states[this],
+            lists[this],
+            setting.variables,
+            setting.phase,
+            states[other].pixels,
+            lists[other],
+            scale_of(number // 2, total),
+            keys[this],
+        )
+        both = [changed, states[other]]
+        return (both if this == 0 else both[::-1]), metrics
+
+    def mark_pairs(number: int) -> dict[str, int] | None:
+        return mark(number // 2) if number % 2 else None
+
+    return Loop('adjust', 2 * total, halves, step, mark_pairs)
 
 
 def teach(

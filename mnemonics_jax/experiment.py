@@ -15,13 +15,17 @@ import numpy as np
 
 from mnemonics_jax import components, memory, metrics, parallel, report
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.interrupt import Interrupt
+from mnemonics_jax.journal import Cadence, Journal
 from mnemonics_jax.phase import run_phase
 from mnemonics_jax.progress import Recorder, write_atomically
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
 
+# Fields that a resumed run may have otherwise: they change no number.
+MAY_CHANGE = ('checkpoint', 'protocol.stop_after_phase')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -60,14 +64,26 @@ def run(
     Returns:
         The content of `results.json`.
     """
-    workdir = pathlib.Path(workdir)
-    keep = parts.config.checkpoint.keep
-    with Checkpointer(workdir, keep=keep) as checkpointer:
+    workdir, settings = pathlib.Path(workdir), parts.config.checkpoint
+    last = last_phase(parts)
+    with (
+        Interrupt() as interrupt,
+        Checkpointer(workdir, keep=settings.keep) as checkpointer,
+    ):
+        cadence = Cadence(settings.every_steps, settings.every_seconds)
+        journal = Journal(checkpointer, interrupt, cadence)
         carry, phases = restore(parts, checkpointer)
-        with Recorder(workdir, first_phase=len(phases)) as recorder:
-            announce(parts, recorder, len(phases))
-            for index in range(len(phases), len(parts.bounds)):
-                scene = Scene(parts, index, *parts.bounds[index], recorder)
+        cursor = journal.resume(len(phases))
+        with Recorder(
+            workdir,
+            first_phase=len(phases),
+            num_records=cursor and cursor.records,
+        ) as recorder:
+            announce(parts, recorder, len(phases), cursor)
+            for index in range(len(phases), last + 1):
+                journal.open_phase(index)
+                bounds = parts.bounds[index]
+                scene = Scene(parts, index, *bounds, recorder, journal)
                 carry, outcome = run_phase(scene, carry)
                 phases.append(describe(scene, carry, outcome))
                 if parts.config.exemplars.strategy != 'none':
@@ -80,6 +96,12 @@ def run(
             recorder.say(report.table(results))
             recorder.say(f'report: {report.write(workdir)}')
     return results
+
+
+def last_phase(parts: components.Components) -> int:
+    """The index of the last phase that this run is to do."""
+    last, stop = len(parts.bounds) - 1, parts.config.protocol.stop_after_phase
+    return last if stop is None else min(stop, last)
 
 
 def first_carry(parts: components.Components) -> Carry:
@@ -102,10 +124,7 @@ def restore(
 ) -> tuple[Carry, list[dict[str, Any]]]:
     """Where to go on: the carry and results of the phases already done."""
     carry = first_carry(parts)
-    latest = checkpointer.latest()
-    if latest is None:
-        return carry, []
-    return checkpointer.restore(latest, carry)
+    return checkpointer.restore_latest(carry) or (carry, [])
 
 
 def claim_workdir(
@@ -120,7 +139,7 @@ def claim_workdir(
     ours = config_lib.to_json(config)
     if path.exists():
         theirs = read_config(path)
-        fields = config_lib.differences(ours, theirs)
+        fields = config_lib.differences(ours, theirs, ignored=MAY_CHANGE)
         if fields:
             raise ValueError(
                 f'--workdir={workdir}: holds a run of another configuration '
@@ -179,19 +198,34 @@ def commit() -> str | None:
 
 
 def announce(
-    parts: components.Components, recorder: Recorder, num_done: int
+    parts: components.Components,
+    recorder: Recorder,
+    num_done: int,
+    cursor: Cursor | None,
 ) -> None:
     """Says what will run, or that nothing is left."""
     config, total = parts.config, len(parts.bounds)
     if num_done == total:
         recorder.say(f'finished before: all {total} phases are done')
         return
+    if num_done > last_phase(parts):
+        recorder.say(
+            f'finished before: phases 0..{num_done - 1} of 0..{total - 1} are '
+            'done, as protocol.stop_after_phase says'
+        )
+        return
     if parts.source.skipped:
         recorder.say(
             f'skipped {len(parts.source.skipped)} images that cannot be read; '
             'results.json lists them'
         )
-    if num_done:
+    if cursor is not None:
+        stage, done = list(cursor.stages.items())[-1]
+        recorder.say(
+            f'resuming in phase {num_done} of 0..{total - 1}, {stage}, after '
+            f'step {done}'
+        )
+    elif num_done:
         recorder.say(f'resuming after phase {num_done - 1} of 0..{total - 1}')
     recorder.say(
         f'{config.data.source}: {parts.source.num_classes} classes in '

@@ -112,6 +112,8 @@ def main(argv: Sequence[str]) -> None:
     # Imported late, so that --help and mistyped flags answer at once.
     from mnemonics_jax import experiment, parallel
     from mnemonics_jax.data.checks import BadDataError
+    from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
+    from mnemonics_jax.progress import DivergedError
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
@@ -127,8 +129,11 @@ def main(argv: Sequence[str]) -> None:
         )
     try:
         experiment.run(parts, _WORKDIR.value)
-    except BadDataError as e:
+    except (BadDataError, DivergedError) as e:
         fail(e)
+    except InterruptError as e:
+        print(f'stopped by {e}; the same command goes on', flush=True)
+        sys.exit(EXIT_CODE)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """The stages of a phase that train a model: on new data, and on the memory."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from mnemonics_jax import evaluate, parallel, prototypes, train
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.data.batches import Feed, num_batches
 from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.journal import Loop
 from mnemonics_jax.randomness import Stage
 from mnemonics_jax.scene import (
     Batches,
@@ -77,9 +79,9 @@ class Pool(NamedTuple):
     train: np.ndarray
     held_out: np.ndarray
 
-    def batches(self, order: np.ndarray, seed: int) -> Batches:
+    def batches(self, order: np.ndarray, seed: int, start_step: int) -> Batches:
         """Batches of the positions of `order` to train on, with `slot`."""
-        batches = self.feed.epoch(order, seed=seed)
+        batches = self.feed.epoch(order, seed=seed, start_step=start_step)
         return train.with_slots(batches, self.num_real, self.slots)
 
     def held_out_batches(self) -> Batches:
@@ -223,27 +225,50 @@ def run_epochs(
     """Trains for all epochs of a stage on a pool."""
     section, stage = training.section, training.stage
     size = len(pool.train)
-    num_steps = num_batches(size, section.batch_size)
-    state = training.trainer.init(start)
-    total = section.epochs * num_steps
-    name = stage.name.lower()
-    with scene.recorder.stage(scene.index, name, total) as progress:
-        for epoch in range(section.epochs):
-            progress.at(f'epoch {epoch + 1}/{section.epochs}')
-            lr = train.scheduled_rate(section, epoch)
-            inputs = train.StepInputs(
-                reference=training.carry.variables,
-                exemplars=training.carry.exemplars,
-                phase=scene.traced,
-                head_rows=np.int32(training.head_rows),
-                lr=np.float32(lr),
-                key=scene.key(stage, epoch),
-            )
+    per_epoch = num_batches(size, section.batch_size)
+
+    def batches(first: int) -> Iterator[tuple[int, Any]]:
+        for epoch in range(first // per_epoch, section.epochs):
+            start_step = max(0, first - epoch * per_epoch)
             order = pool.train[scene.order(stage, epoch, size)]
-            batches = pool.batches(order, scene.crop_seed(stage, epoch))
-            placement = scene.parts.placement
-            for host, batch in parallel.shard_batches(placement, batches):
-                state, metrics = training.trainer.step(state, batch, inputs)
-                progress.step(metrics, int(host['weight'].sum()))
-            progress.flush(epoch=epoch, lr=lr)
-    return state.variables
+            seed = scene.crop_seed(stage, epoch)
+            inputs = epoch_inputs(scene, training, epoch)
+            pairs = parallel.shard_batches(
+                scene.parts.placement, pool.batches(order, seed, start_step)
+            )
+            for host, batch in pairs:
+                yield int(host['weight'].sum()), (batch, inputs)
+
+    def step(number, state, batch_and_inputs):
+        return training.trainer.step(state, *batch_and_inputs)
+
+    def mark(number: int) -> dict[str, Any] | None:
+        epoch, last = divmod(number + 1, per_epoch)
+        if last:
+            return None
+        lr = train.scheduled_rate(section, epoch - 1)
+        return {'epoch': epoch - 1, 'lr': lr}
+
+    loop = Loop(
+        name=stage.name.lower(),
+        num_steps=section.epochs * per_epoch,
+        batches=batches,
+        step=step,
+        mark=mark,
+        place=lambda n: f'epoch {n // per_epoch + 1}/{section.epochs}',
+    )
+    return scene.run(loop, training.trainer.init(start)).variables
+
+
+def epoch_inputs(
+    scene: Scene, training: Training, epoch: int
+) -> train.StepInputs:
+    """What the steps of an epoch read beside state and batch."""
+    return train.StepInputs(
+        reference=training.carry.variables,
+        exemplars=training.carry.exemplars,
+        phase=scene.traced,
+        head_rows=np.int32(training.head_rows),
+        lr=np.float32(train.scheduled_rate(training.section, epoch)),
+        key=scene.key(training.stage, epoch),
+    )

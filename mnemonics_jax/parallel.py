@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXIS = 'data'
@@ -74,7 +75,14 @@ def avoid_cached_collectives() -> None:
     and half in an all-gather of one step). Freshly compiled ones do.
     """
     if jax.default_backend() == 'cpu' and jax.device_count() > 1:
-        jax.config.update('jax_enable_compilation_cache', False)
+        use_compilation_cache(False)
+
+
+def use_compilation_cache(use: bool) -> None:
+    """Turns JAX's persistent compilation cache on or off, also when in use."""
+    jax.config.update('jax_enable_compilation_cache', use)
+    # It looks at the setting once, when it is first asked.
+    compilation_cache.reset_cache()
 
 
 def replicate(placement: Placement, tree: Any) -> Any:

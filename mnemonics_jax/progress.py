@@ -8,10 +8,12 @@ for one by one.
 
 import contextlib
 import json
+import math
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,21 +26,37 @@ _BAR_SECONDS = 0.5
 _LINE_SECONDS = 20.0
 
 
+class DivergedError(RuntimeError):
+    """A loss is not a finite number."""
+
+
 class Recorder:
     """Writes the records of a run; the last word on where output goes."""
 
-    def __init__(self, workdir: pathlib.Path, *, first_phase: int) -> None:
-        """Opens the files, dropping records of phases that will run again.
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        first_phase: int,
+        num_records: int | None = None,
+    ) -> None:
+        """Opens the files, dropping records of what will run again.
 
         Args:
             workdir: where to write.
             first_phase: the phase that this process starts with.
+            num_records: how many stay where it starts in the middle of that
+                phase.
         """
         self._path = workdir / 'metrics.jsonl'
-        kept = [r for r in read_records(self._path) if r['phase'] < first_phase]
+        records = read_records(self._path)
+        kept = [r for r in records if r['phase'] < first_phase]
+        if num_records is not None:
+            kept = records[:num_records]
         text = ''.join(json.dumps(record) + '\n' for record in kept)
         write_atomically(self._path, text)
         self._file = self._path.open('a')
+        self.num_records = len(kept)
         self._step = 1 + max((r['global_step'] for r in kept), default=-1)
         self._events = tensorboardX.SummaryWriter(
             str(workdir), purge_step=self._step, flush_secs=10
@@ -53,8 +71,11 @@ class Recorder:
         self._events.close()
 
     def say(self, text: str) -> None:
-        """Prints a line."""
-        print(text, flush=True)
+        """Prints a line; a reader that has gone away is no reason to stop."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def record(self, phase: int, stage: str, **values: Any) -> None:
         """Appends a record and its scalars; one flushed write a line."""
@@ -70,10 +91,26 @@ class Recorder:
             if isinstance(value, float):
                 self._events.add_scalar(f'{stage}/{name}', value, self._step)
         self._step += 1
+        self.num_records += 1
 
     @contextlib.contextmanager
-    def stage(self, phase: int, name: str, total: int) -> Iterator['Stage']:
-        """A stage of `total` steps, with its bar or its lines."""
+    def stage(
+        self,
+        phase: int,
+        name: str,
+        total: int,
+        done: int = 0,
+        pending: Sequence[dict[str, Any]] = (),
+    ) -> Iterator['Stage']:
+        """A stage of `total` steps, with its bar or its lines.
+
+        Args:
+            phase: its index.
+            name: of the stage.
+            total: steps.
+            done: steps done by an earlier process.
+            pending: metrics of the last of those, not recorded yet.
+        """
         bar = None
         if self._console.is_terminal:
             bar = rich.progress.Progress(
@@ -86,7 +123,7 @@ class Recorder:
                 transient=True,
             )
         with bar or contextlib.nullcontext():
-            yield Stage(self, phase, name, total, bar)
+            yield Stage(self, (phase, name), (done, total), bar, pending)
 
 
 class Stage:
@@ -95,29 +132,32 @@ class Stage:
     def __init__(
         self,
         recorder: Recorder,
-        phase: int,
-        name: str,
-        total: int,
+        which: tuple[int, str],
+        steps: tuple[int, int],
         bar: rich.progress.Progress | None,
+        pending: Sequence[dict[str, Any]],
     ) -> None:
         """See `Recorder.stage`."""
         self._recorder = recorder
-        self._phase, self._name, self._total = phase, name, total
-        self._title = f'phase {phase} {name}'
+        self._phase, self._name = which
+        self._done, self._total = steps
+        self._first = self._done
+        self.title = f'phase {self._phase} {self._name}'
         self._bar = bar
-        self._pending: list[dict[str, jax.Array]] = []
-        self._done = 0
+        self._pending = list(pending)
         self._images = 0
         self._started = self._shown = time.monotonic()
         self._task = None
         if bar is not None:
-            self._task = bar.add_task(self._title, total=total, detail='')
+            self._task = bar.add_task(
+                self.title, total=self._total, completed=self._done, detail=''
+            )
 
     def at(self, place: str) -> None:
         """Says where in the stage the next steps are, such as 'epoch 3/20'."""
-        self._title = f'phase {self._phase} {self._name} {place}'
+        self.title = f'phase {self._phase} {self._name} {place}'
         if self._bar is not None:
-            self._bar.update(self._task, description=self._title)
+            self._bar.update(self._task, description=self.title)
 
     def step(self, metrics: dict[str, jax.Array], num_images: int) -> None:
         """Counts a step that processed `num_images`; metrics are f32[]."""
@@ -138,11 +178,26 @@ class Stage:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, detail=detail)
             return
-        left = seconds * (self._total - self._done) / self._done
+        left = seconds * (self._total - self._done) / (self._done - self._first)
         self._recorder.say(
-            f'{self._title} {self._done}/{self._total}: '
+            f'{self.title} {self._done}/{self._total}: '
             f'{detail}, {left:.0f} s left'
         )
+
+    def pending(self) -> list[dict[str, float]]:
+        """The metrics since the last flush.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        self._pending = jax.device_get(self._pending)
+        found = [
+            {name: float(value) for name, value in metrics.items()}
+            for metrics in self._pending
+        ]
+        for metrics in found:
+            check_finite(self.title, metrics)
+        return found
 
     def flush(self, **where: int) -> dict[str, float]:
         """Records the means of the metrics since the last flush.
@@ -152,6 +207,9 @@ class Stage:
 
         Returns:
             The means.
+
+        Raises:
+            DivergedError: one of them is not finite.
         """
         values = jax.device_get(self._pending)
         self._pending = []
@@ -159,8 +217,16 @@ class Stage:
             name: float(np.mean([value[name] for value in values]))
             for name in values[0]
         }
+        check_finite(self.title, means)
         self._recorder.record(self._phase, self._name, **where, **means)
         return means
+
+
+def check_finite(title: str, metrics: dict[str, float]) -> None:
+    """Raises DivergedError if a metric is not a finite number."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise DivergedError(f'{title}: {name} is {value}')
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from mnemonics_jax import evaluate
 from mnemonics_jax.components import Components
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.journal import Journal, Loop, State
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.types import Phase, Variables
@@ -27,6 +28,7 @@ class Scene(NamedTuple):
         num_old: classes of earlier phases.
         num_seen: those and this phase's.
         recorder: of progress.
+        journal: of the loops.
     """
 
     parts: Components
@@ -34,6 +36,7 @@ class Scene(NamedTuple):
     num_old: int
     num_seen: int
     recorder: Recorder
+    journal: Journal
 
     @property
     def traced(self) -> Phase:
@@ -61,6 +64,10 @@ class Scene(NamedTuple):
             'stage': int(stage),
             'epoch': epoch,
         }
+
+    def run(self, loop: Loop, state: State) -> State:
+        """Runs a loop of this phase, or what an interruption left of it."""
+        return self.journal.run(loop, state, self.recorder)
 
     def examples(self, split: str, low: int, high: int) -> Examples:
         """Examples of the classes low..high-1."""

@@ -132,7 +132,7 @@ def test_as_many_of_each_class_are_held_out(parts):
     mask = np.zeros((6, 10), bool)
     mask[:2, :10] = True
     held = carry.exemplars.replace(mask=jnp.asarray(mask))
-    scene = Scene(parts, 1, 2, 4, None)
+    scene = Scene(parts, 1, 2, 4, None, None)
     data = scene.examples('train', 2, 4)
     assert sorted(data.labels) == [2] * 12 + [3] * 12
     whole = model_stages.make_pool(data, held, 16)

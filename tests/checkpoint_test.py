@@ -1,5 +1,6 @@
 """Tests of mnemonics_jax.checkpoint."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -77,6 +78,12 @@ def restore(workdir, placement, phase=None, storage='uint8'):
         return checkpointer.restore(latest if phase is None else phase, like)
 
 
+def numbers(workdir):
+    """Names of what stands in the folder of the ends of phases."""
+    folder = workdir / 'checkpoints' / 'phases'
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.mark.parametrize('storage', ['uint8', 'float32'])
 @pytest.mark.parametrize(
     ('written_on', 'restored_on'),
@@ -112,7 +119,7 @@ def test_latest_is_none_before_the_first_save(tmp_path):
 
 def test_the_newest_are_kept_and_the_latest_is_the_last(tmp_path, one_device):
     save(tmp_path, one_device, range(4), keep=2)
-    folders = sorted(path.name for path in (tmp_path / 'checkpoints').iterdir())
+    folders = numbers(tmp_path)
     assert folders == ['2', '3']
     found, results = restore(tmp_path, one_device)
     assert_same_bits(found, make_carry(seed=3))
@@ -147,7 +154,7 @@ def test_a_write_that_was_cut_off_leaves_the_one_before_in_force(
     workdir = tmp_path / 'whole'
     save(workdir, one_device, [0])
     image = killed_before_the_commit(workdir, one_device, 1, monkeypatch)
-    folders = sorted(path.name for path in (image / 'checkpoints').iterdir())
+    folders = numbers(image)
     assert len(folders) == 2
     assert folders[0] == '0'
     assert folders[1].startswith('1.')
@@ -186,3 +193,55 @@ def test_what_is_saved_is_what_was_there_when_save_was_called(
     found, results = restore(tmp_path, one_device)
     assert_same_bits(found, make_carry())
     assert results == RESULTS
+
+
+# Orbax leaves coroutines behind where reading fails.
+leftovers_of_orbax = pytest.mark.filterwarnings(
+    'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+@leftovers_of_orbax
+@pytest.mark.parametrize('seed', range(8))
+def test_a_truncated_checkpoint_gives_way_to_the_one_before(
+    tmp_path, one_device, seed
+):
+    """At a random byte of a random file; never is a wrong number read."""
+    save(tmp_path, one_device, [3, 4])
+    random = np.random.default_rng(seed)
+    newest = tmp_path / 'checkpoints' / 'phases' / '4'
+    files = sorted(f for f in newest.rglob('*') if f.is_file())
+    file = files[random.integers(len(files))]
+    os.truncate(file, random.integers(file.stat().st_size + 1))
+    like = parallel.replicate(one_device, zeros_like(make_carry()))
+    said = []
+    with Checkpointer(tmp_path, keep=2, say=said.append) as checkpointer:
+        found, results = checkpointer.restore_latest(like)
+    gc.collect()  # Here, where they are expected.
+    if not said:  # Not a file that reading needs.
+        assert_same_bits(found, make_carry(seed=4))
+        assert results == RESULTS * 5
+        return
+    assert_same_bits(found, make_carry(seed=3))
+    assert results == RESULTS * 4
+    assert len(said) == 1
+    assert said[0].startswith('checkpoint phases/4 cannot be read, put aside: ')
+    assert (tmp_path / 'checkpoints' / 'damaged' / 'phases_4').is_dir()
+    # The phase runs again, and is saved under the same number.
+    save(tmp_path, one_device, [4])
+    assert numbers(tmp_path) == ['3', '4']
+
+
+@leftovers_of_orbax
+def test_with_nothing_that_can_be_read_a_run_starts_anew(tmp_path, one_device):
+    save(tmp_path, one_device, [0])
+    newest = tmp_path / 'checkpoints' / 'phases' / '0'
+    for file in newest.rglob('*'):
+        if file.is_file():
+            os.truncate(file, 0)
+    like = parallel.replicate(one_device, zeros_like(make_carry()))
+    said = []
+    with Checkpointer(tmp_path, keep=2, say=said.append) as checkpointer:
+        assert checkpointer.restore_latest(like) is None
+    gc.collect()
+    assert len(said) == 1

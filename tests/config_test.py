@@ -94,6 +94,9 @@ BAD = {
     'data.subset_seed': ([-1], SEED),
     'evaluate.batch_size': ([0], COUNT),
     'checkpoint.keep': ([0], COUNT),
+    'checkpoint.every_steps': ([-1], COUNT_OR_0),
+    'checkpoint.every_seconds': ([-1.0], WEIGHT),
+    'protocol.stop_after_phase': ([-1], COUNT_OR_0),
 }
 
 # None is "as the preset says" in these, and a mistake in every other field.
@@ -106,7 +109,11 @@ OF_METHODS = {
     'method.freeze_old_rows',
 }
 # And "as the classes of the data suggest" in these.
-OF_DATA = {'protocol.base_classes', 'protocol.phases'}
+OF_DATA = {
+    'protocol.base_classes',
+    'protocol.phases',
+    'protocol.stop_after_phase',
+}
 LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA
 
 # The ends of what is allowed.

@@ -44,7 +44,7 @@ def all_devices() -> Iterator[parallel.Placement]:
     """
     parallel.avoid_cached_collectives()
     yield parallel.make_placement()
-    jax.config.update('jax_enable_compilation_cache', True)
+    parallel.use_compilation_cache(True)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_a_checkpoint_holds_model_and_exemplars_and_no_more(recording):
     assert mask.shape == (6, 6)
     np.testing.assert_array_equal(mask.sum(axis=1), 2)
     assert not np.any(np.asarray(carry.exemplars.images)[~mask])
-    folder = recording.workdir / 'checkpoints'
+    folder = recording.workdir / 'checkpoints' / 'phases'
     size = sum(f.stat().st_size for f in (folder / '4').rglob('*'))
     held = sum(x.nbytes for x in jax.tree.leaves(carry))
     assert size < 1.5 * held + 100_000

@@ -20,6 +20,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.inner import draw_minibatches
+from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.randomness import Stage
 from mnemonics_jax.types import Variables
@@ -72,7 +73,7 @@ def learn_base_phase(parts, workdir):
     """Trains phase 0 and learns its exemplars from a random draw."""
     carry = experiment.first_carry(parts)
     with Recorder(workdir, first_phase=0) as recorder:
-        scene = scene_lib.Scene(parts, 0, *parts.bounds[0], recorder)
+        scene = scene_lib.Scene(parts, 0, *parts.bounds[0], recorder, Journal())
         data = scene.examples('train', 0, scene.num_seen)
         variables = model_stages.train_model(
             scene, carry, carry.variables, data
@@ -145,8 +146,7 @@ def test_adjustment_moves_old_exemplars_and_no_others(learned_bases, tmp_path):
     with Recorder(tmp_path, first_phase=0) as recorder:
         scene = scene._replace(index=1, recorder=recorder)
         where = exemplar_stages.setting(scene, variables, Stage.ADJUST, 5)
-        with recorder.stage(1, 'adjust', 10) as stage:
-            adjusted, drift = exemplars.adjust(where, held, 3, stage)
+        adjusted, drift = exemplars.adjust(where, held, 3, scene.run)
     before, after = np.asarray(held.images), np.asarray(adjusted.images)
     np.testing.assert_array_equal(after[3:], before[3:])
     assert np.all(np.any(before[:3] != after[:3], axis=(2, 3, 4)))

@@ -1,6 +1,7 @@
 """Batches on their way to the devices."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,6 +36,35 @@ def test_a_batch_is_split_and_what_lies_on_the_devices_stays(all_devices):
     assert placed['x'].sharding.is_equivalent_to(all_devices.batch, 1)
     assert len(placed['x'].addressable_shards) == 8
     np.testing.assert_array_equal(placed['x'], np.arange(16.0))
+
+
+def test_programs_of_several_devices_are_not_cached(
+    one_device, tmp_path, request
+):
+    """They would wait for each other for ever, see the function's docstring."""
+    settings = {
+        'jax_compilation_cache_dir': str(tmp_path),
+        'jax_persistent_cache_min_compile_time_secs': 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        parallel.use_compilation_cache(True)
+
+        def compile_anew():
+            before = len(list(tmp_path.iterdir()))
+            jax.jit(lambda x: x @ x.T + 1).lower(jnp.ones((9, 9))).compile()
+            return len(list(tmp_path.iterdir())) - before
+
+        assert compile_anew() > 0
+        request.getfixturevalue('all_devices')
+        jax.clear_caches()
+        assert compile_anew() == 0
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        parallel.use_compilation_cache(True)
 
 
 def test_one_process_feeds_the_whole_batch(all_devices):

@@ -282,7 +282,7 @@ def test_new_proxies_start_as_centres_with_the_norm_of_old_ones(
     before = before.replace(params={**before.params, 'head': head})
     compiled = []
     for index, low, high in [(1, 2, 4), (2, 4, 6)]:
-        scene = Scene(parts, index, low, high, None)
+        scene = Scene(parts, index, low, high, None, None)
         data = scene.examples('train', low, high)
         features = evaluate.features_of(
             parts.evaluator, before, in_order(data, 16)
@@ -306,6 +306,6 @@ def test_nothing_is_imprinted_in_phase_0_or_when_switched_off(
 ):
     parts = build(tiny_config, one_device, **{'method.imprint': imprint})
     before = experiment.first_carry(parts).variables
-    scene = Scene(parts, index, *parts.bounds[index], None)
+    scene = Scene(parts, index, *parts.bounds[index], None, None)
     data = scene.examples('train', *parts.bounds[index])
     assert model_stages.start_model(scene, before, data) is before

@@ -75,7 +75,7 @@ def test_killed_after_a_phase_and_resumed_is_bit_for_bit_the_same(tmp_path):
     finish(start(whole))
 
     process = start(killed)
-    checkpoint = killed / 'checkpoints' / '0'
+    checkpoint = killed / 'checkpoints' / 'phases' / '0'
     deadline = time.monotonic() + 300
     # Orbax renames a checkpoint into place when it is complete.
     while not checkpoint.exists() and time.monotonic() < deadline:

@@ -1,0 +1,196 @@
+"""The loops of a phase: they save where they are, and go on from there.
+
+A phase that is started again computes anew what lies between its loops, which
+is quick and gives the same, and takes each loop's state from the last
+checkpoint: at its end, in its middle, or not begun.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mnemonics_jax.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.interrupt import Interrupt, InterruptError
+from mnemonics_jax.progress import Recorder, Stage
+
+# Several processes agree on saving and stopping every so many steps.
+_AGREE_EVERY = 16
+
+State = Any
+
+
+class Loop(NamedTuple):
+    """A long loop of a phase.
+
+    Attributes:
+        name: of the stage, unique within the phase.
+        num_steps: in all.
+        batches: `(step) -> iterable of (number of images, batch)`, from that
+            step on to the end.
+        step: `(step, state, batch) -> (state, metrics)`; may donate the state.
+        mark: `(step) -> numbers` that say where the record of the steps up to
+            this one is made, or None for no record after this one.
+        place: `(step) -> text` that says where the loop is, or ''.
+    """
+
+    name: str
+    num_steps: int
+    batches: Callable[[int], Iterable[tuple[int, Any]]]
+    step: Callable[[int, State, Any], tuple[State, dict[str, jax.Array]]]
+    mark: Callable[[int], dict[str, Any] | None]
+    place: Callable[[int], str] = lambda step: ''
+
+
+class Cadence(NamedTuple):
+    """When to save within a loop.
+
+    Attributes:
+        steps: after so many, 0 for never.
+        seconds: after so many, 0 for never.
+    """
+
+    steps: int
+    seconds: float
+
+
+class Journal:
+    """Runs the loops of a run, and knows what of a phase is saved."""
+
+    def __init__(
+        self,
+        checkpointer: Checkpointer | None = None,
+        interrupt: Interrupt | None = None,
+        cadence: Cadence | None = None,
+    ) -> None:
+        """Nothing is begun yet.
+
+        Args:
+            checkpointer: where to save; None to save nothing.
+            interrupt: requests to stop.
+            cadence: when to save without one; None for never.
+        """
+        self._checkpointer = checkpointer
+        self._interrupt = interrupt or Interrupt()
+        self._cadence = cadence or Cadence(0, 0)
+        self._saved_at = time.monotonic()
+        self._phase = -1
+        self._cursor: Cursor | None = None
+        self._recorder: Recorder | None = None
+        # Of this phase's loops that are finished.
+        self._states: dict[str, State] = {}
+        self._done: dict[str, int] = {}
+
+    def resume(self, phase: int) -> Cursor | None:
+        """Where the first phase of this process goes on; None: at its start."""
+        self._cursor = self._checkpointer.cursor(phase)
+        return self._cursor
+
+    def open_phase(self, phase: int) -> None:
+        """Begins a phase."""
+        if self._cursor is not None and self._cursor.phase != phase:
+            self._cursor = None
+        self._phase = phase
+        self._states, self._done = {}, {}
+
+    def run(self, loop: Loop, state: State, recorder: Recorder) -> State:
+        """Runs a loop, or what is left of it.
+
+        Args:
+            loop: what to do.
+            state: to begin with, a pytree of replicated arrays.
+            recorder: of progress.
+
+        Returns:
+            The state after the last step.
+
+        Raises:
+            progress.DivergedError: a loss is not finite.
+            InterruptError: after saving, when the run was asked to stop.
+        """
+        state, done, pending = self._begin(loop.name, state)
+        if done < loop.num_steps:
+            stage = recorder.stage(
+                self._phase, loop.name, loop.num_steps, done, pending
+            )
+            with stage as progress:
+                for num_images, batch in loop.batches(done):
+                    place = loop.place(done)
+                    if place:
+                        progress.at(place)
+                    state, metrics = loop.step(done, state, batch)
+                    progress.step(metrics, num_images)
+                    mark = loop.mark(done)
+                    if mark is not None:
+                        progress.flush(**mark)
+                    done += 1
+                    self._after(loop.name, done, state, progress, recorder)
+        self._states[loop.name], self._done[loop.name] = state, done
+        return state
+
+    def _begin(
+        self, name: str, state: State
+    ) -> tuple[State, int, list[dict[str, float]]]:
+        """The state to go on from, the steps done and metrics not recorded."""
+        cursor = self._cursor
+        if cursor is None or name not in cursor.stages:
+            return state, 0, []
+        # As float32, so that means are rounded as without the interruption.
+        pending = [
+            {key: np.float32(value) for key, value in metrics.items()}
+            for metrics in cursor.pending
+        ]
+        is_last = name == list(cursor.stages)[-1]
+        restored = self._checkpointer.state(name, state)
+        return restored, cursor.stages[name], pending if is_last else []
+
+    def _after(
+        self,
+        name: str,
+        done: int,
+        state: State,
+        progress: Stage,
+        recorder: Recorder,
+    ) -> None:
+        """Saves, and stops, if it is time to."""
+        if self._checkpointer is None:
+            return
+        save, stop = self._decide(done)
+        if not (save or stop):
+            return
+        pending = progress.pending()
+        # Read before `save_within` returns: the next step may donate it.
+        states = {**self._states, name: state}
+        cursor = Cursor(
+            phase=self._phase,
+            stages={**self._done, name: done},
+            records=recorder.num_records,
+            pending=pending,
+        )
+        self._checkpointer.save_within(cursor, states)
+        self._saved_at = time.monotonic()
+        if stop:
+            self._checkpointer.wait()
+            raise InterruptError(
+                f'{self._interrupt.signal or "a signal"} in {progress.title}, '
+                f'step {done}'
+            )
+
+    def _decide(self, done: int) -> tuple[bool, bool]:
+        """Whether to save and whether to stop, the same in all processes."""
+        steps, seconds = self._cadence
+        late = seconds and time.monotonic() - self._saved_at >= seconds
+        stop = self._interrupt.signal is not None
+        if jax.process_count() > 1:
+            late, stop = self._agree(done, bool(late), stop)
+        return bool(late) or bool(steps and done % steps == 0), stop
+
+    def _agree(self, done: int, late: bool, stop: bool) -> tuple[bool, bool]:
+        if done % _AGREE_EVERY:
+            return False, False
+        wishes = multihost_utils.process_allgather(np.array([late, stop]))
+        # Clocks differ: the first process' counts. A stop is anybody's.
+        return bool(wishes[0, 0]), bool(wishes[:, 1].any())
