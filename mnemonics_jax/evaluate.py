@@ -190,7 +190,8 @@ def features_of(
     pairs = parallel.shard_batches(evaluator.placement, batches)
     for batch, placed in pairs:
         features = np.asarray(evaluator.embed(variables, placed))
-        parts.append(features[batch['weight'] > 0])
+        weight = parallel.gather_batch(evaluator.placement, batch['weight'])
+        parts.append(features[weight > 0])
     return np.concatenate(parts)
 
 
@@ -224,7 +225,8 @@ def logits_of(
     pairs = parallel.shard_batches(evaluator.placement, batches)
     for batch, placed in pairs:
         found = np.asarray(evaluator.logits(variables, exemplars, placed))
-        parts.append(found[batch['weight'] > 0])
+        weight = parallel.gather_batch(evaluator.placement, batch['weight'])
+        parts.append(found[weight > 0])
     return np.concatenate(parts)
 
 

@@ -13,7 +13,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from mnemonics_jax import components, memory, metrics, parallel, report
+from mnemonics_jax import (
+    cluster,
+    components,
+    memory,
+    metrics,
+    parallel,
+    report,
+)
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.interrupt import Interrupt
@@ -78,6 +85,7 @@ def run(
             workdir,
             first_phase=len(phases),
             num_records=cursor and cursor.records,
+            quiet=not cluster.is_main(),
         ) as recorder:
             announce(parts, recorder, len(phases), cursor)
             for index in range(len(phases), last + 1):
@@ -94,7 +102,8 @@ def run(
             checkpointer.wait()
             results = write_results(parts, phases, workdir)
             recorder.say(report.table(results))
-            recorder.say(f'report: {report.write(workdir)}')
+            if cluster.is_main():
+                recorder.say(f'report: {report.write(workdir)}')
     return results
 
 
@@ -146,6 +155,8 @@ def claim_workdir(
                 f'({"; ".join(fields)}); allowed: the same configuration, or '
                 'another directory'
             )
+        return
+    if not cluster.is_main():
         return
     workdir.mkdir(parents=True, exist_ok=True)
     content = {
@@ -320,14 +331,17 @@ def write_results(
         'phases': list(phases),
         **summarize(phases, parts.bounds[0][1]),
     }
-    write_atomically(
-        workdir / 'results.json', json.dumps(results, indent=1) + '\n'
-    )
+    if cluster.is_main():
+        write_atomically(
+            workdir / 'results.json', json.dumps(results, indent=1) + '\n'
+        )
     return results
 
 
 def save_exemplars(scene: Scene, carry: Carry, workdir: pathlib.Path) -> None:
     """Writes the memory after a phase to `exemplars/phase_<i>.npz`."""
+    if not cluster.is_main():
+        return
     folder = workdir / 'exemplars'
     folder.mkdir(exist_ok=True)
     path = folder / f'phase_{scene.index}.npz'

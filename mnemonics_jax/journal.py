@@ -105,7 +105,8 @@ class Journal:
             recorder: of progress.
 
         Returns:
-            The state after the last step.
+            The state after the last step. It is saved with later loops of the
+            phase, so none of them may donate it.
 
         Raises:
             progress.DivergedError: a loss is not finite.

@@ -23,6 +23,20 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator',
+    None,
+    'HOST:PORT of process 0, where several processes meet. Not needed on Cloud '
+    'TPU and under SLURM.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'How many processes there are, with --coordinator.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Which one this is, from 0, with --coordinator.'
+)
+
+
 def fail(error: BaseException | str) -> None:
     """Says what is wrong in one line and exits with 2."""
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
@@ -57,6 +71,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         fail(f'{rest[1]!r}: not a flag; flags start with --')
     if not _WORKDIR.value:
         fail('--workdir: missing; allowed: a directory to write to')
+    if '://' in _WORKDIR.value:
+        fail(f'--workdir={_WORKDIR.value}: allowed: a directory to write to')
     return rest
 
 
@@ -110,13 +126,19 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import experiment, parallel
+    from mnemonics_jax import cluster, experiment, parallel
     from mnemonics_jax.data.checks import BadDataError
     from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
     from mnemonics_jax.progress import DivergedError
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
+    try:
+        cluster.join(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        )
+    except ValueError as e:
+        fail(e)
     parallel.avoid_cached_collectives()
     try:
         parts = experiment.prepare(_CONFIG.value, _WORKDIR.value)
@@ -132,8 +154,11 @@ def main(argv: Sequence[str]) -> None:
     except (BadDataError, DivergedError) as e:
         fail(e)
     except InterruptError as e:
-        print(f'stopped by {e}; the same command goes on', flush=True)
+        if cluster.is_main():
+            print(f'stopped by {e}; the same command goes on', flush=True)
+        cluster.leave()
         sys.exit(EXIT_CODE)
+    cluster.leave()
 
 
 if __name__ == '__main__':

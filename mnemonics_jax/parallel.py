@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -55,9 +56,12 @@ class Placement(NamedTuple):
 
 def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
     """A placement over `devices`, by default all there are."""
-    devices = jax.devices() if devices is None else list(devices)
-    mesh = jax.make_mesh(
-        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    devices = jax.devices() if devices is None else devices
+    # Process by process, so that a process' slice of a batch is contiguous;
+    # `jax.make_mesh` may order them otherwise.
+    ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
+    mesh = jax.sharding.Mesh(
+        np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,)
     )
     return Placement(
         mesh=mesh,
@@ -88,7 +92,7 @@ def use_compilation_cache(use: bool) -> None:
 def replicate(placement: Placement, tree: Any) -> Any:
     """Every array of `tree` (the same in all processes) on every device.
 
-    PRNG keys are no arrays of numbers: use `jax.device_put` for them.
+    PRNG keys are no arrays of numbers: see `replicate_key`.
     """
 
     def put(x):
@@ -101,6 +105,21 @@ def replicate(placement: Placement, tree: Any) -> Any:
         )
 
     return jax.tree.map(put, tree)
+
+
+def replicate_key(placement: Placement, key: jax.Array) -> jax.Array:
+    """A PRNG key (the same in all processes) on every device."""
+    return jax.random.wrap_key_data(
+        replicate(placement, jax.random.key_data(key)),
+        impl=jax.random.key_impl(key),
+    )
+
+
+def gather_batch(placement: Placement, x: np.ndarray) -> np.ndarray:
+    """The whole of what each process has a slice of, on the host."""
+    if placement.shard[1] == 1:
+        return x
+    return multihost_utils.process_allgather(x, tiled=True)
 
 
 def shard_batch(placement: Placement, tree: Any) -> Any:

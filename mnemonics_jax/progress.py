@@ -39,6 +39,7 @@ class Recorder:
         *,
         first_phase: int,
         num_records: int | None = None,
+        quiet: bool = False,
     ) -> None:
         """Opens the files, dropping records of what will run again.
 
@@ -47,19 +48,25 @@ class Recorder:
             first_phase: the phase that this process starts with.
             num_records: how many stay where it starts in the middle of that
                 phase.
+            quiet: write and show nothing, as in all processes but one.
         """
         self._path = workdir / 'metrics.jsonl'
         records = read_records(self._path)
         kept = [r for r in records if r['phase'] < first_phase]
         if num_records is not None:
             kept = records[:num_records]
-        text = ''.join(json.dumps(record) + '\n' for record in kept)
-        write_atomically(self._path, text)
-        self._file = self._path.open('a')
+        self._quiet = quiet
+        if not quiet:
+            text = ''.join(json.dumps(record) + '\n' for record in kept)
+            write_atomically(self._path, text)
+        self._file = open(os.devnull if quiet else self._path, 'a')  # noqa: SIM115
         self.num_records = len(kept)
         self._step = 1 + max((r['global_step'] for r in kept), default=-1)
         self._events = tensorboardX.SummaryWriter(
-            str(workdir), purge_step=self._step, flush_secs=10
+            str(workdir),
+            purge_step=self._step,
+            flush_secs=10,
+            write_to_disk=not quiet,
         )
         self._console = rich.console.Console(file=sys.stdout)
 
@@ -72,6 +79,8 @@ class Recorder:
 
     def say(self, text: str) -> None:
         """Prints a line; a reader that has gone away is no reason to stop."""
+        if self._quiet:
+            return
         try:
             print(text, flush=True)
         except BrokenPipeError:
@@ -112,7 +121,7 @@ class Recorder:
             pending: metrics of the last of those, not recorded yet.
         """
         bar = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._quiet:
             bar = rich.progress.Progress(
                 rich.progress.TextColumn('{task.description}'),
                 rich.progress.BarColumn(),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax import evaluate
+from mnemonics_jax import evaluate, parallel
 from mnemonics_jax.components import Components
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.examples import Examples
@@ -47,7 +47,7 @@ class Scene(NamedTuple):
         """The key of an epoch of a stage, on all devices."""
         seed = self.parts.config.seed
         key = stage_key(seed, self.index, stage, epoch)
-        return jax.device_put(key, self.parts.placement.replicated)
+        return parallel.replicate_key(self.parts.placement, key)
 
     def order(self, stage: Stage, epoch: int, size: int) -> np.ndarray:
         """The order of an epoch of a stage over `size` examples."""
