@@ -1,0 +1,168 @@
+"""What saving in the middle of a stage costs, beside steps without it.
+
+    python benchmarks/checkpoint.py \
+        --out=benchmarks/results/checkpoint_cpu.json
+
+Trains ResNet-32 on batches of 128 by the loop that runs use, saving every ten
+steps. A save costs the time that the loop waits for it, and what writing in the
+background takes from the next step: both are in the time of the two steps
+around it, over that of two steps of which neither is beside a save. The cost
+is set against the default `checkpoint.every_seconds`, 10 and 100 steps.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pipeline
+
+from mnemonics_jax import components, config, experiment, parallel
+from mnemonics_jax.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.journal import Cadence, Journal, Loop
+from mnemonics_jax.progress import Recorder
+
+EVERY, STEPS = 10, 80
+
+
+class Timed(Checkpointer):
+    """A checkpointer that notes how long saves keep the loop waiting."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As `Checkpointer`."""
+        super().__init__(*arguments, **options)
+        self.seconds: list[float] = []
+
+    def save_within(self, cursor: Cursor, states: dict[str, Any]) -> None:
+        """Saves, once the steps before are done, which take no time of it."""
+        jax.block_until_ready(states)
+        start = time.perf_counter()
+        super().save_within(cursor, states)
+        self.seconds.append(time.perf_counter() - start)
+
+
+def make_round() -> tuple[Callable[[int], Loop], Callable[[], Any]]:
+    """Makers of a loop of so many steps, and of a state to begin with."""
+    parts = components.build(
+        pipeline.settings(
+            data__source='synthetic',
+            data__num_classes=100,
+            data__train_per_class=20,
+            data__image_size=32,
+        )
+    )
+    carry = experiment.first_carry(parts)
+    feed = parts.loader.examples('train', 0, 50).feed(pipeline.BATCH)
+    batch = next(feed.epoch(np.arange(pipeline.BATCH)))
+    slots = np.full(pipeline.BATCH, -1, np.int32)
+    batch = parallel.shard_batch(parts.placement, {**batch, 'slot': slots})
+    inputs, trainer = pipeline.step_inputs(parts, carry), parts.trainers.base
+
+    def loop(num_steps: int) -> Loop:
+        def batches(first: int) -> Iterator[tuple[int, Any]]:
+            return ((pipeline.BATCH, batch) for _ in range(first, num_steps))
+
+        return Loop(
+            name='train',
+            num_steps=num_steps,
+            batches=batches,
+            step=lambda number, state, batch: trainer.step(
+                state, batch, inputs
+            ),
+            mark=lambda number: (
+                {'step': number} if number + 1 == num_steps else None
+            ),
+        )
+
+    return loop, lambda: trainer.init(carry.variables)
+
+
+def time_steps(
+    loop: Loop, state: Any, every: int, scratch: pathlib.Path
+) -> tuple[list[float], list[float]]:
+    """Seconds from each step's begin to the next one's; seconds of each save.
+
+    Saves lie between a step and the next one's begin.
+    """
+    begun = []
+
+    def step(number: int, state: Any, batch: Any) -> Any:
+        jax.block_until_ready(state)
+        begun.append(time.perf_counter())
+        return jax.block_until_ready(loop.step(number, state, batch))
+
+    with (
+        tempfile.TemporaryDirectory(dir=scratch) as folder,
+        Timed(folder, keep=2) as checkpointer,
+        Recorder(pathlib.Path(folder), first_phase=0) as recorder,
+    ):
+        journal = Journal(checkpointer, cadence=Cadence(every, 0))
+        journal.open_phase(0)
+        journal.run(loop._replace(step=step), state, recorder)
+        checkpointer.wait()
+    return np.diff(begun).tolist(), checkpointer.seconds
+
+
+def measure(scratch: pathlib.Path) -> dict[str, Any]:
+    """All figures."""
+    make_loop, make_state = make_round()
+    time_steps(make_loop(3), make_state(), 1, scratch)  # Warms up.
+    seconds, waits = time_steps(make_loop(STEPS), make_state(), EVERY, scratch)
+    # The first save is after step EVERY - 1, counted from 0.
+    saves = range(EVERY - 1, STEPS - 2, EVERY)
+    beside = [seconds[i] + seconds[i + 1] for i in saves]
+    plain = [x for i, x in enumerate(seconds) if (i + 1) % EVERY > 1]
+    step, wait = statistics.median(plain), statistics.median(waits)
+    # Less than the wait it is by noise alone.
+    cost = max(wait, statistics.median(beside) - 2 * step)
+    default = config.default_config().checkpoint.every_seconds
+    return {
+        'state_bytes': sum(x.nbytes for x in jax.tree.leaves(make_state())),
+        'saves': len(waits),
+        'seconds_a_step': step,
+        'seconds_the_loop_waits_for_a_save': wait,
+        'the_longest_of_them': max(waits),
+        'seconds_a_save_costs_in_all': cost,
+        'overhead_percent': {
+            'every 10 steps': 100 * cost / (10 * step),
+            'every 100 steps': 100 * cost / (100 * step),
+            f'every {default:g} seconds (default)': 100 * cost / default,
+        },
+    }
+
+
+def main() -> None:
+    """Measures, and writes the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=pathlib.Path, required=True)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = measure(pathlib.Path(scratch))
+    report = {
+        'command': 'python benchmarks/checkpoint.py',
+        'backbone': 'resnet32',
+        'batch_size': pipeline.BATCH,
+        'steps': STEPS,
+        'saved_every': EVERY,
+        'cores': os.cpu_count(),
+        'machine': platform.machine(),
+        'versions': experiment.versions(),
+        'commit': experiment.commit(),
+        **figures,
+    }
+    text = json.dumps(report, indent=1) + '\n'
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text)
+    print(text)
+
+
+if __name__ == '__main__':
+    main()
