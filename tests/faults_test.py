@@ -8,8 +8,6 @@ import pathlib
 import signal
 import sys
 
-import pytest
-
 from mnemonics_jax.interrupt import EXIT_CODE
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -27,53 +25,44 @@ QUICK = {
     'data.channels': 1,
     'train.batch_size': 16,
 }
-KILLS = 10  # Half of them for the stages and the start of a phase.
-STOPS = (signal.SIGTERM, signal.SIGTERM, signal.SIGINT)
+# Half of them for the stages and the start of a phase; two are asked to stop.
+SIGNALS = [signal.SIGKILL] * 10
+SIGNALS[3], SIGNALS[7] = signal.SIGTERM, signal.SIGINT
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """An undisturbed run, and where its checkpoints were made."""
-    workdir = tmp_path_factory.mktemp('whole')
-    return workdir, faulty_run.run_whole(workdir, QUICK)
-
-
-def test_killed_in_every_stage_and_between_it_ends_bit_for_bit_the_same(
-    tmp_path, whole
+def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
+    tmp_path,
 ):
-    workdir, places = whole
-    moments = faulty_run.draw_moments(places, KILLS, seed=0)
-    found = faulty_run.disturb(
-        tmp_path, moments, [signal.SIGKILL] * KILLS, QUICK
-    )
-    assert [fault.code for fault in found] == [-signal.SIGKILL] * KILLS
-    assert faulty_run.differences(tmp_path, workdir) == []
+    """Killed or told to stop ten times, started again by the same command."""
+    whole, workdir = tmp_path / 'whole', tmp_path / 'ended'
+    places = faulty_run.run_whole(whole, QUICK)
+    moments = faulty_run.draw_moments(places, len(SIGNALS), seed=0)
+    found = faulty_run.disturb(workdir, moments, SIGNALS, QUICK)
+    for fault in found:
+        if fault.sent == signal.SIGKILL:
+            assert fault.code == -signal.SIGKILL
+        else:
+            assert_stopped(fault)
+    assert faulty_run.differences(workdir, whole) == []
     # Each process went on from the last whole checkpoint of those before it.
     resumed = [fault.resumed for fault in found]
-    assert set(resumed) <= set(places)
-    assert resumed == sorted(set(resumed))
     for moment, place in zip(moments, resumed, strict=True):
         assert place >= moment.place
-    assert {faulty_run.STAGES[p.stage] for p in resumed if p.stage >= 0} == {
-        *faulty_run.STAGES
-    }
+    assert resumed == sorted(set(resumed))
+    # A request to stop saves where it comes, not where the others save.
+    stages = {faulty_run.STAGES[p.stage] for p in resumed if p.stage >= 0}
+    assert stages == {*faulty_run.STAGES}
     ends = faulty_run.ends_of_loops(places)
     assert any(place in ends for place in resumed)
     assert any(place not in ends for place in resumed)
 
 
-def test_told_to_stop_it_saves_that_step_and_ends_bit_for_bit_the_same(
-    tmp_path, whole
-):
-    workdir, places = whole
-    moments = faulty_run.draw_moments(places, len(STOPS), seed=1)
-    found = faulty_run.disturb(tmp_path, moments, STOPS, QUICK)
-    for fault in found:
-        assert fault.code == EXIT_CODE
-        # 'stopped by SIGTERM in phase 1 train epoch 2/4, step 5; the same ...'
-        last = fault.output.splitlines()[-1]
-        phase, stage, step = fault.resumed
-        where = f'stopped by {fault.sent.name} in phase {phase} '
-        assert last.startswith(where + faulty_run.STAGES[stage])
-        assert last.endswith(f', step {step}; the same command goes on')
-    assert faulty_run.differences(tmp_path, workdir) == []
+def assert_stopped(fault):
+    """It saved the very step that its last line names."""
+    assert fault.code == EXIT_CODE
+    # 'stopped by SIGTERM in phase 1 train epoch 2/4, step 5; the same ...'
+    last = fault.output.splitlines()[-1]
+    phase, stage, step = fault.resumed
+    where = f'stopped by {fault.sent.name} in phase {phase} '
+    assert last.startswith(where + faulty_run.STAGES[stage])
+    assert last.endswith(f', step {step}; the same command goes on')

@@ -156,6 +156,13 @@ fi
 """
 
 
+WITH_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @pytest.fixture
 def local(tmp_path):
     """Starts two processes of a program that stands for Python."""
@@ -167,8 +174,11 @@ def local(tmp_path):
     }
 
     def start(**more):
+        # A shell cannot trap what was ignored when it began, as SIGINT is in
+        # what a script starts in the background.
+        script = str(ROOT / 'launch' / 'local_processes.sh')
         return subprocess.Popen(
-            [str(ROOT / 'launch' / 'local_processes.sh'), '2', *ODD],
+            [sys.executable, '-c', WITH_SIGINT, script, '2', *ODD],
             env=environment(**variables, **more),
         )
 

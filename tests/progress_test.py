@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import pathlib
 import struct
 import types
@@ -111,15 +110,19 @@ def test_flush_records_the_means_since_the_last(tmp_path):
     ]
 
 
-def test_a_loss_that_is_no_number_is_recorded_and_read(tmp_path):
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_and_is_not_recorded(tmp_path, bad):
     with (
         progress.Recorder(tmp_path, first_phase=0) as recorder,
-        recorder.stage(0, 'train', 1) as stage,
+        recorder.stage(2, 'train', 2) as stage,
     ):
-        stage.step({'loss': jnp.float32(np.nan)}, 8)
-        stage.flush(epoch=0)
-    (record,) = progress.read_records(tmp_path / 'metrics.jsonl')
-    assert math.isnan(record['loss'])
+        stage.at('epoch 1/4')
+        for loss in (0.5, bad):
+            stage.step({'loss': jnp.float32(loss)}, 8)
+        with pytest.raises(progress.DivergedError) as error:
+            stage.flush(epoch=0)
+    assert str(error.value) == f'phase 2 train epoch 1/4: loss is {bad}'
+    assert progress.read_records(tmp_path / 'metrics.jsonl') == []
 
 
 def test_global_step_continues_and_phases_that_run_again_are_dropped(tmp_path):
