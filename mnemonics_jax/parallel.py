@@ -148,8 +148,7 @@ def shard_batches(
         placement: of the batches.
         batches: of this process.
         ahead: batches whose copies are under way while one is computed on; by
-            default `AHEAD`, and none on CPU, where there is nothing to copy and
-            where copies to many fake devices can wait for each other.
+            default `AHEAD`, and none on CPU, where there is nothing to copy.
     """
     if ahead is None:
         ahead = 0 if placement.platform == 'cpu' else AHEAD
