@@ -9,12 +9,19 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = {
+    # Spares each process the imports of TensorFlow and scikit-learn.
+    'data.source': 'synthetic',
+    'data.feed': 'device',
+    'data.num_classes': 10,
+    'data.train_per_class': 24,
+    'data.test_per_class': 16,
+    'data.channels': 1,
     'train.epochs': 1,
     'protocol.base_classes': 6,
     'protocol.phases': 1,
     'backbone.name': 'convnet_tiny',
     'exemplars.outer_steps': 3,
-    'exemplars.adjust_steps': 2,
+    'exemplars.adjust': False,
     'exemplars.inner_steps': 2,
     'finetune.epochs': 1,
 }
