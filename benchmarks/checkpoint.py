@@ -11,10 +11,7 @@ is set against the default `checkpoint.every_seconds`, 10 and 100 steps.
 """
 
 import argparse
-import json
-import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -24,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 import pipeline
+import record
 
 from mnemonics_jax import components, config, experiment, parallel
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
@@ -146,22 +144,14 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(pathlib.Path(scratch))
-    report = {
-        'command': 'python benchmarks/checkpoint.py',
+    sizes = {
         'backbone': 'resnet32',
         'batch_size': pipeline.BATCH,
         'steps': STEPS,
         'saved_every': EVERY,
-        'cores': os.cpu_count(),
-        'machine': platform.machine(),
-        'versions': experiment.versions(),
-        'commit': experiment.commit(),
-        **figures,
     }
-    text = json.dumps(report, indent=1) + '\n'
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
-    print(text)
+    command = 'python benchmarks/checkpoint.py'
+    record.write(arguments.out, command, {**sizes, **figures})
 
 
 if __name__ == '__main__':

@@ -13,10 +13,8 @@ moments.
 
 import argparse
 import collections
-import json
 import os
 import pathlib
-import platform
 import signal
 import sys
 import tempfile
@@ -78,24 +76,14 @@ def main() -> None:
     parser.add_argument('--out', type=pathlib.Path, required=True)
     arguments = parser.parse_args()
     # Here, for it starts JAX: the runs are to have the machine for themselves.
-    from mnemonics_jax import experiment
+    import record
 
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', f'{scratch}/cache')
         figures = measure(pathlib.Path(scratch), arguments.moments)
-    report = {
-        'command': f'python benchmarks/faults.py --moments={arguments.moments}',
-        'every_steps': faulty_run.EVERY_STEPS,
-        'cores': os.cpu_count(),
-        'machine': platform.machine(),
-        'versions': experiment.versions(),
-        'commit': experiment.commit(),
-        **figures,
-    }
-    text = json.dumps(report, indent=1) + '\n'
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
-    print(text)
+    sizes = {'every_steps': faulty_run.EVERY_STEPS}
+    command = f'python benchmarks/faults.py --moments={arguments.moments}'
+    record.write(arguments.out, command, {**sizes, **figures})
     if any(figures['differences_by_chain']):
         sys.exit(1)
 

@@ -10,10 +10,8 @@ Written are medians of images a second, and their ratio to the step's.
 """
 
 import argparse
-import json
 import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -22,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import record
 from PIL import Image
 
 from mnemonics_jax import components, config, experiment, parallel, train
@@ -272,20 +271,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(make_data(arguments.data or pathlib.Path(scratch)))
-    report = {
-        'command': 'python benchmarks/pipeline.py',
-        'batch_size': BATCH,
-        'repeats': REPEATS,
-        'cores': os.cpu_count(),
-        'machine': platform.machine(),
-        'versions': experiment.versions(),
-        'commit': experiment.commit(),
-        **figures,
-    }
-    text = json.dumps(report, indent=1) + '\n'
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
-    print(text)
+    sizes = {'batch_size': BATCH, 'repeats': REPEATS}
+    command = 'python benchmarks/pipeline.py'
+    record.write(arguments.out, command, {**sizes, **figures})
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from mnemonics_jax import (
     methods,
     presets,
     rules,
+    selection,
     train,
 )
 from mnemonics_jax.backbones import heads
@@ -74,7 +75,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'exemplars.total': rules.at_least(0),
         'exemplars.storage': rules.one_of(STORAGES),
         'exemplars.adjust': rules.BOOLEAN,
-        'exemplars.init': rules.one_of(exemplars.SELECTIONS),
+        'exemplars.init': rules.one_of(selection.SELECTIONS),
         'exemplars.outer_epochs': rules.at_least(0),
         'exemplars.outer_steps': rules.at_least(0),
         'exemplars.outer_optimizer': rules.one_of(OUTER_OPTIMIZERS),

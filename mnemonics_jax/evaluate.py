@@ -186,13 +186,11 @@ def features_of(
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
     """Features f32[n, D] of all real examples of `batches`, in their order."""
-    parts = []
-    pairs = parallel.shard_batches(evaluator.placement, batches)
-    for batch, placed in pairs:
-        features = np.asarray(evaluator.embed(variables, placed))
-        weight = parallel.gather_batch(evaluator.placement, batch['weight'])
-        parts.append(features[weight > 0])
-    return np.concatenate(parts)
+    return _without_padding(
+        evaluator.placement,
+        lambda batch: evaluator.embed(variables, batch),
+        batches,
+    )
 
 
 def means_of(
@@ -221,11 +219,23 @@ def logits_of(
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
     """Logits f32[n, K] of all examples of `batches`, in their order."""
+    return _without_padding(
+        evaluator.placement,
+        lambda batch: evaluator.logits(variables, exemplars, batch),
+        batches,
+    )
+
+
+def _without_padding(
+    placement: parallel.Placement,
+    compute: Callable[[dict[str, jax.Array]], jax.Array],
+    batches: Iterable[dict[str, np.ndarray]],
+) -> np.ndarray:
+    """What is computed of the examples of `batches`, [n, ...] on the host."""
     parts = []
-    pairs = parallel.shard_batches(evaluator.placement, batches)
-    for batch, placed in pairs:
-        found = np.asarray(evaluator.logits(variables, exemplars, placed))
-        weight = parallel.gather_batch(evaluator.placement, batch['weight'])
+    for batch, placed in parallel.shard_batches(placement, batches):
+        found = np.asarray(compute(placed))
+        weight = parallel.gather_batch(placement, batch['weight'])
         parts.append(found[weight > 0])
     return np.concatenate(parts)
 

@@ -5,7 +5,7 @@ import itertools
 import jax
 import numpy as np
 
-from mnemonics_jax import exemplars, memory
+from mnemonics_jax import exemplars, memory, selection
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.randomness import Stage
@@ -53,7 +53,7 @@ def choose_exemplars(
     features = None
     if rule == 'herding':
         features = features_of(scene, variables, data)
-    chosen = exemplars.select(
+    chosen = selection.select(
         rule,
         data.labels,
         features,

@@ -79,7 +79,6 @@ class Journal:
         self._saved_at = time.monotonic()
         self._phase = -1
         self._cursor: Cursor | None = None
-        self._recorder: Recorder | None = None
         # Of this phase's loops that are finished.
         self._states: dict[str, State] = {}
         self._done: dict[str, int] = {}

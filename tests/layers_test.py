@@ -36,7 +36,7 @@ LAYERS = (
         'prototypes',
         'transfer',
     ),
-    ('bilevel', 'journal', 'loading', 'methods', 'page'),
+    ('bilevel', 'journal', 'loading', 'methods', 'page', 'selection'),
     ('defaults', 'evaluate', 'inner', 'report', 'train'),
     ('learner',),
     ('components', 'exemplars'),
