@@ -6,7 +6,7 @@ import pathlib
 import platform
 from typing import Any
 
-from mnemonics_jax import experiment
+from mnemonics_jax import claim
 
 
 def write(out: pathlib.Path, command: str, figures: dict[str, Any]) -> None:
@@ -21,8 +21,8 @@ def write(out: pathlib.Path, command: str, figures: dict[str, Any]) -> None:
         'command': command,
         'cores': os.cpu_count(),
         'machine': platform.machine(),
-        'versions': experiment.versions(),
-        'commit': experiment.commit(),
+        'versions': claim.versions(),
+        'commit': claim.commit(),
         **figures,
     }
     text = json.dumps(report, indent=1) + '\n'

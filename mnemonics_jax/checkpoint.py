@@ -10,7 +10,7 @@ damaged is put aside, into `damaged`, and the one before it taken.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -103,17 +103,17 @@ class Checkpointer:
 
         Args:
             phase: one that was saved.
-            like: a carry of the same shapes, placed as the result shall be.
+            like: a carry, placed as the result shall be. Where it has more rows
+                than were saved, as when classes have come into being, the
+                further rows are its own.
 
         Returns:
             The carry and the results of the phases up to `phase`.
         """
-        args = ocp.args.Composite(
-            carry=ocp.args.StandardRestore(_abstract(like)),
-            results=ocp.args.JsonRestore(),
-        )
-        restored = self._phases.restore(phase, args=args)
-        return restored['carry'], restored['results']['phases']
+        args = ocp.args.Composite(results=ocp.args.JsonRestore())
+        results = self._phases.restore(phase, args=args)['results']
+        carry = self._read(self._phases, phase, 'carry', like)
+        return carry, results['phases']
 
     def restore_latest(self, like: Carry) -> tuple[Carry, list[Any]] | None:
         """The same of the last phase that can be read, or None."""
@@ -151,20 +151,31 @@ class Checkpointer:
             cursor = Cursor(**self._steps.restore(number, args=args)['cursor'])
             if cursor.phase == phase:
                 for name in cursor.stages:
-                    self._read_state(number, name, None)
+                    self._read(self._steps, number, f'state_{name}', None)
             return cursor
 
         found = self._newest(self._steps, read)
         return found if found and found.phase == phase else None
 
     def state(self, name: str, like: Any) -> Any:
-        """The state of a loop at the cursor, placed as `like` is."""
-        return self._read_state(self._steps.latest_step(), name, like)
+        """The state of a loop at the cursor; `like` as for `restore`."""
+        number = self._steps.latest_step()
+        return self._read(self._steps, number, f'state_{name}', like)
 
-    def _read_state(self, number: int, name: str, like: Any) -> Any:
-        target = ocp.args.StandardRestore(like and _abstract(like))
-        args = ocp.args.Composite(**{f'state_{name}': target})
-        return self._steps.restore(number, args=args)[f'state_{name}']
+    def _read(
+        self,
+        manager: ocp.CheckpointManager,
+        number: int,
+        item: str,
+        like: Any,
+    ) -> Any:
+        """An item of a checkpoint; as it was saved where `like` is None."""
+        target = None
+        if like is not None:
+            target = _saved_form(manager.directory / str(number) / item, like)
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+        found = manager.restore(number, args=args)[item]
+        return found if like is None else jax.tree.map(_grow, like, found)
 
     def _newest(
         self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
@@ -193,5 +204,32 @@ class Checkpointer:
         manager.reload()
 
 
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+def _saved_form(folder: epath.Path, like: Any) -> Any:
+    """Shapes of the arrays in a folder, placed as those of `like` are."""
+    saved = ocp.StandardCheckpointHandler().metadata(folder)
+    shapes = {
+        _names(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(saved)
+    }
+
+    def form(path: Any, leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        ours = ocp.utils.to_shape_dtype_struct(leaf)
+        return jax.ShapeDtypeStruct(
+            shapes[_names(path)], ours.dtype, sharding=ours.sharding
+        )
+
+    return jax.tree_util.tree_map_with_path(form, like)
+
+
+def _names(path: Sequence[Any]) -> tuple[str, ...]:
+    """A path in a tree; Orbax writes every kind of node as a dictionary."""
+    return tuple(jax.tree_util.keystr([key], simple=True) for key in path)
+
+
+def _grow(like: jax.Array, found: jax.Array) -> jax.Array:
+    """`found` in the shape of `like`, further entries from `like`."""
+    if like.shape == found.shape:
+        return found
+    both = zip(like.shape, found.shape, strict=True)
+    common = tuple(slice(min(sizes)) for sizes in both)
+    return jax.jit(lambda x, y: x.at[common].set(y[common]))(like, found)

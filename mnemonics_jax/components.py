@@ -22,8 +22,9 @@ from mnemonics_jax import (
 )
 from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.backbones import make_backbone
-from mnemonics_jax.data import classes, sources
+from mnemonics_jax.data import sources
 from mnemonics_jax.data.examples import Loader
+from mnemonics_jax.data.plan import Plan, apply
 from mnemonics_jax.evaluate import Evaluator, make_evaluator
 from mnemonics_jax.inner import LearnerSettings
 from mnemonics_jax.learner import Learner, make_learner
@@ -31,8 +32,8 @@ from mnemonics_jax.loading import (
     augmentation,
     build_source,
     crops_on_host,
-    fill_protocol,
     make_loader,
+    plan_phases,
 )
 from mnemonics_jax.methods import finetune, make_method
 from mnemonics_jax.types import Backbone, HeldOut, Method, Params, Phase
@@ -60,7 +61,7 @@ class Components(NamedTuple):
         source: of the images.
         loader: of its examples, by class.
         order: int64[K], original label of the class at each position.
-        bounds: (num_old, num_seen) of each phase.
+        plan: of its classes and phases.
         backbone: the model.
         method: its loss.
         placement: of arrays.
@@ -74,7 +75,7 @@ class Components(NamedTuple):
     source: sources.Source
     loader: Loader
     order: np.ndarray
-    bounds: list[tuple[int, int]]
+    plan: Plan
     backbone: Backbone
     method: Method
     placement: parallel.Placement
@@ -82,6 +83,17 @@ class Components(NamedTuple):
     learner: Learner
     evaluator: Evaluator
     end_phase: Callable[[Params, HeldOut, Phase], Params] | None
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """(num_old, num_seen) of each phase."""
+        return self.plan.bounds
+
+    def num_late_classes(self) -> int:
+        """Classes that came into being after the run was begun."""
+        protocol = self.config.protocol
+        planned = protocol.phases + bool(protocol.base_classes)
+        return len(self.plan.classes) - self.bounds[planned - 1][1]
 
     def slots(self, phase: int) -> int:
         """Exemplars a class may keep at the end of a phase.
@@ -112,12 +124,14 @@ class Components(NamedTuple):
 def build(
     config: ml_collections.FrozenConfigDict,
     placement: parallel.Placement | None = None,
+    begun: Plan | None = None,
 ) -> Components:
     """Builds all of it.
 
     Args:
         config: resolved, see `config.resolve`.
         placement: over all devices by default.
+        begun: the plan that an earlier part of the run had.
 
     Raises:
         ValueError: the config does not fit the data or the devices.
@@ -125,24 +139,16 @@ def build(
     placement = placement or parallel.make_placement()
     check_batches(config, placement)
     source = build_source(config)
-    config = fill_protocol(config, source)
-    protocol = config.protocol
-    order = classes.class_order(source.num_classes, protocol.class_order_seed)
-    if protocol.class_order_file is not None:
-        order = classes.read_order(
-            protocol.class_order_file, source.class_names
-        )
+    config, plan = plan_phases(config, source, begun)
+    source, order = apply(plan, source)
     method = make_method(config.method.name, config.method)
     backbone = build_backbone(config, source, method)
-    bounds = classes.phase_bounds(
-        source.num_classes, protocol.base_classes, protocol.phases
-    )
     components = Components(
         config=config,
         source=source,
-        loader=make_loader(config, source, order, bounds, placement),
+        loader=make_loader(config, source, order, plan.bounds, placement),
         order=order,
-        bounds=bounds,
+        plan=plan,
         backbone=backbone,
         method=method,
         placement=placement,

@@ -1,17 +1,13 @@
 """The phase loop: runs what is left of an experiment, and reports it."""
 
-import datetime
-import importlib.metadata
-import json
 import pathlib
-import platform
-import subprocess
 from typing import Any
 
 import jax
 import ml_collections
 
 from mnemonics_jax import (
+    claim,
     cluster,
     components,
     memory,
@@ -24,14 +20,10 @@ from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.interrupt import Interrupt
 from mnemonics_jax.journal import Cadence, Journal
 from mnemonics_jax.phase import run_phase
-from mnemonics_jax.progress import Recorder, write_atomically
+from mnemonics_jax.progress import Recorder
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
-
-# Fields that a resumed run may have otherwise: they change no number.
-MAY_CHANGE = ('checkpoint', 'protocol.stop_after_phase')
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def prepare(
@@ -48,12 +40,16 @@ def prepare(
 
     Raises:
         ValueError: the config is wrong, or is not the one that the work
-            directory was begun with; nothing is written then.
+            directory was begun with, or the data lack classes that it was
+            begun with; nothing is written then.
         OSError: the work directory cannot be written.
     """
-    config = config_lib.resolve(config)
-    parts = components.build(config, placement)
-    claim_workdir(pathlib.Path(workdir), parts.config)
+    workdir, config = pathlib.Path(workdir), config_lib.resolve(config)
+    begun = claim.read(workdir)
+    if begun is not None:
+        config = claim.follow(begun, config, workdir)
+    parts = components.build(config, placement, begun and begun.plan)
+    claim.write(workdir, parts.config, parts.plan)
     return parts
 
 
@@ -134,78 +130,6 @@ def restore(
     return checkpointer.restore_latest(carry) or (carry, [])
 
 
-def claim_workdir(
-    workdir: pathlib.Path, config: ml_collections.FrozenConfigDict
-) -> None:
-    """Writes `config.json`, or checks the one that is there.
-
-    Raises:
-        ValueError: it is of another configuration; the fields are named.
-    """
-    path = workdir / 'config.json'
-    ours = config_lib.to_json(config)
-    if path.exists():
-        theirs = read_config(path)
-        fields = config_lib.differences(ours, theirs, ignored=MAY_CHANGE)
-        if fields:
-            raise ValueError(
-                f'--workdir={workdir}: holds a run of another configuration '
-                f'({"; ".join(fields)}); allowed: the same configuration, or '
-                'another directory'
-            )
-        return
-    if not cluster.is_main():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    content = {
-        'config': ours,
-        'versions': versions(),
-        'commit': commit(),
-        'started': datetime.datetime.now(datetime.UTC).isoformat(
-            timespec='seconds'
-        ),
-    }
-    write_atomically(path, json.dumps(content, indent=2) + '\n')
-
-
-def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The configuration that a work directory was begun with.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        return json.loads(path.read_text())['config']
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as e:
-        raise ValueError(
-            f'{path}: no configuration of a run; allowed: another --workdir'
-        ) from e
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes, and the device that it computes on."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    found['python'] = platform.python_version()
-    found['device'] = jax.devices()[0].device_kind
-    found['num_devices'] = str(jax.device_count())
-    return found
-
-
-def commit() -> str | None:
-    """The commit of the checkout that the package lies in, if any."""
-    try:
-        done = subprocess.run(
-            ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-            cwd=pathlib.Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
 def announce(
     parts: components.Components,
     recorder: Recorder,
@@ -236,9 +160,12 @@ def announce(
         )
     elif num_done:
         recorder.say(f'resuming after phase {num_done - 1} of 0..{total - 1}')
+    late = parts.num_late_classes()
     recorder.say(
         f'{config.data.source}: {parts.source.num_classes} classes in '
-        f'{total} phase{"s" if total > 1 else ""}; {config.method.name} on '
+        f'{total} phase{"s" if total > 1 else ""}'
+        f'{f" ({late} of the classes came later)" if late else ""}; '
+        f'{config.method.name} on '
         f'{config.backbone.name} with {config.exemplars.strategy} exemplars; '
         f'{jax.device_count()} x {jax.devices()[0].device_kind}'
     )

@@ -8,8 +8,9 @@ import numpy as np
 
 from mnemonics_jax import parallel
 from mnemonics_jax.augment import Augmentation
-from mnemonics_jax.data import classes, sources, stream
+from mnemonics_jax.data import classes, plan, sources, stream
 from mnemonics_jax.data.examples import Loader, Settings
+from mnemonics_jax.data.plan import Plan
 
 
 def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
@@ -25,15 +26,36 @@ def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
 
 
 def fill_protocol(
-    config: ml_collections.FrozenConfigDict, source: sources.Source
+    config: ml_collections.FrozenConfigDict, base_classes: int, phases: int
 ) -> ml_collections.FrozenConfigDict:
-    """Sets the phases, where they are left open, by the classes that exist."""
+    """Sets the numbers of the protocol that are left open."""
     filled = ml_collections.ConfigDict(config.to_dict())
     protocol = filled.protocol
-    protocol.base_classes, protocol.phases = classes.default_protocol(
+    if protocol.base_classes is None:
+        protocol.base_classes = base_classes
+    if protocol.phases is None:
+        protocol.phases = phases
+    return ml_collections.FrozenConfigDict(filled)
+
+
+def plan_phases(
+    config: ml_collections.FrozenConfigDict,
+    source: sources.Source,
+    begun: Plan | None,
+) -> tuple[ml_collections.FrozenConfigDict, Plan]:
+    """The classes and phases of a run, new or begun with the plan `begun`.
+
+    Returns:
+        The configuration with the numbers of the protocol, and the plan.
+    """
+    protocol = config.protocol
+    numbers = classes.default_protocol(
         source.num_classes, protocol.base_classes, protocol.phases
     )
-    return ml_collections.FrozenConfigDict(filled)
+    config = fill_protocol(config, *numbers)
+    if begun is None:
+        return config, plan.begin(source, config.protocol)
+    return config, plan.extend(begun, source, config.protocol)
 
 
 def crops_on_host(

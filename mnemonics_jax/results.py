@@ -115,10 +115,12 @@ def save_exemplars(scene: Scene, carry: Carry, workdir: pathlib.Path) -> None:
     path = folder / f'phase_{scene.index}.npz'
     draft = path.with_suffix('.tmp.npz')
     n = scene.num_seen
+    # Labels change when classes come into being later, names do not.
     np.savez_compressed(
         draft,
         images=np.asarray(carry.exemplars.images)[:n],
         mask=np.asarray(carry.exemplars.mask)[:n],
         classes=scene.parts.order[:n],
+        class_names=np.array(scene.parts.plan.classes[:n]),
     )
     draft.replace(path)

@@ -4,13 +4,15 @@ import gc
 import os
 import pathlib
 import shutil
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from mnemonics_jax import parallel
-from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 RESULTS = [
@@ -23,6 +25,13 @@ RESULTS = [
         'done': True,
     }
 ]
+
+
+class Halves(NamedTuple):
+    """As states of loops are made: tuples, lists and structs in each other."""
+
+    a: Any
+    b: Any
 
 
 def make_carry(storage='uint8', seed=0):
@@ -245,3 +254,65 @@ def test_with_nothing_that_can_be_read_a_run_starts_anew(tmp_path, one_device):
         assert checkpointer.restore_latest(like) is None
     gc.collect()
     assert len(said) == 1
+
+
+def grown_carry(num_new):
+    """A carry for further classes, with values of its own everywhere."""
+
+    def grow(leaf):
+        rows = np.full((num_new, *leaf.shape[1:]), 7, leaf.dtype)
+        return np.concatenate([np.full_like(leaf, 9), rows])
+
+    carry = make_carry()
+    head = carry.variables.params['head']
+    params = {
+        **carry.variables.params,
+        'head': {**head, 'kernel': grow(head['kernel'])},
+    }
+    return Carry(
+        carry.variables.replace(params=params),
+        jax.tree.map(grow, carry.exemplars),
+    )
+
+
+@pytest.mark.parametrize('target', ['one_device', 'all_devices'])
+def test_rows_of_further_classes_are_those_of_the_carry_that_asks(
+    request, tmp_path, one_device, target
+):
+    """Also in the state of a loop, whatever kinds of nodes it is made of."""
+    placement = request.getfixturevalue(target)
+    saved = make_carry()
+    tx = optax.sgd(0.1, momentum=0.9)
+
+    def state_of(carry):
+        head = carry.variables.params['head']
+        return Halves((carry, tx.init(head)), [carry.exemplars.mask])
+
+    save(tmp_path, one_device, [0])
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        state = parallel.replicate(one_device, state_of(saved))
+        checkpointer.save_within(
+            Cursor(1, {'adjust': 4}, 0, []), {'adjust': state}
+        )
+    like = parallel.replicate(placement, grown_carry(2))
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        found, _ = checkpointer.restore_latest(like)
+        assert checkpointer.cursor(1).stages == {'adjust': 4}
+        state = checkpointer.state('adjust', state_of(like))
+    assert isinstance(state, Halves)
+    for one in (found, state.a[0]):
+        kernel = one.variables.params['head']['kernel']
+        np.testing.assert_array_equal(
+            kernel[:5], saved.variables.params['head']['kernel']
+        )
+        np.testing.assert_array_equal(kernel[5:], 7)
+        mask = np.asarray(one.exemplars.mask)
+        np.testing.assert_array_equal(mask[:5], saved.exemplars.mask)
+        assert mask[5:].all()
+        assert kernel.sharding.is_equivalent_to(placement.replicated, 2)
+        np.testing.assert_array_equal(
+            one.variables.params['trunk']['Conv_0']['bias'],
+            saved.variables.params['trunk']['Conv_0']['bias'],
+        )
+    momentum = state.a[1][0].trace['kernel']
+    assert momentum.shape == (7, 4)

@@ -473,7 +473,7 @@ def small(**values):
 def test_build_of_a_configuration_that_fits(all_devices):
     fitting = small(exemplars__per_class=12, train__batch_size=8)
     parts = components.build(fitting, all_devices)
-    assert parts.bounds == [(0, 4), (4, 6), (6, 8), (8, 10)]
+    assert parts.bounds == ((0, 4), (4, 6), (6, 8), (8, 10))
     assert [parts.slots(i) for i in range(4)] == [12] * 4
     shared = small(exemplars__per_class=0, exemplars__total=44)
     parts = components.build(shared, all_devices)
@@ -546,4 +546,4 @@ def test_adjustment_needs_two_exemplars_of_each_old_class(one_device):
 
 def test_one_phase_is_a_protocol_too(one_device):
     whole = small(protocol__base_classes=10, protocol__phases=0)
-    assert components.build(whole, one_device).bounds == [(0, 10)]
+    assert components.build(whole, one_device).bounds == ((0, 10),)

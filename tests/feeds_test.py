@@ -88,6 +88,6 @@ def test_the_device_feeds_the_same_and_without_tensorflow(
             np.load(tmp_path / feed / 'exemplars' / f'phase_{phase}.npz')
             for feed in ('device', 'tfdata')
         )
-        assert set(one.files) == {'images', 'mask', 'classes'}
+        assert set(one.files) == {'images', 'mask', 'classes', 'class_names'}
         for name in one.files:
             np.testing.assert_array_equal(one[name], other[name])

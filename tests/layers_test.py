@@ -42,7 +42,7 @@ LAYERS = (
     ('components', 'exemplars'),
     ('config', 'scene'),
     ('exemplar_stages', 'model_stages'),
-    ('phase', 'results'),
+    ('claim', 'phase', 'results'),
     ('experiment',),
     ('main',),
 )

@@ -22,6 +22,7 @@ _NOT_SOURCES = (
     'images',
     'pillow',
     'pipeline',
+    'plan',
     'resident',
     'sources',
     'stream',

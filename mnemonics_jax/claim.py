@@ -1,0 +1,132 @@
+"""`config.json`: what a work directory was begun with, and who may go on."""
+
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from mnemonics_jax import cluster, loading
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.data.plan import Plan, from_json
+from mnemonics_jax.progress import write_atomically
+
+# Fields that a resumed run may have otherwise: they change no number.
+MAY_CHANGE = ('checkpoint', 'protocol.stop_after_phase')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+class Claim(NamedTuple):
+    """The run that a work directory holds.
+
+    Attributes:
+        config: as JSON has it.
+        plan: of its classes and phases.
+    """
+
+    config: dict[str, Any]
+    plan: Plan
+
+
+def read(workdir: pathlib.Path) -> Claim | None:
+    """What a work directory holds; None if nothing.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = workdir / 'config.json'
+    if not path.exists():
+        return None
+    content = _content(path)
+    return Claim(content['config'], from_json(content['plan']))
+
+
+def follow(
+    claim: Claim, config: ml_collections.FrozenConfigDict, workdir: pathlib.Path
+) -> ml_collections.FrozenConfigDict:
+    """The configuration to go on with, where its phases are left open.
+
+    Raises:
+        ValueError: it is another than the one that the work directory was begun
+            with; the fields are named.
+    """
+    protocol = claim.config['protocol']
+    config = loading.fill_protocol(
+        config, protocol['base_classes'], protocol['phases']
+    )
+    fields = config_lib.differences(
+        config_lib.to_json(config), claim.config, ignored=MAY_CHANGE
+    )
+    if fields:
+        raise ValueError(
+            f'--workdir={workdir}: holds a run of another configuration '
+            f'({"; ".join(fields)}); allowed: the same configuration, or '
+            'another directory'
+        )
+    return config
+
+
+def write(
+    workdir: pathlib.Path, config: ml_collections.FrozenConfigDict, plan: Plan
+) -> None:
+    """Writes `config.json`, or its plan anew if that has grown."""
+    if not cluster.is_main():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / 'config.json'
+    if not path.exists():
+        content = {
+            'config': config_lib.to_json(config),
+            'versions': versions(),
+            'commit': commit(),
+            'started': datetime.datetime.now(datetime.UTC).isoformat(
+                timespec='seconds'
+            ),
+        }
+    elif from_json((content := _content(path))['plan']) == plan:
+        return
+    content['plan'] = plan._asdict()
+    write_atomically(path, json.dumps(content, indent=2) + '\n')
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the device that it computes on."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found['python'] = platform.python_version()
+    found['device'] = jax.devices()[0].device_kind
+    found['num_devices'] = str(jax.device_count())
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the package lies in, if any."""
+    try:
+        done = subprocess.run(
+            ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _content(path: pathlib.Path) -> dict[str, Any]:
+    """The file, with the entries that later runs need."""
+    try:
+        content = json.loads(path.read_text())
+        missing = {'config', 'plan'} - set(content)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        missing = True
+    if missing:
+        raise ValueError(
+            f'{path}: no configuration of a run; allowed: another --workdir'
+        )
+    return content
