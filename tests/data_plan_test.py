@@ -95,7 +95,7 @@ def test_a_file_says_in_which_order_the_new_classes_come(tmp_path):
 
 def test_a_class_that_is_gone_is_named():
     begun = plan.begin(source_of('abcdefgh'), protocol_of())
-    with pytest.raises(ValueError, match="no class 'c', which this run was"):
+    with pytest.raises(ValueError, match="no class 'c', which this run has"):
         plan.extend(begun, source_of('abdefghi'), protocol_of())
 
 

@@ -126,7 +126,7 @@ def check_data(plan: Plan, source: Source) -> None:
     missing = [name for name in plan.classes if name not in source.class_names]
     if missing:
         raise ValueError(
-            f'data: no class {missing[0]!r}, which this run was begun with; '
+            f'data: no class {missing[0]!r}, which this run has planned; '
             f'allowed: its {len(plan.classes)} classes, and new ones'
         )
     if tuple(source.image_shape) != plan.image_shape:
