@@ -11,6 +11,7 @@ is set against the default `checkpoint.every_seconds`, 10 and 100 steps.
 """
 
 import argparse
+import itertools
 import pathlib
 import statistics
 import tempfile
@@ -23,7 +24,8 @@ import numpy as np
 import pipeline
 import record
 
-from mnemonics_jax import components, config, experiment, parallel
+from mnemonics_jax import blocks, components, config, experiment
+from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.journal import Cadence, Journal, Loop
 from mnemonics_jax.progress import Recorder
@@ -61,19 +63,20 @@ def make_round() -> tuple[Callable[[int], Loop], Callable[[], Any]]:
     feed = parts.loader.examples('train', 0, 50).feed(pipeline.BATCH)
     batch = next(feed.epoch(np.arange(pipeline.BATCH)))
     slots = np.full(pipeline.BATCH, -1, np.int32)
-    batch = parallel.shard_batch(parts.placement, {**batch, 'slot': slots})
+    block = blocks.single(parts.placement, {**batch, 'slot': slots})
     inputs, trainer = pipeline.step_inputs(parts, carry), parts.trainers.base
 
     def loop(num_steps: int) -> Loop:
-        def batches(first: int) -> Iterator[tuple[int, Any]]:
-            return ((pipeline.BATCH, batch) for _ in range(first, num_steps))
+        def dispatches(first: int) -> Iterator[Dispatch]:
+            one = Dispatch(1, pipeline.BATCH, (block, inputs))
+            return itertools.repeat(one, num_steps - first)
 
         return Loop(
             name='train',
             num_steps=num_steps,
-            batches=batches,
-            step=lambda number, state, batch: trainer.step(
-                state, batch, inputs
+            dispatches=dispatches,
+            step=lambda number, state, dispatch: trainer.steps(
+                state, dispatch.inputs, 1
             ),
             mark=lambda number: (
                 {'step': number} if number + 1 == num_steps else None
@@ -92,10 +95,10 @@ def time_steps(
     """
     begun = []
 
-    def step(number: int, state: Any, batch: Any) -> Any:
+    def step(number: int, state: Any, dispatch: Dispatch) -> Any:
         jax.block_until_ready(state)
         begun.append(time.perf_counter())
-        return jax.block_until_ready(loop.step(number, state, batch))
+        return jax.block_until_ready(loop.step(number, state, dispatch))
 
     with (
         tempfile.TemporaryDirectory(dir=scratch) as folder,

@@ -23,7 +23,14 @@ import numpy as np
 import record
 from PIL import Image
 
-from mnemonics_jax import components, config, experiment, parallel, train
+from mnemonics_jax import (
+    blocks,
+    components,
+    config,
+    experiment,
+    parallel,
+    train,
+)
 from mnemonics_jax.data import images, sources
 from mnemonics_jax.data.examples import Loader
 from mnemonics_jax.types import Phase
@@ -104,16 +111,16 @@ def model_step(parts: components.Components) -> Callable:
     inputs = step_inputs(parts, carry)
     trainer = parts.trainers.base
     batch = next(feed.epoch(np.arange(BATCH)))
-    batch = parallel.shard_batch(
+    block = blocks.single(
         parts.placement, {**batch, 'slot': np.full(BATCH, -1, np.int32)}
     )
     state = trainer.init(carry.variables)
-    state, _ = trainer.step(state, batch, inputs)
+    state, _ = trainer.steps(state, (block, inputs), 1)
     held = [jax.block_until_ready(state)]
 
     def run() -> float:
         start = time.perf_counter()
-        held[0], _ = trainer.step(held[0], batch, inputs)
+        held[0], _ = trainer.steps(held[0], (block, inputs), 1)
         jax.block_until_ready(held[0])
         return BATCH / (time.perf_counter() - start)
 

@@ -20,7 +20,6 @@ from mnemonics_jax import (
     train,
     transfer,
 )
-from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.examples import Loader
@@ -29,11 +28,14 @@ from mnemonics_jax.evaluate import Evaluator, make_evaluator
 from mnemonics_jax.inner import LearnerSettings
 from mnemonics_jax.learner import Learner, make_learner
 from mnemonics_jax.loading import (
+    PerDispatch,
     augmentation,
     build_source,
     crops_on_host,
     make_loader,
+    per_dispatch,
     plan_phases,
+    query_augmentation,
 )
 from mnemonics_jax.methods import finetune, make_method
 from mnemonics_jax.types import Backbone, HeldOut, Method, Params, Phase
@@ -69,6 +71,7 @@ class Components(NamedTuple):
         learner: of exemplars.
         evaluator: of models.
         end_phase: the method's, jitted; None if it has none.
+        per_dispatch: steps that one program takes.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -83,6 +86,7 @@ class Components(NamedTuple):
     learner: Learner
     evaluator: Evaluator
     end_phase: Callable[[Params, HeldOut, Phase], Params] | None
+    per_dispatch: PerDispatch
 
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
@@ -158,6 +162,7 @@ def build(
         ),
         evaluator=make_evaluator(backbone, placement, mirror=config.data.flip),
         end_phase=method.end_phase and jax.jit(method.end_phase),
+        per_dispatch=per_dispatch(config, source, placement),
     )
     check_memory(components)
     return components
@@ -225,9 +230,6 @@ def learner_settings(
 ) -> LearnerSettings:
     """The exemplar problem of a config, its rates put into units of pixels."""
     ex = config.exemplars
-    on_device = augmentation(config.data)
-    if crops_on_host(config, source):
-        on_device = Augmentation()
     unit = np.asarray(source.std, np.float32)
 
     def transform(lr):
@@ -244,7 +246,7 @@ def learner_settings(
         outer_tx=transform(ex.outer_lr),
         adjust_tx=transform(ex.adjust_lr),
         query_batch=ex.query_batch,
-        query_augmentation=on_device,
+        query_augmentation=query_augmentation(config, source),
     )
 
 

@@ -61,6 +61,9 @@ def default_config() -> config_dict.ConfigDict:
             # A text file with the class names in order, instead of a seed.
             class_order_file=optional(str),
         ),
+        # Steps that one program takes before the host looks; None: one on CPU,
+        # on accelerators up to 32, fewer where batches are large.
+        steps_per_dispatch=optional(int),
         # Kernels frozen after phase 0, with learned scales (transfer.py).
         weight_transfer=False,
         backbone=config_dict.create(name='convnet', head=optional(str)),

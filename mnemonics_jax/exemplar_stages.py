@@ -1,11 +1,13 @@
 """The stages of a phase that choose, learn and adjust exemplars."""
 
 import itertools
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from mnemonics_jax import exemplars, memory, selection
+from mnemonics_jax import blocks, exemplars, memory, selection
+from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.randomness import Stage
@@ -80,6 +82,7 @@ def setting(
         variables=variables,
         phase=scene.traced,
         num_steps=steps,
+        per_dispatch=scene.parts.per_dispatch.exemplars,
         key=scene.key(stage),
     )
 
@@ -121,16 +124,29 @@ def learn_exemplars(
     listed = exemplars.as_exemplars(where, mask, classes, scene.num_old)
     feed = data.feed(batch, augmented=True)
 
-    def batches(first: int) -> Batches:
-        start, skip = divmod(first, num_batches(size, batch))
-        for epoch in itertools.count(start):
-            yield from feed.epoch(
-                scene.order(Stage.LEARN, epoch, size),
-                seed=scene.crop_seed(Stage.LEARN, epoch),
-                start_step=skip if epoch == start else 0,
-            )
+    per_epoch = num_batches(size, batch)
 
-    learned = exemplars.learn(where, images, listed, batches, scene.run)
+    def epoch_of(first: int) -> Batches:
+        epoch, skip = divmod(first, per_epoch)
+        return feed.epoch(
+            scene.order(Stage.LEARN, epoch, size),
+            seed=scene.crop_seed(Stage.LEARN, epoch),
+            start_step=skip,
+        )
+
+    def dispatches(first: int) -> Iterator[Dispatch]:
+        while first < where.num_steps:
+            ahead = min(where.num_steps, first - first % per_epoch + per_epoch)
+            yield from blocks.dispatches(
+                where.placement,
+                itertools.islice(epoch_of(first), ahead - first),
+                first=first,
+                num=where.per_dispatch,
+                capacity=data.capacity(batch),
+            )
+            first = ahead
+
+    learned = exemplars.learn(where, images, listed, dispatches, scene.run)
     gauge = where._replace(key=scene.key(Stage.GAUGE))
     held_out = scene.examples('test', *classes)
 

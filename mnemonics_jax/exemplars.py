@@ -5,25 +5,23 @@ one of the two and learns the pixels (`learner` has the steps, this file the
 loops); `none` keeps nothing.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from mnemonics_jax import memory, parallel
 from mnemonics_jax.bilevel import ExemplarState
+from mnemonics_jax.blocks import Dispatch, in_groups
 from mnemonics_jax.inner import Exemplars
 from mnemonics_jax.journal import Loop, State
-from mnemonics_jax.learner import Learner
+from mnemonics_jax.learner import AdjustInputs, Learner, LearnInputs
 from mnemonics_jax.selection import SELECTIONS
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 STRATEGIES = (*SELECTIONS, 'mnemonics', 'none')
-DECAY_PARTS = 5
 
-Batches = Iterator[dict[str, np.ndarray]]
 # `(loop, state to begin with) -> state after it`, see `journal.Journal`.
 Run = Callable[[Loop, State], State]
 
@@ -37,6 +35,7 @@ class Setting(NamedTuple):
         variables: the current model.
         phase: which classes are in the softmax.
         num_steps: outer steps.
+        per_dispatch: of them in one dispatch.
         key: of the stage.
     """
 
@@ -45,6 +44,7 @@ class Setting(NamedTuple):
     variables: Variables
     phase: Phase
     num_steps: int
+    per_dispatch: int
     key: jax.Array
 
 
@@ -58,11 +58,6 @@ class Learned(NamedTuple):
 
     images: jax.Array
     drift: float
-
-
-def scale_of(step: int, num_steps: int) -> np.float32:
-    """Decay of the outer rate: halved after each fifth (10 of 50 epochs)."""
-    return np.float32(0.5 ** (step * DECAY_PARTS // num_steps))
 
 
 def as_exemplars(
@@ -91,7 +86,7 @@ def learn(
     setting: Setting,
     images: np.ndarray,
     exemplars: Exemplars,
-    batches: Callable[[int], Batches],
+    dispatches: Callable[[int], Iterator[Dispatch]],
     run: Run,
 ) -> Learned:
     """Learns the pixels of the new classes' exemplars.
@@ -100,30 +95,23 @@ def learn(
         setting: where.
         images: f32[c, s, H, W, C] in [0, 1], what learning starts from.
         exemplars: the flat list of the same images.
-        batches: `(step) -> real images of the new classes`, a batch for each
-            step from that one on, without end.
+        dispatches: `(step) -> blocks of real images of the new classes`, from
+            that step on.
         run: runs the loop.
     """
     start, total = flatten(images), setting.num_steps
+    inputs = LearnInputs(
+        exemplars, *_on_devices(setting), key=setting.key, block=None
+    )
 
-    def placed(first: int) -> Iterator[tuple[int, Any]]:
-        some = itertools.islice(batches(first), total - first)
-        for host, batch in parallel.shard_batches(setting.placement, some):
-            yield len(host['label']), batch
-
-    def step(number, state, batch):
+    def step(number, state, dispatch):
+        block = dispatch.inputs
         return setting.learner.learn(
-            state,
-            exemplars,
-            setting.variables,
-            setting.phase,
-            batch,
-            scale_of(number, total),
-            setting.key,
+            state, inputs._replace(block=block), dispatch.num_steps
         )
 
     state = setting.learner.init(parallel.replicate(setting.placement, start))
-    loop = Loop('learn', total, placed, step, record_marks(total))
+    loop = Loop('learn', total, dispatches, step, record_marks(total))
     state = run(loop, state)
     return finish(state, start, exemplars.mask, images.shape)
 
@@ -151,17 +139,17 @@ def adjust(
         as_exemplars(setting, np.asarray(part.mask), (0, num_old), 0)
         for part in parts
     ]
-    starts = [flatten(part.images) for part in parts]
-    states = [
-        setting.learner.init(parallel.replicate(setting.placement, start))
-        for start in starts
-    ]
+    starts = np.stack([np.asarray(flatten(part.images)) for part in parts])
+    states = setting.learner.init(parallel.replicate(setting.placement, starts))
     states = run(adjust_loop(setting, lists), states)
     learned = [
-        finish(state, start, flat_list.mask, part.images.shape)
-        for state, start, flat_list, part in zip(
-            states, starts, lists, parts, strict=True
+        finish(
+            jax.tree.map(lambda x, i=i: x[i], states),
+            starts[i],
+            lists[i].mask,
+            part.images.shape,
         )
+        for i, part in enumerate(parts)
     ]
     halves = [
         part.replace(images=half.images)
@@ -173,34 +161,38 @@ def adjust(
 
 
 def adjust_loop(setting: Setting, lists: list[Exemplars]) -> Loop:
-    """The loop of `adjust` over the states of both halves."""
-    total, keys = setting.num_steps, jax.random.split(setting.key)
-    mark = record_marks(total)
+    """The loop of `adjust` over the states of both halves, stacked."""
+    total = 2 * setting.num_steps
+    mark = record_marks(setting.num_steps)
+    stacked = parallel.replicate(
+        setting.placement,
+        jax.tree.map(lambda *halves: np.stack(halves), *lists),
+    )
+    keys = parallel.replicate_key(
+        setting.placement, jax.random.split(setting.key)
+    )
+    inputs = AdjustInputs(stacked, *_on_devices(setting), keys=keys)
+    num_images = len(lists[0].mask)
 
-    def halves(first: int) -> Iterator[tuple[int, int]]:
-        for number in range(first, 2 * total):
-            this = number % 2
-            yield len(lists[1 - this].mask), this
+    def dispatches(first: int) -> Iterator[Dispatch]:
+        for group in in_groups(range(first, total), setting.per_dispatch):
+            yield Dispatch(len(group), len(group) * num_images, inputs)
 
-    def step(number, states, this):
-        other = 1 - this
-        changed, metrics = setting.learner.adjust(
-            states[this],
-            lists[this],
-            setting.variables,
-            setting.phase,
-            states[other].pixels,
-            lists[other],
-            scale_of(number // 2, total),
-            keys[this],
+    def step(number, states, dispatch):
+        return setting.learner.adjust(
+            states, dispatch.inputs, dispatch.num_steps
         )
-        both = [changed, states[other]]
-        return (both if this == 0 else both[::-1]), metrics
 
     def mark_pairs(number: int) -> dict[str, int] | None:
         return mark(number // 2) if number % 2 else None
 
-    return Loop('adjust', 2 * total, halves, step, mark_pairs)
+    return Loop('adjust', total, dispatches, step, mark_pairs)
+
+
+def _on_devices(setting: Setting) -> tuple[Variables, Phase, jax.Array]:
+    """What both kinds of learning read of a setting, copied once."""
+    numbers = setting.phase, np.int32(setting.num_steps)
+    return setting.variables, *parallel.replicate(setting.placement, numbers)
 
 
 def teach(
@@ -220,7 +212,9 @@ def teach(
 
 
 def held_out_loss(
-    setting: Setting, variables: Variables, batches: Batches
+    setting: Setting,
+    variables: Variables,
+    batches: Iterator[dict[str, np.ndarray]],
 ) -> float:
     """Loss of a model on real data that no exemplar was learned from.
 

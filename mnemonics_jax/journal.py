@@ -5,6 +5,7 @@ is quick and gives the same, and takes each loop's state from the last
 checkpoint: at its end, in its middle, or not begun.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -13,14 +14,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mnemonics_jax.blocks import Dispatch, Metrics, State
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.interrupt import Interrupt, InterruptError
 from mnemonics_jax.progress import Recorder, Stage
 
 # Several processes agree on saving and stopping every so many steps.
 _AGREE_EVERY = 16
-
-State = Any
 
 
 class Loop(NamedTuple):
@@ -29,9 +29,10 @@ class Loop(NamedTuple):
     Attributes:
         name: of the stage, unique within the phase.
         num_steps: in all.
-        batches: `(step) -> iterable of (number of images, batch)`, from that
-            step on to the end.
-        step: `(step, state, batch) -> (state, metrics)`; may donate the state.
+        dispatches: `(step) -> iterable of blocks.Dispatch`, from that step on
+            to the end.
+        step: `(step, state, dispatch) -> (state, metrics)`, all steps of a
+            dispatch and arrays [num_steps] of metrics; may donate the state.
         mark: `(step) -> numbers` that say where the record of the steps up to
             this one is made, or None for no record after this one.
         place: `(step) -> text` that says where the loop is, or ''.
@@ -39,8 +40,8 @@ class Loop(NamedTuple):
 
     name: str
     num_steps: int
-    batches: Callable[[int], Iterable[tuple[int, Any]]]
-    step: Callable[[int, State, Any], tuple[State, dict[str, jax.Array]]]
+    dispatches: Callable[[int], Iterable[Dispatch]]
+    step: Callable[[int, State, Dispatch], tuple[State, Metrics]]
     mark: Callable[[int], dict[str, Any] | None]
     place: Callable[[int], str] = lambda step: ''
 
@@ -117,17 +118,18 @@ class Journal:
                 self._phase, loop.name, loop.num_steps, done, pending
             )
             with stage as progress:
-                for num_images, batch in loop.batches(done):
+                for dispatch in loop.dispatches(done):
                     place = loop.place(done)
                     if place:
                         progress.at(place)
-                    state, metrics = loop.step(done, state, batch)
-                    progress.step(metrics, num_images)
-                    mark = loop.mark(done)
-                    if mark is not None:
-                        progress.flush(**mark)
-                    done += 1
-                    self._after(loop.name, done, state, progress, recorder)
+                    state, metrics = loop.step(done, state, dispatch)
+                    log(progress, loop, done, dispatch, metrics)
+                    before, done = done, done + dispatch.num_steps
+                    save, stop = self._decide(before, done)
+                    if save or stop:
+                        self._save(loop.name, done, state, progress, recorder)
+                    if stop:
+                        self._stop(progress, done)
         self._states[loop.name], self._done[loop.name] = state, done
         return state
 
@@ -140,14 +142,14 @@ class Journal:
             return state, 0, []
         # As float32, so that means are rounded as without the interruption.
         pending = [
-            {key: np.float32(value) for key, value in metrics.items()}
+            {key: np.float32([value]) for key, value in metrics.items()}
             for metrics in cursor.pending
         ]
         is_last = name == list(cursor.stages)[-1]
         restored = self._checkpointer.state(name, state)
         return restored, cursor.stages[name], pending if is_last else []
 
-    def _after(
+    def _save(
         self,
         name: str,
         done: int,
@@ -155,12 +157,6 @@ class Journal:
         progress: Stage,
         recorder: Recorder,
     ) -> None:
-        """Saves, and stops, if it is time to."""
-        if self._checkpointer is None:
-            return
-        save, stop = self._decide(done)
-        if not (save or stop):
-            return
         pending = progress.pending()
         # Read before `save_within` returns: the next step may donate it.
         states = {**self._states, name: state}
@@ -172,25 +168,72 @@ class Journal:
         )
         self._checkpointer.save_within(cursor, states)
         self._saved_at = time.monotonic()
-        if stop:
-            self._checkpointer.wait()
-            raise InterruptError(
-                f'{self._interrupt.signal or "a signal"} in {progress.title}, '
-                f'step {done}'
-            )
 
-    def _decide(self, done: int) -> tuple[bool, bool]:
-        """Whether to save and whether to stop, the same in all processes."""
+    def _stop(self, progress: Stage, done: int) -> None:
+        self._checkpointer.wait()
+        raise InterruptError(
+            f'{self._interrupt.signal or "a signal"} in {progress.title}, '
+            f'step {done}'
+        )
+
+    def _decide(self, before: int, done: int) -> tuple[bool, bool]:
+        """Whether to save and whether to stop, the same in all processes.
+
+        Args:
+            before: steps done before the last dispatch.
+            done: and after it.
+        """
+        if self._checkpointer is None:
+            return False, False
         steps, seconds = self._cadence
         late = seconds and time.monotonic() - self._saved_at >= seconds
         stop = self._interrupt.signal is not None
         if jax.process_count() > 1:
-            late, stop = self._agree(done, bool(late), stop)
-        return bool(late) or bool(steps and done % steps == 0), stop
+            late, stop = (
+                agree(bool(late), stop)
+                if passes(_AGREE_EVERY, before, done)
+                else (False, False)
+            )
+        return bool(late) or bool(steps and passes(steps, before, done)), stop
 
-    def _agree(self, done: int, late: bool, stop: bool) -> tuple[bool, bool]:
-        if done % _AGREE_EVERY:
-            return False, False
-        wishes = multihost_utils.process_allgather(np.array([late, stop]))
-        # Clocks differ: the first process' counts. A stop is anybody's.
-        return bool(wishes[0, 0]), bool(wishes[:, 1].any())
+
+def agree(late: bool, stop: bool) -> tuple[bool, bool]:
+    """What all processes do where each of them has wishes."""
+    wishes = multihost_utils.process_allgather(np.array([late, stop]))
+    # Clocks differ: the first process' counts. A stop is anybody's.
+    return bool(wishes[0, 0]), bool(wishes[:, 1].any())
+
+
+def passes(every: int, before: int, done: int) -> bool:
+    """Whether one of the steps before+1..done is a multiple of `every`."""
+    return done // every > before // every
+
+
+def log(
+    progress: Stage,
+    loop: Loop,
+    first: int,
+    dispatch: Dispatch,
+    metrics: Metrics,
+) -> None:
+    """Hands the metrics of a dispatch on, and has records made where due.
+
+    Args:
+        progress: of the stage.
+        loop: knows where records are due.
+        first: the dispatch's first step.
+        dispatch: that was taken.
+        metrics: its metrics, f32[num_steps].
+    """
+    num = dispatch.num_steps
+    marks = {i + 1: loop.mark(first + i) for i in range(num)}
+    ends = [end for end, mark in marks.items() if mark is not None]
+    if not ends:
+        progress.step(metrics, dispatch.num_images)
+        return
+    metrics = jax.device_get(metrics)
+    for low, high in itertools.pairwise(sorted({0, *ends, num})):
+        part = {name: values[low:high] for name, values in metrics.items()}
+        progress.step(part, dispatch.num_images * (high - low) // num)
+        if high in ends:
+            progress.flush(**marks[high])

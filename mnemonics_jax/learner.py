@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mnemonics_jax import augment, bilevel, losses
+from mnemonics_jax.blocks import Block, batch_at, repeat
 from mnemonics_jax.inner import (
     Context,
     Exemplars,
@@ -23,20 +25,63 @@ from mnemonics_jax.inner import (
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.parallel import Placement
-from mnemonics_jax.types import Backbone, Variables
+from mnemonics_jax.types import Backbone, Phase, Variables
+
+# The outer rate is halved after each fifth of the steps, as the paper's after
+# each 10 of 50 epochs.
+DECAY = 0.5 ** np.arange(5, dtype=np.float32)
+
+
+class LearnInputs(NamedTuple):
+    """What steps of learning read beside their state.
+
+    Attributes:
+        exemplars: the flat list whose pixels are learned.
+        variables: the current model.
+        phase: which classes are in the softmax.
+        num_steps: int32[], outer steps of the stage.
+        key: of the stage.
+        block: batches of real images that judge (`image` or `pool` and `row`,
+            `label`, `index`, `weight` as in `train.Trainer`).
+    """
+
+    exemplars: Exemplars
+    variables: Variables
+    phase: Phase
+    num_steps: jax.Array
+    key: jax.Array
+    block: Block
+
+
+class AdjustInputs(NamedTuple):
+    """What steps of adjusting read beside their state.
+
+    Attributes:
+        exemplars: the flat lists of both halves, stacked.
+        variables: the current model.
+        phase: which classes are in the softmax.
+        num_steps: int32[], outer steps of each half.
+        keys: [2], one for each half.
+    """
+
+    exemplars: Exemplars
+    variables: Variables
+    phase: Phase
+    num_steps: jax.Array
+    keys: jax.Array
 
 
 class Learner(NamedTuple):
     """The jitted functions that exemplars are learned and measured with.
 
     Attributes:
-        init: `(pixels f32[n, H, W, C]) -> ExemplarState`.
-        learn: `(state, exemplars, variables, phase, batch, scale, key) ->
-            (state, metrics)`: one outer step, judged by a batch of real images
-            (`image`, `label`, `index`, `weight` as in `train.Trainer`).
-        adjust: `(state, exemplars, variables, phase, other_pixels,
-            other_exemplars, scale, key) -> (state, metrics)`: one outer step,
-            judged by other exemplars.
+        init: `(pixels f32[..., n, H, W, C]) -> ExemplarState`; for both halves
+            stacked, [2, n, H, W, C], the states of both stacked.
+        learn: `(state, LearnInputs, num) -> (state, metrics f32[num])`, outer
+            steps judged by real images.
+        adjust: `(states of both halves, AdjustInputs, num) -> (states, metrics
+            f32[num])`, outer steps judged by the other half; each of them
+            updates one half, A first, then B, then A.
         adapt: `(variables, pixels, exemplars, phase, key) -> Variables`, the
             model after the inner steps: what the exemplars teach.
         batch_loss: `(variables, batch, phase) -> f32[2]`, sum of cross
@@ -48,6 +93,11 @@ class Learner(NamedTuple):
     adjust: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
     adapt: Callable[..., Variables]
     batch_loss: Callable[..., jax.Array]
+
+
+def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
+    """The factor f32[] of the outer rate at a step, see `DECAY`."""
+    return jnp.asarray(DECAY)[step * len(DECAY) // num_steps]
 
 
 def outer_step(
@@ -72,13 +122,13 @@ def outer_step(
     return bilevel.apply_gradient(state, grads, tx, scale), metrics
 
 
-def learn(
-    context: Context, state, exemplars, variables, phase, batch, scale, key
-):
+def learn(context: Context, state, inputs: LearnInputs):
     """One outer step judged by real images; see `Learner.learn`."""
-    settings = context.settings
+    settings, phase = context.settings, inputs.phase
+    exemplars, variables = inputs.exemplars, inputs.variables
+    batch = batch_at(inputs.block, state.step)
     step_key, augment_key = jax.random.split(
-        jax.random.fold_in(key, state.step)
+        jax.random.fold_in(inputs.key, state.step)
     )
     inner = inner_problem(context, variables, exemplars, phase, step_key)
     images = augment.augment(
@@ -88,31 +138,36 @@ def learn(
         settings.query_augmentation,
     )
     query = bilevel.Query(images, batch['label'], batch['weight'])
+    scale = scale_of(state.step, inputs.num_steps)
     return outer_step(
         context, state, exemplars, inner, query, settings.outer_tx, scale
     )
 
 
-def adjust(
-    context: Context,
-    state,
-    exemplars,
-    variables,
-    phase,
-    other_pixels,
-    others,
-    scale,
-    key,
-):
-    """One outer step judged by other exemplars; see `Learner.adjust`."""
-    step_key, query_key = jax.random.split(jax.random.fold_in(key, state.step))
-    inner = inner_problem(context, variables, exemplars, phase, step_key)
+def adjust(context: Context, states, inputs: AdjustInputs):
+    """One outer step of the half whose turn it is; see `Learner.adjust`."""
     settings = context.settings
-    index = draw_minibatches(query_key, others.mask, 1, settings.query_batch)[0]
-    query = bilevel.Query(other_pixels[index], others.labels[index], index >= 0)
-    return outer_step(
-        context, state, exemplars, inner, query, settings.adjust_tx, scale
+    this = jnp.sum(states.step) % 2
+    both = states, inputs.exemplars, inputs.keys
+    state, exemplars, key = jax.tree.map(lambda x: x[this], both)
+    other, others, _ = jax.tree.map(lambda x: x[1 - this], both)
+    step_key, query_key = jax.random.split(jax.random.fold_in(key, state.step))
+    inner = inner_problem(
+        context, inputs.variables, exemplars, inputs.phase, step_key
     )
+    index = draw_minibatches(query_key, others.mask, 1, settings.query_batch)[0]
+    query = bilevel.Query(other.pixels[index], others.labels[index], index >= 0)
+    changed, metrics = outer_step(
+        context,
+        state,
+        exemplars,
+        inner,
+        query,
+        settings.adjust_tx,
+        scale_of(state.step, inputs.num_steps),
+    )
+    states = jax.tree.map(lambda x, y: x.at[this].set(y), states, changed)
+    return states, metrics
 
 
 def adapt(
@@ -151,13 +206,19 @@ def make_learner(
     """
     context = Context(backbone, settings, placement.split)
 
-    def jit(function, **kwargs):
-        return jax.jit(function, out_shardings=placement.replicated, **kwargs)
+    def init(pixels):
+        def one(pixels):
+            return bilevel.init_state(jnp.copy(pixels), settings.outer_tx)
+
+        return jax.vmap(one)(pixels) if pixels.ndim > 4 else one(pixels)
+
+    def jit(function):
+        return jax.jit(function, out_shardings=placement.replicated)
 
     return Learner(
-        init=jit(lambda p: bilevel.init_state(jnp.copy(p), settings.outer_tx)),
-        learn=jit(functools.partial(learn, context), donate_argnums=0),
-        adjust=jit(functools.partial(adjust, context), donate_argnums=0),
+        init=jit(init),
+        learn=repeat(functools.partial(learn, context), placement),
+        adjust=repeat(functools.partial(adjust, context), placement),
         adapt=jit(functools.partial(adapt, context)),
         batch_loss=jit(functools.partial(batch_loss, context)),
     )

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
@@ -11,6 +12,23 @@ from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.data import classes, plan, sources, stream
 from mnemonics_jax.data.examples import Loader, Settings
 from mnemonics_jax.data.plan import Plan
+
+# Of a dispatch, where there are accelerators: many more save little, and a
+# request to stop waits for its end.
+_MOST_STEPS = 32
+_MOST_BYTES = 64 * 2**20
+
+
+class PerDispatch(NamedTuple):
+    """How many steps one program takes, see `blocks`.
+
+    Attributes:
+        train: of training and fine-tuning.
+        exemplars: of learning and adjusting exemplars.
+    """
+
+    train: int
+    exemplars: int
 
 
 def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
@@ -75,6 +93,15 @@ def augmentation(section: ml_collections.FrozenConfigDict) -> Augmentation:
     )
 
 
+def query_augmentation(
+    config: ml_collections.FrozenConfigDict, source: sources.Source
+) -> Augmentation:
+    """The same of the real images that judge exemplars, on the device."""
+    if crops_on_host(config, source):
+        return Augmentation()
+    return augmentation(config.data)
+
+
 def make_loader(
     config: ml_collections.FrozenConfigDict,
     source: sources.Source,
@@ -120,3 +147,24 @@ def make_loader(
         put=functools.partial(parallel.replicate, placement),
     )
     return Loader(source, order, bounds, settings)
+
+
+def per_dispatch(
+    config: ml_collections.FrozenConfigDict,
+    source: sources.Source,
+    placement: parallel.Placement,
+) -> PerDispatch:
+    """The numbers of the configuration, or by platform and size of batches.
+
+    One by one on CPU, where a step takes longer than its launch. An exemplar
+    step is many model steps.
+    """
+    given = config.steps_per_dispatch
+    if given is not None:
+        return PerDispatch(given, given)
+    if placement.platform == 'cpu':
+        return PerDispatch(1, 1)
+    largest = max(config.train.batch_size, config.finetune.batch_size)
+    batch = largest * int(np.prod(source.image_shape))
+    steps = max(1, min(_MOST_STEPS, _MOST_BYTES // batch))
+    return PerDispatch(steps, max(1, steps // 4))

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import evaluate, parallel, prototypes, train
+from mnemonics_jax import blocks, evaluate, parallel, prototypes, train
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.data.batches import Feed, num_batches
 from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.journal import Loop
@@ -69,6 +70,7 @@ class Pool(NamedTuple):
         labels: int32[n + e].
         train: int64[t], positions that are trained on.
         held_out: int64[h], positions kept for `Method.end_phase`.
+        capacity: batches that any phase's examples make at most.
     """
 
     feed: Feed
@@ -78,6 +80,7 @@ class Pool(NamedTuple):
     labels: np.ndarray
     train: np.ndarray
     held_out: np.ndarray
+    capacity: int
 
     def batches(self, order: np.ndarray, seed: int, start_step: int) -> Batches:
         """Batches of the positions of `order` to train on, with `slot`."""
@@ -108,6 +111,7 @@ def make_pool(data: Examples, held: ExemplarSet, batch_size: int) -> Pool:
         labels=labels,
         train=np.arange(len(labels)),
         held_out=np.arange(0),
+        capacity=data.capacity(batch_size, held.mask.size),
     )
 
 
@@ -227,20 +231,25 @@ def run_epochs(
     size = len(pool.train)
     per_epoch = num_batches(size, section.batch_size)
 
-    def batches(first: int) -> Iterator[tuple[int, Any]]:
+    def dispatches(first: int) -> Iterator[Dispatch]:
         for epoch in range(first // per_epoch, section.epochs):
             start_step = max(0, first - epoch * per_epoch)
             order = pool.train[scene.order(stage, epoch, size)]
             seed = scene.crop_seed(stage, epoch)
             inputs = epoch_inputs(scene, training, epoch)
-            pairs = parallel.shard_batches(
-                scene.parts.placement, pool.batches(order, seed, start_step)
-            )
-            for host, batch in pairs:
-                yield int(host['weight'].sum()), (batch, inputs)
+            for dispatch in blocks.dispatches(
+                scene.parts.placement,
+                pool.batches(order, seed, start_step),
+                first=epoch * per_epoch + start_step,
+                num=scene.parts.per_dispatch.train,
+                capacity=pool.capacity,
+            ):
+                yield dispatch._replace(inputs=(dispatch.inputs, inputs))
 
-    def step(number, state, batch_and_inputs):
-        return training.trainer.step(state, *batch_and_inputs)
+    def step(number, state, dispatch):
+        return training.trainer.steps(
+            state, dispatch.inputs, dispatch.num_steps
+        )
 
     def mark(number: int) -> dict[str, Any] | None:
         epoch, last = divmod(number + 1, per_epoch)
@@ -252,7 +261,7 @@ def run_epochs(
     loop = Loop(
         name=stage.name.lower(),
         num_steps=section.epochs * per_epoch,
-        batches=batches,
+        dispatches=dispatches,
         step=step,
         mark=mark,
         place=lambda n: f'epoch {n // per_epoch + 1}/{section.epochs}',
@@ -264,11 +273,19 @@ def epoch_inputs(
     scene: Scene, training: Training, epoch: int
 ) -> train.StepInputs:
     """What the steps of an epoch read beside state and batch."""
+    phase, head_rows, lr = parallel.replicate(
+        scene.parts.placement,
+        (
+            scene.traced,
+            np.int32(training.head_rows),
+            np.float32(train.scheduled_rate(training.section, epoch)),
+        ),
+    )
     return train.StepInputs(
         reference=training.carry.variables,
         exemplars=training.carry.exemplars,
-        phase=scene.traced,
-        head_rows=np.int32(training.head_rows),
-        lr=np.float32(train.scheduled_rate(training.section, epoch)),
+        phase=phase,
+        head_rows=head_rows,
+        lr=lr,
         key=scene.key(training.stage, epoch),
     )

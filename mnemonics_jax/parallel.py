@@ -27,11 +27,13 @@ class Placement(NamedTuple):
     Attributes:
         mesh: all devices in one row.
         batch: leading axis split over the devices.
+        block: the second axis split over the devices.
         replicated: the whole array on every device.
     """
 
     mesh: jax.sharding.Mesh
     batch: NamedSharding
+    block: NamedSharding
     replicated: NamedSharding
 
     @property
@@ -66,6 +68,7 @@ def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
     return Placement(
         mesh=mesh,
         batch=NamedSharding(mesh, PartitionSpec(AXIS)),
+        block=NamedSharding(mesh, PartitionSpec(None, AXIS)),
         replicated=NamedSharding(mesh, PartitionSpec()),
     )
 
@@ -122,16 +125,25 @@ def gather_batch(placement: Placement, x: np.ndarray) -> np.ndarray:
     return multihost_utils.process_allgather(x, tiled=True)
 
 
-def shard_batch(placement: Placement, tree: Any) -> Any:
+def shard_batch(
+    placement: Placement, tree: Any, sharding: NamedSharding | None = None
+) -> Any:
     """This process' slice of a batch, as part of the global split array.
 
     What lies on the devices already stays as it is.
+
+    Args:
+        placement: of batches.
+        tree: of arrays.
+        sharding: how they are split, by default as `placement.batch`.
     """
 
     def put(x):
         if isinstance(x, jax.Array):
             return x
-        return jax.make_array_from_process_local_data(placement.batch, x)
+        return jax.make_array_from_process_local_data(
+            sharding or placement.batch, x
+        )
 
     return jax.tree.map(put, tree)
 
@@ -147,14 +159,28 @@ def shard_batches(
     Args:
         placement: of the batches.
         batches: of this process.
-        ahead: batches whose copies are under way while one is computed on; by
+        ahead: see `look_ahead`.
+    """
+    pairs = ((batch, shard_batch(placement, batch)) for batch in batches)
+    return look_ahead(pairs, placement, ahead=ahead)
+
+
+def look_ahead(
+    items: Iterable[Any], placement: Placement, *, ahead: int | None = None
+) -> Iterator[Any]:
+    """The same items, some of them made before they are asked for.
+
+    Args:
+        items: whose making begins a copy to the devices.
+        placement: of what is copied.
+        ahead: items whose copies are under way while one is computed on; by
             default `AHEAD`, and none on CPU, where there is nothing to copy.
     """
     if ahead is None:
         ahead = 0 if placement.platform == 'cpu' else AHEAD
     waiting = collections.deque()
-    for batch in batches:
-        waiting.append((batch, shard_batch(placement, batch)))
+    for item in items:
+        waiting.append(item)
         if len(waiting) > ahead:
             yield waiting.popleft()
     yield from waiting

@@ -118,7 +118,7 @@ class Recorder:
             name: of the stage.
             total: steps.
             done: steps done by an earlier process.
-            pending: metrics of the last of those, not recorded yet.
+            pending: metrics of the last of those, not recorded yet, f32[n].
         """
         bar = None
         if self._console.is_terminal and not self._quiet:
@@ -169,9 +169,9 @@ class Stage:
             self._bar.update(self._task, description=self.title)
 
     def step(self, metrics: dict[str, jax.Array], num_images: int) -> None:
-        """Counts a step that processed `num_images`; metrics are f32[]."""
+        """Counts n steps that processed `num_images`; metrics are f32[n]."""
         self._pending.append(metrics)
-        self._done += 1
+        self._done += len(next(iter(metrics.values())))
         self._images += num_images
         now = time.monotonic()
         patience = _LINE_SECONDS if self._bar is None else _BAR_SECONDS
@@ -181,7 +181,8 @@ class Stage:
 
     def _show(self, metrics: dict[str, jax.Array], now: float) -> None:
         name = 'loss' if 'loss' in metrics else 'outer_loss'
-        loss = float(metrics[name])  # Waits for the device, hence seldom.
+        # Waits for the device, hence seldom.
+        loss = float(np.asarray(metrics[name])[-1])
         seconds = now - self._started
         detail = f'loss {loss:.3f}, {self._images / seconds:.0f} images/s'
         if self._bar is not None:
@@ -201,8 +202,9 @@ class Stage:
         """
         self._pending = jax.device_get(self._pending)
         found = [
-            {name: float(value) for name, value in metrics.items()}
+            dict(zip(metrics, map(float, values), strict=True))
             for metrics in self._pending
+            for values in zip(*metrics.values(), strict=True)
         ]
         for metrics in found:
             check_finite(self.title, metrics)
@@ -223,7 +225,7 @@ class Stage:
         values = jax.device_get(self._pending)
         self._pending = []
         means = {
-            name: float(np.mean([value[name] for value in values]))
+            name: float(np.mean(np.concatenate([v[name] for v in values])))
             for name in values[0]
         }
         check_finite(self.title, means)

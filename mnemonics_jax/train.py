@@ -16,6 +16,7 @@ import optax
 
 from mnemonics_jax import augment, correction, transfer
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.blocks import Block, batch_at, repeat
 from mnemonics_jax.memory import fill_exemplars
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.parallel import Placement
@@ -79,18 +80,19 @@ class Trainer(NamedTuple):
     Attributes:
         init: `(variables) -> TrainState`, with zero momentum; a copy, since
             steps donate their state.
-        step: `(state, batch, inputs) -> (state, metrics)`, one SGD step.
+        steps: `(state, (block, inputs), num) -> (state, metrics)`, SGD steps
+            on the next `num` batches of a `blocks.Block`; each metric is
+            f32[num]: 'loss', 'accuracy' and each term of the method's loss.
             A batch is a dict of `image` uint8 or f32 [B, H, W, C] (or `pool`
             and `row`, see `numerics.batch_images`), `label`
             int32[B], `index` int32[B] (keys the augmentation), `slot` int32[B]
             (see `fill_exemplars`) and `weight` f32[B] (0 for padding), split
-            over devices. Metrics are f32[]: 'loss', 'accuracy' and each term
-            of the method's loss.
+            over devices.
     """
 
     init: Callable[[Variables], TrainState]
-    step: Callable[
-        [TrainState, dict[str, jax.Array], StepInputs],
+    steps: Callable[
+        [TrainState, tuple[Block, StepInputs], int],
         tuple[TrainState, dict[str, jax.Array]],
     ]
 
@@ -148,7 +150,9 @@ def make_trainer(
         metrics['accuracy'] = batch_accuracy(outputs, batch, inputs.phase)
         return metrics['loss'], (batch_stats, metrics)
 
-    def step(state, batch, inputs):
+    def step(state, block_and_inputs):
+        block, inputs = block_and_inputs
+        batch = batch_at(block, state.step)
         images = augment_batch(settings, inputs, batch)
         grads, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(
             state.variables.params,
@@ -163,9 +167,7 @@ def make_trainer(
 
     return Trainer(
         init=jax.jit(init, out_shardings=placement.replicated),
-        step=jax.jit(
-            step, donate_argnums=0, out_shardings=placement.replicated
-        ),
+        steps=repeat(step, placement),
     )
 
 

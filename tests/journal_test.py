@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import journal as journal_lib
+from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.interrupt import Interrupt, InterruptError
 from mnemonics_jax.journal import Cadence, Journal, Loop
@@ -32,7 +33,7 @@ def update(state, batch):
     x = state['x'] * 1.37 - state['x'] ** 2 * 0.3 + batch
     x = x + jax.random.normal(key, x.shape) * 0.01
     state = {'x': x, 'count': state['count'] + 1}
-    return state, {'loss': x.mean() / 3, 'x0': x[0]}
+    return state, {'loss': x.mean()[None] / 3, 'x0': x[:1]}
 
 
 def first_state():
@@ -45,22 +46,22 @@ def first_state():
 def make_loop(name='train', *, num_steps=NUM_STEPS, before=None, log=None):
     """A loop; `before(step)` may raise, `log` takes the steps done."""
 
-    def batches(first):
+    def dispatches(first):
         for step in range(first, num_steps):
-            yield 2, np.float32(0.1 * step)
+            yield Dispatch(1, 2, np.float32(0.1 * step))
 
-    def step(number, state, batch):
+    def step(number, state, dispatch):
         if before is not None:
             before(number)
         if log is not None:
             log.append((name, number))
-        return update(state, batch)
+        return update(state, dispatch.inputs)
 
     def mark(number):
         due = (number + 1) % MARK_EVERY == 0 or number + 1 == num_steps
         return {'step': number} if due else None
 
-    return Loop(name, num_steps, batches, step, mark)
+    return Loop(name, num_steps, dispatches, step, mark)
 
 
 def run(workdir, loops, *, cadence=NEVER, **options):
@@ -221,10 +222,10 @@ def test_a_request_to_stop_saves_this_step_and_says_where(
 def test_a_loss_that_is_not_finite_stops_and_is_neither_recorded_nor_saved(
     tmp_path, bad
 ):
-    def diverging(number, state, batch):
-        state, metrics = update(state, batch)
+    def diverging(number, state, dispatch):
+        state, metrics = update(state, dispatch.inputs)
         if number == 4:
-            metrics['loss'] = jnp.float32(bad)
+            metrics['loss'] = jnp.float32([bad])
         return state, metrics
 
     # Found by the save after step 5, and by the record after step 6.
@@ -406,3 +407,46 @@ def test_a_cursor_comes_back_as_it_was(tmp_path):
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         assert checkpointer.cursor(PHASE) == cursor
         assert list(checkpointer.cursor(PHASE).stages) == ['train', 'learn']
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def update_all(state, batches):
+    def one(state, batch):
+        state, metrics = update(state, batch)
+        return state, {name: value[0] for name, value in metrics.items()}
+
+    return jax.lax.scan(one, state, batches)
+
+
+def in_dispatches_of(num):
+    """The loop of `make_loop`, several steps at a time."""
+
+    def dispatches(first):
+        for step in range(first, NUM_STEPS, num):
+            batches = np.float32(
+                [0.1 * n for n in range(step, min(step + num, NUM_STEPS))]
+            )
+            yield Dispatch(len(batches), 2 * len(batches), batches)
+
+    return make_loop()._replace(
+        dispatches=dispatches,
+        step=lambda number, state, dispatch: update_all(state, dispatch.inputs),
+    )
+
+
+@pytest.mark.parametrize('num', [2, 4, 7])
+def test_records_are_those_of_single_steps_wherever_dispatches_end(
+    tmp_path, whole, num
+):
+    run(tmp_path, [in_dispatches_of(num)])
+    found, (_, expected) = records(tmp_path), whole
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
+def test_a_save_is_due_when_a_dispatch_passes_its_step(tmp_path):
+    run(tmp_path, [in_dispatches_of(2)], cadence=Cadence(3, 0))
+    # Steps 3 and 6 lie in the dispatches that end with 4 and 6.
+    steps = [cursor['stages']['train'] for cursor in saved(tmp_path).values()]
+    assert steps == [4, 6]

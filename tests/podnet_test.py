@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import (
+    blocks,
     components,
     evaluate,
     experiment,
@@ -218,10 +219,10 @@ def train_model(placement, **changes):
         key=jax.device_put(jax.random.key(0), placement.replicated),
     )
     state, metrics = trainer.init(previous), []
-    batch = parallel.shard_batch(placement, make_batch())
+    block = blocks.single(placement, make_batch())
     for _ in range(20):
-        state, found = trainer.step(state, batch, inputs)
-        metrics.append(jax.device_get(found))
+        state, found = trainer.steps(state, (block, inputs), 1)
+        metrics.append({name: value[0] for name, value in found.items()})
     return state.variables, metrics
 
 

@@ -88,17 +88,27 @@ def test_a_record_is_a_line_at_once(tmp_path):
     assert progress.read_records(tmp_path / 'metrics.jsonl') == lines(tmp_path)
 
 
+def as_metrics(**values):
+    return {name: jnp.float32([value]) for name, value in values.items()}
+
+
 def test_flush_records_the_means_since_the_last(tmp_path):
     with (
         progress.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(2, 'train', 5) as stage,
     ):
         for loss in (1.0, 2.0, 6.0):
-            metrics = {'loss': jnp.float32(loss), 'accuracy': jnp.float32(0.5)}
+            metrics = {
+                'loss': jnp.float32([loss]),
+                'accuracy': jnp.float32([0.5]),
+            }
             stage.step(metrics, 8)
         first = stage.flush(epoch=0, lr=0.1)
         for loss in (5.0, 4.0):
-            metrics = {'loss': jnp.float32(loss), 'accuracy': jnp.float32(1)}
+            metrics = {
+                'loss': jnp.float32([loss]),
+                'accuracy': jnp.float32([1]),
+            }
             stage.step(metrics, 8)
         second = stage.flush(epoch=1, lr=0.05)
     assert first == {'loss': 3.0, 'accuracy': 0.5}
@@ -118,7 +128,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_not_recorded(tmp_path, bad):
     ):
         stage.at('epoch 1/4')
         for loss in (0.5, bad):
-            stage.step({'loss': jnp.float32(loss)}, 8)
+            stage.step({'loss': jnp.float32([loss])}, 8)
         with pytest.raises(progress.DivergedError) as error:
             stage.flush(epoch=0)
     assert str(error.value) == f'phase 2 train epoch 1/4: loss is {bad}'
@@ -197,7 +207,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys, clock):
     ):
         for step, seconds in enumerate((5, 19, 20, 41)):
             clock.now = 100.0 + seconds
-            stage.step({'loss': jnp.float32(step / 8)}, 30)
+            stage.step({'loss': jnp.float32([step / 8])}, 30)
         stage.flush(epoch=0)
     # One line after 20 seconds, the next after 20 more.
     assert capsys.readouterr().out.splitlines() == [
@@ -214,7 +224,7 @@ def test_lines_show_the_outer_loss_where_there_is_no_loss(
         recorder.stage(0, 'learn', 2) as stage,
     ):
         clock.now += 20
-        stage.step({'outer_loss': jnp.float32(1.5)}, 40)
+        stage.step({'outer_loss': jnp.float32([1.5])}, 40)
     out = capsys.readouterr().out
     assert out == 'phase 0 learn 1/2: loss 1.500, 2 images/s, 20 s left\n'
 
@@ -244,7 +254,7 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch, clock):
     ):
         for step in range(3):
             clock.now += 1
-            stage.step({'loss': jnp.float32(step / 8)}, 10)
+            stage.step({'loss': jnp.float32([step / 8])}, 10)
     shown = terminal.getvalue()
     assert 'phase 1 finetune' in shown
     assert '3/6' in shown
@@ -256,7 +266,10 @@ def test_steps_do_not_wait_for_the_device(tmp_path, clock):
     class Pending:
         """A value that must not be read before it is needed."""
 
-        def __float__(self):
+        def __len__(self):
+            return 1
+
+        def __array__(self, *args, **kwargs):
             raise AssertionError('read')
 
     with (
@@ -277,7 +290,7 @@ def test_tensorboard_events_hold_the_scalars(tmp_path):
         recorder.stage(0, 'train', 2) as stage,
     ):
         for epoch, loss in enumerate((1.5, 0.75)):
-            stage.step({'loss': jnp.float32(loss)}, 8)
+            stage.step({'loss': jnp.float32([loss])}, 8)
             stage.flush(epoch=epoch, lr=0.125)
         recorder.record(0, 'learn', step=3, outer_loss=0.25)
     assert scalars(tmp_path) == {
@@ -308,10 +321,10 @@ def test_a_stage_says_where_it_is(tmp_path, capsys, clock):
     ):
         stage.at('epoch 1/2')
         clock.now += 30
-        stage.step({'loss': jnp.float32(1.5)}, 4)
+        stage.step({'loss': jnp.float32([1.5])}, 4)
         stage.at('epoch 2/2')
         clock.now += 30
-        stage.step({'loss': jnp.float32(1.0)}, 4)
+        stage.step({'loss': jnp.float32([1.0])}, 4)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(':')[0] for line in lines] == [
         'phase 2 train epoch 1/2 1/10',

@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from ml_collections import config_dict
 
-from mnemonics_jax import augment, parallel, train
+from mnemonics_jax import augment, blocks, parallel, train
 from mnemonics_jax.backbones import conv, heads
 from mnemonics_jax.memory import fill_exemplars
 from mnemonics_jax.methods import finetune
@@ -149,9 +149,9 @@ class Run:
         self.state = trainer.init(parallel.replicate(placement, variables))
 
     def step(self, batch, inputs):
-        batch = parallel.shard_batch(self.placement, batch)
-        self.state, metrics = self.trainer.step(self.state, batch, inputs)
-        return jax.device_get(metrics)
+        block = blocks.single(self.placement, batch)
+        self.state, metrics = self.trainer.steps(self.state, (block, inputs), 1)
+        return {name: value[0] for name, value in metrics.items()}
 
     @property
     def variables(self):
@@ -539,12 +539,13 @@ def test_the_callers_variables_survive_donation(one_device):
     given = parallel.replicate(one_device, tiny_variables())
     trainer = tiny_trainer(one_device)
     state = trainer.init(given)
-    batch = parallel.shard_batch(one_device, BATCHES[0])
-    following, _ = trainer.step(state, batch, make_inputs(one_device))
+    block = blocks.single(one_device, BATCHES[0])
+    following, _ = trainer.steps(state, (block, make_inputs(one_device)), 1)
     # The state itself is donated: without the copy, so would be the model.
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     jax.tree.map(np.testing.assert_array_equal, given, tiny_variables())
-    trainer.step(following, batch, make_inputs(one_device, reference=given))
+    inputs = make_inputs(one_device, reference=given)
+    trainer.steps(following, (block, inputs), 1)
     jax.tree.map(np.testing.assert_array_equal, given, tiny_variables())
 
 
@@ -580,7 +581,7 @@ def test_phases_and_epochs_share_one_compilation(request, devices):
             for batch in BATCHES[:2]:
                 run.step({**batch, 'label': batch['label'] % num_seen}, inputs)
         variables = run.state.variables
-    assert trainer.step._cache_size() == 1
+    assert trainer.steps._cache_size() == 1
     assert trainer.init._cache_size() <= 2
 
 
@@ -774,9 +775,9 @@ def test_devices_share_the_work(one_device, all_devices):
     flops = []
     for placement in (one_device, all_devices):
         run = real_run(placement, True)
-        batch = parallel.shard_batch(placement, real_batch())
-        lowered = run.trainer.step.lower(
-            run.state, batch, real_inputs(placement)
+        block = blocks.single(placement, real_batch())
+        lowered = run.trainer.steps.lower(
+            run.state, (block, real_inputs(placement)), 1
         )
         flops.append(lowered.compile().cost_analysis()['flops'])
     # Of each device; what does not depend on the batch is done by all.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mnemonics_jax.data import pipeline, resident, stream
-from mnemonics_jax.data.batches import Deliver, Feed
+from mnemonics_jax.data.batches import Deliver, Feed, num_batches
 from mnemonics_jax.data.sources import Source, phase_positions
 
 FEEDS = ('tfdata', 'device')
@@ -30,13 +30,24 @@ class Examples(NamedTuple):
             them.
         deliver: `(augmented: bool) -> Deliver` of rows 0..n-1; with `augmented`
             random crops, where those are made on the host.
+        most: the largest n of a phase like this one.
         shard: (i, c), which slice of batches is this process'.
     """
 
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
     deliver: Callable[[bool], Deliver]
+    most: int
     shard: tuple[int, int] = (0, 1)
+
+    def capacity(self, batch_size: int, num_exemplars: int = 0) -> int:
+        """Batches of an epoch of the largest phase like this one.
+
+        Args:
+            batch_size: of all processes together.
+            num_exemplars: so many at most are fed with these.
+        """
+        return num_batches(self.most + num_exemplars, batch_size)
 
     def feed(
         self,
@@ -116,9 +127,10 @@ class Loader(NamedTuple):
         def read(rows: np.ndarray) -> np.ndarray:
             return self.source.read(split, positions[rows])
 
-        if self.settings.feed == 'device':
-            return self._kept(read, labels, self.capacity(split, low, high))
-        return self._by_tfdata(split, read, positions, labels)
+        kept = self._kept(read, labels, self.most(split, low, high))
+        if self.settings.feed == 'device' or self.source.encoded is None:
+            return kept
+        return self._by_tfdata(split, kept, read, positions)
 
     def no_examples(self) -> Examples:
         """None; a feed of these consists of exemplars."""
@@ -130,10 +142,10 @@ class Loader(NamedTuple):
 
         return self._kept(read, labels, 0)
 
-    def capacity(self, split: str, low: int, high: int) -> int:
-        """Rows of the pool on the device that holds the classes low..high-1.
+    def most(self, split: str, low: int, high: int) -> int:
+        """Examples of the classes low..high-1 or of any phase like theirs.
 
-        Phases after the first share one capacity, and thereby compilations.
+        Phases after the first share one number, and thereby compilations.
         """
         labels = self.source.labels[split]
         sizes = np.bincount(labels, minlength=self.source.num_classes)
@@ -147,7 +159,7 @@ class Loader(NamedTuple):
         self,
         read: Callable[[np.ndarray], np.ndarray],
         labels: np.ndarray,
-        capacity: int,
+        most: int,
     ) -> Examples:
         """Read once, when first needed, into memory or onto the device."""
         settings = self.settings
@@ -159,29 +171,27 @@ class Loader(NamedTuple):
         @functools.cache
         def deliver() -> Deliver:
             if settings.feed == 'device':
-                return resident.from_device(images(), capacity, settings.put)
+                return resident.from_device(images(), most, settings.put)
             return pipeline.from_memory(images())
 
         return Examples(
             labels,
             lambda rows: images()[rows],
             lambda augmented: deliver(),
+            most,
             settings.shard,
         )
 
     def _by_tfdata(
         self,
         split: str,
+        kept: Examples,
         read: Callable[[np.ndarray], np.ndarray],
         positions: np.ndarray,
-        labels: np.ndarray,
     ) -> Examples:
         """Kept in memory if they fit, or else streamed."""
-        kept = self._kept(read, labels, 0)
         encoded, settings = self.source.encoded, self.settings
-        if encoded is None:
-            return kept
-        size = len(labels) * int(np.prod(self.source.image_shape))
+        size = len(kept.labels) * int(np.prod(self.source.image_shape))
         fits = size <= settings.memory
         originals = stream.Originals(
             lambda row: encoded.load(split, int(positions[row])),
