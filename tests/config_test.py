@@ -97,6 +97,7 @@ BAD = {
     'checkpoint.every_steps': ([-1], COUNT_OR_0),
     'checkpoint.every_seconds': ([-1.0], WEIGHT),
     'protocol.stop_after_phase': ([-1], COUNT_OR_0),
+    'steps_per_dispatch': ([0], COUNT),
 }
 
 # None is "as the preset says" in these, and a mistake in every other field.
@@ -114,7 +115,9 @@ OF_DATA = {
     'protocol.phases',
     'protocol.stop_after_phase',
 }
-LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA
+# And "as the devices suggest" in this one.
+OF_DEVICES = {'steps_per_dispatch'}
+LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA | OF_DEVICES
 
 # The ends of what is allowed.
 GOOD = {
@@ -317,7 +320,7 @@ def test_the_default_resolves_to_a_frozen_configuration_without_gaps():
     with pytest.raises(AttributeError):
         found.seed = 3
     gaps = {k for k, v in flattened(found.to_dict()).items() if v is None}
-    assert gaps == OF_SOURCES | OF_DATA
+    assert gaps == OF_SOURCES | OF_DATA | OF_DEVICES
 
 
 @pytest.mark.parametrize(
