@@ -28,6 +28,7 @@ from mnemonics_jax.progress import Recorder, write_atomically
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
+from mnemonics_jax.workdir import Workdir, exemplars_name
 
 # Fields that a resumed run may have otherwise: they change no number.
 MAY_CHANGE = ('checkpoint', 'protocol.stop_after_phase')
@@ -43,7 +44,8 @@ def prepare(
 
     Args:
         config: see `defaults.default_config`; None fields are filled in.
-        workdir: where everything will be written; made if missing.
+        workdir: where everything will be written, made if missing; may be
+            gs://BUCKET/FOLDER.
         placement: over all devices by default.
 
     Raises:
@@ -53,7 +55,11 @@ def prepare(
     """
     config = config_lib.resolve(config)
     parts = components.build(config, placement)
-    claim_workdir(pathlib.Path(workdir), parts.config)
+    with Workdir(workdir, uploads=cluster.is_main()) as place:
+        place.fetch('config.json')
+        claim_workdir(place, parts.config)
+        # Written again if need be: whether it can be is to show here.
+        place.put('config.json')
     return parts
 
 
@@ -69,18 +75,25 @@ def run(
     Returns:
         The content of `results.json`.
     """
-    workdir, settings = pathlib.Path(workdir), parts.config.checkpoint
-    last = last_phase(parts)
+    settings, last = parts.config.checkpoint, last_phase(parts)
     with (
         Interrupt() as interrupt,
-        Checkpointer(workdir, keep=settings.keep) as checkpointer,
+        Workdir(workdir, uploads=cluster.is_main()) as place,
+        Checkpointer(
+            place.root, keep=settings.keep, before_save=place.sync
+        ) as checkpointer,
     ):
         cadence = Cadence(settings.every_steps, settings.every_seconds)
         journal = Journal(checkpointer, interrupt, cadence)
         carry, phases = restore(parts, checkpointer)
+        # What the rest of the run adds to, and the report reads.
+        for name in ('config.json', 'metrics.jsonl'):
+            place.fetch(name)
+        if phases:
+            place.fetch(exemplars_name(len(phases) - 1))
         cursor = journal.resume(len(phases))
         with Recorder(
-            workdir,
+            place.local,
             first_phase=len(phases),
             num_records=cursor and cursor.records,
             quiet=not cluster.is_main(),
@@ -93,15 +106,17 @@ def run(
                 carry, outcome = run_phase(scene, carry)
                 phases.append(results.describe(scene, carry, outcome))
                 if parts.config.exemplars.strategy != 'none':
-                    results.save_exemplars(scene, carry, workdir)
+                    results.save_exemplars(scene, carry, place.local)
+                results.write(parts, phases, place.local)
                 checkpointer.save(index, carry, phases)
                 recorder.say(report.phase_line(phases[-1]))
-                results.write(parts, phases, workdir)
             checkpointer.wait()
-            content = results.write(parts, phases, workdir)
+            content = results.write(parts, phases, place.local)
             recorder.say(report.table(content))
             if cluster.is_main():
-                recorder.say(f'report: {report.write(workdir)}')
+                path = report.write(place.local)
+                place.sync()
+                recorder.say(f'report: {place.shown(path)}')
     return content
 
 
@@ -135,28 +150,28 @@ def restore(
 
 
 def claim_workdir(
-    workdir: pathlib.Path, config: ml_collections.FrozenConfigDict
+    place: Workdir, config: ml_collections.FrozenConfigDict
 ) -> None:
     """Writes `config.json`, or checks the one that is there.
 
     Raises:
         ValueError: it is of another configuration; the fields are named.
     """
-    path = workdir / 'config.json'
+    path = place.local / 'config.json'
     ours = config_lib.to_json(config)
     if path.exists():
-        theirs = read_config(path)
+        theirs = read_config(place)
         fields = config_lib.differences(ours, theirs, ignored=MAY_CHANGE)
         if fields:
             raise ValueError(
-                f'--workdir={workdir}: holds a run of another configuration '
-                f'({"; ".join(fields)}); allowed: the same configuration, or '
-                'another directory'
+                f'--workdir={place.shown(place.local)}: holds a run of another '
+                f'configuration ({"; ".join(fields)}); allowed: the same '
+                'configuration, or another directory'
             )
         return
     if not cluster.is_main():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
+    place.local.mkdir(parents=True, exist_ok=True)
     content = {
         'config': ours,
         'versions': versions(),
@@ -168,17 +183,19 @@ def claim_workdir(
     write_atomically(path, json.dumps(content, indent=2) + '\n')
 
 
-def read_config(path: pathlib.Path) -> dict[str, Any]:
+def read_config(place: Workdir) -> dict[str, Any]:
     """The configuration that a work directory was begun with.
 
     Raises:
         ValueError: the file is damaged.
     """
+    path = place.local / 'config.json'
     try:
         return json.loads(path.read_text())['config']
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as e:
         raise ValueError(
-            f'{path}: no configuration of a run; allowed: another --workdir'
+            f'{place.shown(path)}: no configuration of a run; allowed: another '
+            '--workdir'
         ) from e
 
 
