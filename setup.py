@@ -55,6 +55,8 @@ setuptools.setup(
     extras_require={
         'cuda': ['jax[cuda13]>=0.10,<0.12'],
         'tpu': ['jax[tpu]>=0.10,<0.12'],
+        # Work directories in gs://: the second is what Orbax asks a bucket by.
+        'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
         'dev': [
             'pytest>=8',
             'pytest-xdist>=3.6',

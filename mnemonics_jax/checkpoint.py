@@ -45,15 +45,17 @@ class Checkpointer:
         *,
         keep: int,
         say: Callable[[str], None] = print,
+        before_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Opens `workdir/checkpoints`, made if missing.
 
         Args:
-            workdir: of the run.
+            workdir: of the run; absolute, or in a bucket.
             keep: how many checkpoints of each kind stay, the newest.
             say: is told of damaged ones.
+            before_save: brings what a checkpoint counts on to where it lasts.
         """
-        root = epath.Path(workdir).resolve() / 'checkpoints'
+        root = epath.Path(workdir) / 'checkpoints'
 
         def manager(kind: str) -> ocp.CheckpointManager:
             return ocp.CheckpointManager(
@@ -65,6 +67,7 @@ class Checkpointer:
 
         self._phases, self._steps = manager('phases'), manager('steps')
         self._root, self._say = root, say
+        self._before_save = before_save
 
     def __enter__(self) -> 'Checkpointer':
         return self
@@ -86,6 +89,7 @@ class Checkpointer:
             carry: what the next phase starts from.
             results: of the phases so far, as JSON takes them.
         """
+        self._before_save()
         self._phases.save(
             phase,
             args=ocp.args.Composite(
@@ -128,6 +132,7 @@ class Checkpointer:
             cursor: where.
             states: of each loop begun; read before this returns.
         """
+        self._before_save()
         latest = self._steps.latest_step()
         items = {
             f'state_{name}': ocp.args.StandardSave(state)
@@ -198,6 +203,8 @@ class Checkpointer:
         aside = self._root / 'damaged'
         aside.mkdir(exist_ok=True)
         target = aside / f'{manager.directory.name}_{number}'
+        # A bucket has no empty folders, and nothing is moved to where none is.
+        (aside / f'{target.name}.txt').write_text(reason + '\n')
         if target.exists():
             target.rmtree()
         (manager.directory / str(number)).rename(target)

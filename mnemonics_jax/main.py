@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from mnemonics_jax import workdir
+
 DEFAULT_CONFIG = 'configs/digits.py'
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
@@ -19,7 +21,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     f'File with a get_config() function, by default {DEFAULT_CONFIG}.',
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Directory that everything is written to.'
+    'workdir',
+    None,
+    'Directory that everything is written to; may be gs://BUCKET/FOLDER.',
 )
 
 
@@ -71,8 +75,10 @@ def parse(argv: Sequence[str]) -> list[str]:
         fail(f'{rest[1]!r}: not a flag; flags start with --')
     if not _WORKDIR.value:
         fail('--workdir: missing; allowed: a directory to write to')
-    if '://' in _WORKDIR.value:
-        fail(f'--workdir={_WORKDIR.value}: allowed: a directory to write to')
+    try:
+        workdir.address(_WORKDIR.value)
+    except ValueError as e:
+        fail(f'--workdir={e}')
     return rest
 
 

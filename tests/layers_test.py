@@ -35,6 +35,7 @@ LAYERS = (
         'progress',
         'prototypes',
         'transfer',
+        'workdir',
     ),
     ('bilevel', 'journal', 'loading', 'methods', 'page', 'selection'),
     ('defaults', 'evaluate', 'inner', 'report', 'train'),
