@@ -57,6 +57,8 @@ def measure(scratch: pathlib.Path, count: int) -> dict[str, Any]:
         print(f'{len(faults)} ends, differences: {unlike}', flush=True)
     ends = faulty_run.ends_of_loops(places)
     return {
+        'seeds': [*range(len(chains))],
+        'num_ends': len(faults),
         'ends': dict(
             collections.Counter(f'{f.sent.name}: {f.code}' for f in faults)
         ),
