@@ -6,7 +6,10 @@ Two kinds, each in a folder of its own:
     steps/<n>: the middle of a phase, the states of its loops and a `Cursor`;
         it goes on from the end of the phase before.
 A write that was cut off leaves the checkpoint before it in force. One that is
-damaged is put aside, into `damaged`, and the one before it taken.
+damaged is put aside, into `damaged`, and the one before it taken. Orbax notices
+files cut short, but hands out arrays and JSON of which a bit has changed; so
+each checkpoint holds digests of its items, which have to be those of what is
+read.
 """
 
 import os
@@ -17,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from mnemonics_jax import digests
 from mnemonics_jax.types import Carry
 
 
@@ -86,13 +90,8 @@ class Checkpointer:
             carry: what the next phase starts from.
             results: of the phases so far, as JSON takes them.
         """
-        self._phases.save(
-            phase,
-            args=ocp.args.Composite(
-                carry=ocp.args.StandardSave(carry),
-                results=ocp.args.JsonSave({'phases': results}),
-            ),
-        )
+        arrays, values = {'carry': carry}, {'results': {'phases': results}}
+        self._phases.save(phase, args=_composite(arrays, values))
 
     def latest(self) -> int | None:
         """The last phase whose end was saved, or None."""
@@ -107,12 +106,16 @@ class Checkpointer:
 
         Returns:
             The carry and the results of the phases up to `phase`.
+
+        Raises:
+            ValueError: they are not what was saved. Orbax raises more types.
         """
-        args = ocp.args.Composite(
+        restored = _read(
+            self._phases,
+            phase,
             carry=ocp.args.StandardRestore(_abstract(like)),
             results=ocp.args.JsonRestore(),
         )
-        restored = self._phases.restore(phase, args=args)
         return restored['carry'], restored['results']['phases']
 
     def restore_latest(self, like: Carry) -> tuple[Carry, list[Any]] | None:
@@ -129,15 +132,10 @@ class Checkpointer:
             states: of each loop begun; read before this returns.
         """
         latest = self._steps.latest_step()
-        items = {
-            f'state_{name}': ocp.args.StandardSave(state)
-            for name, state in states.items()
-        }
+        arrays = {f'state_{name}': state for name, state in states.items()}
         self._steps.save(
             0 if latest is None else latest + 1,
-            args=ocp.args.Composite(
-                cursor=ocp.args.JsonSave(cursor._asdict()), **items
-            ),
+            args=_composite(arrays, {'cursor': cursor._asdict()}),
         )
 
     def cursor(self, phase: int) -> Cursor | None:
@@ -147,8 +145,8 @@ class Checkpointer:
         """
 
         def read(number: int) -> Cursor:
-            args = ocp.args.Composite(cursor=ocp.args.JsonRestore())
-            cursor = Cursor(**self._steps.restore(number, args=args)['cursor'])
+            item = _read(self._steps, number, cursor=ocp.args.JsonRestore())
+            cursor = Cursor(**item['cursor'])
             if cursor.phase == phase:
                 for name in cursor.stages:
                     self._read_state(number, name, None)
@@ -163,8 +161,8 @@ class Checkpointer:
 
     def _read_state(self, number: int, name: str, like: Any) -> Any:
         target = ocp.args.StandardRestore(like and _abstract(like))
-        args = ocp.args.Composite(**{f'state_{name}': target})
-        return self._steps.restore(number, args=args)[f'state_{name}']
+        item = {f'state_{name}': target}
+        return _read(self._steps, number, **item)[f'state_{name}']
 
     def _newest(
         self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
@@ -191,6 +189,33 @@ class Checkpointer:
             target.rmtree()
         (manager.directory / str(number)).rename(target)
         manager.reload()
+
+
+def _composite(
+    arrays: dict[str, Any], values: dict[str, Any]
+) -> ocp.args.Composite:
+    """What to save: items of arrays, items of JSON, and digests of all."""
+    found = {name: digests.of_arrays(tree) for name, tree in arrays.items()}
+    found |= {name: digests.of_json(value) for name, value in values.items()}
+    items = {name: ocp.args.StandardSave(x) for name, x in arrays.items()}
+    items |= {name: ocp.args.JsonSave(x) for name, x in values.items()}
+    return ocp.args.Composite(digests=ocp.args.JsonSave(found), **items)
+
+
+def _read(manager: ocp.CheckpointManager, number: int, **items: Any) -> Any:
+    """Items of a checkpoint, which are what was saved.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    args = ocp.args.Composite(digests=ocp.args.JsonRestore(), **items)
+    restored = manager.restore(number, args=args)
+    for name, item in items.items():
+        is_json = isinstance(item, ocp.args.JsonRestore)
+        digest = digests.of_json if is_json else digests.of_arrays
+        if digest(restored[name]) != restored['digests'][name]:
+            raise ValueError(f'{name} is not what was saved')
+    return restored
 
 
 def _abstract(tree: Any) -> Any:

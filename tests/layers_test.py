@@ -15,7 +15,15 @@ PACKAGE = ROOT.name
 # Imports go strictly downwards. A folder is one entry: its files may import
 # each other, and a new one needs no layer of its own.
 LAYERS = (
-    ('__init__', 'boxes', 'numerics', 'randomness', 'rules', 'types'),
+    (
+        '__init__',
+        'boxes',
+        'digests',
+        'numerics',
+        'randomness',
+        'rules',
+        'types',
+    ),
     (
         'arguments',
         'augment',
