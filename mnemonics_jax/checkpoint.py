@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -160,9 +161,16 @@ class Checkpointer:
         return self._read_state(self._steps.latest_step(), name, like)
 
     def _read_state(self, number: int, name: str, like: Any) -> Any:
-        target = ocp.args.StandardRestore(like and _abstract(like))
-        item = {f'state_{name}': target}
-        return _read(self._steps, number, **item)[f'state_{name}']
+        item = f'state_{name}'
+        if like is None:
+            # Onto the host: the devices that saved it may not be there.
+            folder = self._steps.directory / str(number) / item
+            found = ocp.StandardCheckpointHandler().metadata(folder).tree
+            target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), found)
+        else:
+            target = _abstract(like)
+        items = {item: ocp.args.StandardRestore(target)}
+        return _read(self._steps, number, **items)[item]
 
     def _newest(
         self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
