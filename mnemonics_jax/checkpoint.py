@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.sharding import SingleDeviceSharding
 
 from mnemonics_jax import digests
 from mnemonics_jax.types import Carry
@@ -161,16 +161,13 @@ class Checkpointer:
         return self._read_state(self._steps.latest_step(), name, like)
 
     def _read_state(self, number: int, name: str, like: Any) -> Any:
-        item = f'state_{name}'
-        if like is None:
-            # Onto the host: the devices that saved it may not be there.
-            folder = self._steps.directory / str(number) / item
-            found = ocp.StandardCheckpointHandler().metadata(folder).tree
-            target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), found)
-        else:
-            target = _abstract(like)
-        items = {item: ocp.args.StandardRestore(target)}
-        return _read(self._steps, number, **items)[item]
+        target = ocp.args.StandardRestore(
+            like and _abstract(like),
+            # The devices that saved it may not be there.
+            fallback_sharding=SingleDeviceSharding(jax.local_devices()[0]),
+        )
+        item = {f'state_{name}': target}
+        return _read(self._steps, number, **item)[f'state_{name}']
 
     def _newest(
         self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
