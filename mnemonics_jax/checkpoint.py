@@ -75,8 +75,10 @@ class Checkpointer:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._phases.close()
-        self._steps.close()
+        try:
+            self._phases.close()
+        finally:
+            self._steps.close()
 
     def wait(self) -> None:
         """Returns when every save is on disk."""
@@ -194,6 +196,21 @@ class Checkpointer:
             target.rmtree()
         (manager.directory / str(number)).rename(target)
         manager.reload()
+
+
+def whole(workdir: os.PathLike[str]) -> list[str]:
+    """The whole checkpoints of a work directory, such as 'phases/1'."""
+    root = epath.Path(workdir) / 'checkpoints'
+    folders = [root / kind for kind in ('phases', 'steps')]
+    # Until it is whole, a checkpoint is called otherwise.
+    return [
+        f'{folder.name}/{number}'
+        for folder in folders
+        if folder.exists()
+        for number in sorted(
+            int(path.name) for path in folder.iterdir() if path.name.isdigit()
+        )
+    ]
 
 
 def _composite(

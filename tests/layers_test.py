@@ -19,6 +19,8 @@ LAYERS = (
         '__init__',
         'boxes',
         'digests',
+        'disk',
+        'events',
         'numerics',
         'randomness',
         'rules',
