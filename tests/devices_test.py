@@ -1,6 +1,7 @@
-"""Runs that go on from damaged checkpoints, or on other devices.
+"""Runs on one and on eight devices, also begun on some and ended on others.
 
-Whole runs in one process: those of a placement share their functions.
+And from damaged checkpoints. Whole runs in one process: those of a placement
+share their functions.
 """
 
 import gc
@@ -13,8 +14,16 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import components, experiment, parallel
+from mnemonics_jax import (
+    components,
+    exemplar_stages,
+    experiment,
+    model_stages,
+    parallel,
+    phase,
+)
 from mnemonics_jax.checkpoint import Checkpointer, whole
+from mnemonics_jax.scene import Scene, features_of
 from tests import conftest
 
 sys.path.insert(0, str(conftest.CACHE.parent / 'benchmarks'))
@@ -130,6 +139,70 @@ def test_a_run_begun_on_eight_devices_goes_on_on_one(
     place, _ = go_on(on_one.parts, on_eight.killed, tmp_path / 'run', capsys)
     assert place == PLACE
     assert_within_an_image(tmp_path / 'run', on_eight.whole)
+
+
+class OneStep:
+    """Stands for a journal: runs the first step of each loop."""
+
+    def __init__(self):
+        self.states = {}
+
+    def run(self, loop, state, recorder):
+        _, batch = next(iter(loop.batches(0)))
+        state, _ = loop.step(0, state, batch)
+        self.states[loop.name] = jax.device_get(state)
+        return state
+
+
+def first_steps(parts, workdir):
+    """States after the first steps of phase 1, herding features and counts.
+
+    All from the model and the memory at the end of a run.
+    """
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        carry, _ = checkpointer.restore(1, experiment.first_carry(parts))
+    journal = OneStep()
+    scene = Scene(parts, 1, *parts.bounds[1], None, journal)
+    data = scene.examples('train', *parts.bounds[1])
+    start = carry.variables
+    images, mask = exemplar_stages.choose_exemplars(scene, start, data)
+    exemplar_stages.learn_exemplars(scene, start, images, mask, data)
+    exemplar_stages.adjust_exemplars(scene, start, carry.exemplars)
+    model_stages.finetune_model(scene, start, carry.exemplars)
+    model_stages.train_model(scene, carry, start, data)
+    features = features_of(scene, start, data)
+    counts = phase.evaluate_models(scene, start, start, carry.exemplars)
+    return journal.states, features, counts
+
+
+def test_steps_features_and_counts_are_those_of_one_device(on_one, on_eight):
+    """Gradients, as the optimisers hold them, to 1e-5 of their norm."""
+    eight, one = (
+        first_steps(runs.parts, on_one.whole) for runs in (on_eight, on_one)
+    )
+    assert set(one[0]) == {'learn', 'adjust', 'finetune', 'train'}
+    for stage, expected in one[0].items():
+        found = jax.tree.leaves(moments(stage, eight[0][stage]))
+        expected = jax.tree.leaves(moments(stage, expected))
+        norms = [np.linalg.norm(x) for x in expected]
+        assert len(norms) == len(found) > 0
+        assert max(norms) > 0
+        for x, y, norm in zip(found, expected, norms, strict=True):
+            assert np.linalg.norm(x - y) <= 1e-5 * norm, stage
+    norm = np.linalg.norm(one[1])
+    assert norm > 0
+    assert np.linalg.norm(eight[1] - one[1]) < 1e-5 * norm
+    assert set(one[2]) == {'cnn', 'nme', 'finetuned'}
+    for head, counts in one[2].items():
+        jax.tree.map(np.testing.assert_array_equal, eight[2][head], counts)
+
+
+def moments(stage, state):
+    """Gradients after a first step: zero before, so weighted sums of them."""
+    # Of adjusting, the half that the first step moves.
+    state = state[0] if stage == 'adjust' else state
+    leaves = jax.tree.leaves(state.opt_state)
+    return [x for x in leaves if x.dtype == np.float32 and x.ndim]
 
 
 def draw_byte(folder, random):
