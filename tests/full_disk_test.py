@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import tensorboardX.record_writer
 
 from mnemonics_jax.disk import why_full
 from mnemonics_jax.events import Events
@@ -89,12 +88,15 @@ def test_other_failures_are_no_full_disk(error):
     assert why_full(error) is None
 
 
-def test_events_that_cannot_be_written_are_an_error(tmp_path, monkeypatch):
+def test_events_that_cannot_be_written_are_an_error(tmp_path):
     """And no thread that waits for ever."""
-    with open('/dev/full', 'wb', buffering=0) as full:
-        monkeypatch.setattr(
-            tensorboardX.record_writer, 'open_file', lambda path: full
-        )
-        with pytest.raises(OSError) as caught:
-            Events(tmp_path, 0)
+    events = Events(tmp_path, 0)
+    (path,) = tmp_path.iterdir()
+    with open('/dev/full', 'wb') as full:
+        # The file's number now stands for a device without room.
+        os.dup2(full.fileno(), events._file.fileno())
+    events.scalars(1, {'loss': 0.5})
+    with pytest.raises(OSError) as caught:
+        events.close()
     assert why_full(caught.value) == os.strerror(errno.ENOSPC)
+    assert path.stat().st_size == 0
