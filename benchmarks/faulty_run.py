@@ -85,12 +85,16 @@ class Fault(NamedTuple):
     resumed: Place
 
 
-def start(workdir: pathlib.Path, fields: Fields) -> subprocess.Popen:
-    """Starts the real command on one device.
+def start(
+    workdir: pathlib.Path, fields: Fields, *flags: str, devices: int = 1
+) -> subprocess.Popen:
+    """Starts the real command.
 
     Args:
         workdir: of the run.
         fields: beside, or in place of, those of `SETTINGS`.
+        *flags: more of them.
+        devices: that the process pretends to have.
     """
     fields = {**SETTINGS, **fields}
     return subprocess.Popen(
@@ -101,11 +105,12 @@ def start(workdir: pathlib.Path, fields: Fields) -> subprocess.Popen:
             '--config=configs/digits.py',
             f'--workdir={workdir}',
             *(f'--config.{name}={value}' for name, value in fields.items()),
+            *flags,
         ],
         cwd=ROOT,
         env={
             **os.environ,
-            'XLA_FLAGS': '',
+            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
             # All that the undisturbed run compiles, so that starts are quick.
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         },
