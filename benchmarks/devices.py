@@ -5,8 +5,9 @@
 Runs on digits of several lengths, each on one device, on eight, and on one with
 the rows of every batch in reverse, which is the same mathematics in another
 order of sums. Then in float64. What is compared with one device: the weights in
-the end, by their relative distance, and the test images that the classifiers
-get right, the largest difference of all phases and classifiers.
+the end, by their relative distance, the exemplars, by how many are others, and
+the test images that the classifiers get right, by the largest difference of all
+phases and classifiers.
 """
 
 import argparse
@@ -70,8 +71,8 @@ def build(num_devices: int) -> components.Components:
 
 def run(
     parts: components.Components, seed: int, epochs: int, dtype: Any
-) -> tuple[Any, list[dict[str, Any]]]:
-    """The weights after a run, and the counts of each phase by classifier."""
+) -> tuple[Carry, list[dict[str, Any]]]:
+    """Model and memory after a run, and each phase's counts by classifier."""
     config = ConfigDict(parts.config.to_dict())
     config.seed, config.train.epochs = seed, epochs
     parts = parts._replace(config=FrozenConfigDict(config))
@@ -88,7 +89,7 @@ def run(
             scene = Scene(parts, index, *bounds, recorder, journal)
             carry, outcome = run_phase(scene, carry)
             counts.append(outcome['counts'])
-    return jax.device_get(carry.variables), counts
+    return jax.device_get(carry), counts
 
 
 def reverse(batches: Any) -> Any:
@@ -107,8 +108,8 @@ def reverse(batches: Any) -> Any:
 def compare(ours: Any, theirs: Any) -> dict[str, float]:
     """How far two runs are apart; see the module."""
     flat = [
-        np.concatenate([x.ravel() for x in jax.tree.leaves(variables)])
-        for variables, _ in (ours, theirs)
+        np.concatenate([x.ravel() for x in jax.tree.leaves(carry.variables)])
+        for carry, _ in (ours, theirs)
     ]
     gaps = [
         abs(int(np.trace(this[name].confusion - that[name].confusion)))
@@ -116,7 +117,13 @@ def compare(ours: Any, theirs: Any) -> dict[str, float]:
         for name in that
     ]
     distance = np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
-    return {'weights': float(distance), 'images': max(gaps)}
+    kept = [carry.exemplars.images for carry, _ in (ours, theirs)]
+    exemplars = int(np.any(kept[0] != kept[1], axis=(2, 3, 4)).sum())
+    return {
+        'weights': float(distance),
+        'exemplars': exemplars,
+        'images': max(gaps),
+    }
 
 
 def measure(dtype: Any) -> list[dict[str, Any]]:

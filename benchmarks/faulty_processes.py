@@ -58,7 +58,8 @@ def finish(processes: list[subprocess.Popen]) -> str:
     Raises:
         RuntimeError: one does not.
     """
-    return [faulty_run.finish(process) for process in processes][0]
+    outputs = [faulty_run.finish(process) for process in processes]
+    return outputs[0]
 
 
 def kill_one(
