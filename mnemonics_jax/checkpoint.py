@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
 from mnemonics_jax import digests
@@ -176,26 +178,44 @@ class Checkpointer:
     ) -> Any:
         """What is read of the newest checkpoint that can be, or None."""
         while (number := manager.latest_step()) is not None:
+            found, error = None, None
             try:
-                return read(number)
+                found = read(number)
             except Exception as e:  # Orbax's storage raises many types.
-                self._put_aside(manager, number, e)
+                error = e
+            if not _anywhere(error is not None):
+                return found
+            self._put_aside(manager, number, error)
         return None
 
     def _put_aside(
-        self, manager: ocp.CheckpointManager, number: int, error: Exception
+        self,
+        manager: ocp.CheckpointManager,
+        number: int,
+        error: Exception | None,
     ) -> None:
         """Moves a checkpoint to where it is not looked for."""
         folder = f'{manager.directory.name}/{number}'
-        reason = ' '.join(str(error).split())[:200]
-        self._say(f'checkpoint {folder} cannot be read, put aside: {reason}')
-        aside = self._root / 'damaged'
-        aside.mkdir(exist_ok=True)
-        target = aside / f'{manager.directory.name}_{number}'
-        if target.exists():
-            target.rmtree()
-        (manager.directory / str(number)).rename(target)
+        reason = ' '.join(str(error or 'in another process').split())[:200]
+        if jax.process_index() == 0:
+            self._say(
+                f'checkpoint {folder} cannot be read, put aside: {reason}'
+            )
+            aside = self._root / 'damaged'
+            aside.mkdir(exist_ok=True)
+            target = aside / f'{manager.directory.name}_{number}'
+            if target.exists():
+                target.rmtree()
+            (manager.directory / str(number)).rename(target)
+        _anywhere(False)  # All wait for the first one here.
         manager.reload()
+
+
+def _anywhere(failed: bool) -> bool:
+    """Whether something failed in any process; all of them have to ask."""
+    if jax.process_count() == 1:
+        return failed
+    return bool(multihost_utils.process_allgather(np.array(failed)).any())
 
 
 def whole(workdir: os.PathLike[str]) -> list[str]:
