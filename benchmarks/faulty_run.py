@@ -85,14 +85,21 @@ class Fault(NamedTuple):
     resumed: Place
 
 
-def start(workdir: pathlib.Path, fields: Fields) -> subprocess.Popen:
-    """Starts the real command on one device.
+def start(
+    workdir: pathlib.Path, fields: Fields, *flags: str, devices: int = 1
+) -> subprocess.Popen:
+    """Starts the real command.
 
     Args:
         workdir: of the run.
         fields: beside, or in place of, those of `SETTINGS`.
+        *flags: more of them.
+        devices: that the process pretends to have.
     """
     fields = {**SETTINGS, **fields}
+    xla = f'--xla_force_host_platform_device_count={devices}'
+    if devices > 1:  # Compiled anew at each start, so as fast as can be.
+        xla += ' --xla_backend_optimization_level=0'
     return subprocess.Popen(
         [
             sys.executable,
@@ -101,11 +108,12 @@ def start(workdir: pathlib.Path, fields: Fields) -> subprocess.Popen:
             '--config=configs/digits.py',
             f'--workdir={workdir}',
             *(f'--config.{name}={value}' for name, value in fields.items()),
+            *flags,
         ],
         cwd=ROOT,
         env={
             **os.environ,
-            'XLA_FLAGS': '',
+            'XLA_FLAGS': xla,
             # All that the undisturbed run compiles, so that starts are quick.
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         },

@@ -10,13 +10,16 @@ damaged is put aside, into `damaged`, and the one before it taken.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
+from mnemonics_jax import stored
 from mnemonics_jax.types import Carry
 
 
@@ -45,15 +48,17 @@ class Checkpointer:
         *,
         keep: int,
         say: Callable[[str], None] = print,
+        before_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Opens `workdir/checkpoints`, made if missing.
 
         Args:
-            workdir: of the run.
+            workdir: of the run; absolute, or in a bucket.
             keep: how many checkpoints of each kind stay, the newest.
             say: is told of damaged ones.
+            before_save: brings what a checkpoint counts on to where it lasts.
         """
-        root = epath.Path(workdir).resolve() / 'checkpoints'
+        root = epath.Path(workdir) / 'checkpoints'
 
         def manager(kind: str) -> ocp.CheckpointManager:
             return ocp.CheckpointManager(
@@ -65,13 +70,16 @@ class Checkpointer:
 
         self._phases, self._steps = manager('phases'), manager('steps')
         self._root, self._say = root, say
+        self._before_save = before_save
 
     def __enter__(self) -> 'Checkpointer':
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._phases.close()
-        self._steps.close()
+        try:
+            self._phases.close()
+        finally:
+            self._steps.close()
 
     def wait(self) -> None:
         """Returns when every save is on disk."""
@@ -86,13 +94,9 @@ class Checkpointer:
             carry: what the next phase starts from.
             results: of the phases so far, as JSON takes them.
         """
-        self._phases.save(
-            phase,
-            args=ocp.args.Composite(
-                carry=ocp.args.StandardSave(carry),
-                results=ocp.args.JsonSave({'phases': results}),
-            ),
-        )
+        self._before_save()
+        arrays, values = {'carry': carry}, {'results': {'phases': results}}
+        self._phases.save(phase, args=stored.composite(arrays, values))
 
     def latest(self) -> int | None:
         """The last phase whose end was saved, or None."""
@@ -109,11 +113,14 @@ class Checkpointer:
 
         Returns:
             The carry and the results of the phases up to `phase`.
+
+        Raises:
+            ValueError: they are not what was saved. Orbax raises more types.
         """
-        args = ocp.args.Composite(results=ocp.args.JsonRestore())
-        results = self._phases.restore(phase, args=args)['results']
-        carry = self._read(self._phases, phase, 'carry', like)
-        return carry, results['phases']
+        found = stored.read(
+            self._phases, phase, arrays={'carry': like}, values=['results']
+        )
+        return found['carry'], found['results']['phases']
 
     def restore_latest(self, like: Carry) -> tuple[Carry, list[Any]] | None:
         """The same of the last phase that can be read, or None."""
@@ -128,16 +135,12 @@ class Checkpointer:
             cursor: where.
             states: of each loop begun; read before this returns.
         """
+        self._before_save()
         latest = self._steps.latest_step()
-        items = {
-            f'state_{name}': ocp.args.StandardSave(state)
-            for name, state in states.items()
-        }
+        arrays = {f'state_{name}': state for name, state in states.items()}
         self._steps.save(
             0 if latest is None else latest + 1,
-            args=ocp.args.Composite(
-                cursor=ocp.args.JsonSave(cursor._asdict()), **items
-            ),
+            args=stored.composite(arrays, {'cursor': cursor._asdict()}),
         )
 
     def cursor(self, phase: int) -> Cursor | None:
@@ -147,11 +150,13 @@ class Checkpointer:
         """
 
         def read(number: int) -> Cursor:
-            args = ocp.args.Composite(cursor=ocp.args.JsonRestore())
-            cursor = Cursor(**self._steps.restore(number, args=args)['cursor'])
+            found = stored.read(
+                self._steps, number, arrays={}, values=['cursor']
+            )
+            cursor = Cursor(**found['cursor'])
             if cursor.phase == phase:
-                for name in cursor.stages:
-                    self._read(self._steps, number, f'state_{name}', None)
+                names = [f'state_{name}' for name in cursor.stages]
+                stored.read(self._steps, number, arrays=dict.fromkeys(names))
             return cursor
 
         found = self._newest(self._steps, read)
@@ -159,77 +164,67 @@ class Checkpointer:
 
     def state(self, name: str, like: Any) -> Any:
         """The state of a loop at the cursor; `like` as for `restore`."""
-        number = self._steps.latest_step()
-        return self._read(self._steps, number, f'state_{name}', like)
-
-    def _read(
-        self,
-        manager: ocp.CheckpointManager,
-        number: int,
-        item: str,
-        like: Any,
-    ) -> Any:
-        """An item of a checkpoint; as it was saved where `like` is None."""
-        target = None
-        if like is not None:
-            target = _saved_form(manager.directory / str(number) / item, like)
-        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
-        found = manager.restore(number, args=args)[item]
-        return found if like is None else jax.tree.map(_grow, like, found)
+        number, item = self._steps.latest_step(), f'state_{name}'
+        return stored.read(self._steps, number, arrays={item: like})[item]
 
     def _newest(
         self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
     ) -> Any:
         """What is read of the newest checkpoint that can be, or None."""
         while (number := manager.latest_step()) is not None:
+            found, error = None, None
             try:
-                return read(number)
+                found = read(number)
             except Exception as e:  # Orbax's storage raises many types.
-                self._put_aside(manager, number, e)
+                error = e
+            if not _anywhere(error is not None):
+                return found
+            self._put_aside(manager, number, error)
         return None
 
     def _put_aside(
-        self, manager: ocp.CheckpointManager, number: int, error: Exception
+        self,
+        manager: ocp.CheckpointManager,
+        number: int,
+        error: Exception | None,
     ) -> None:
         """Moves a checkpoint to where it is not looked for."""
         folder = f'{manager.directory.name}/{number}'
-        reason = ' '.join(str(error).split())[:200]
-        self._say(f'checkpoint {folder} cannot be read, put aside: {reason}')
-        aside = self._root / 'damaged'
-        aside.mkdir(exist_ok=True)
-        target = aside / f'{manager.directory.name}_{number}'
-        if target.exists():
-            target.rmtree()
-        (manager.directory / str(number)).rename(target)
+        reason = ' '.join(str(error or 'in another process').split())[:200]
+        if jax.process_index() == 0:
+            self._say(
+                f'checkpoint {folder} cannot be read, put aside: {reason}'
+            )
+            aside = self._root / 'damaged'
+            aside.mkdir(exist_ok=True)
+            target = aside / f'{manager.directory.name}_{number}'
+            # A bucket has no empty folders, and nothing is moved to where none
+            # is.
+            (aside / f'{target.name}.txt').write_text(reason + '\n')
+            if target.exists():
+                target.rmtree()
+            (manager.directory / str(number)).rename(target)
+        _anywhere(False)  # All wait for the first one here.
         manager.reload()
 
 
-def _saved_form(folder: epath.Path, like: Any) -> Any:
-    """Shapes of the arrays in a folder, placed as those of `like` are."""
-    saved = ocp.StandardCheckpointHandler().metadata(folder)
-    shapes = {
-        _names(path): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(saved)
-    }
+def _anywhere(failed: bool) -> bool:
+    """Whether something failed in any process; all of them have to ask."""
+    if jax.process_count() == 1:
+        return failed
+    return bool(multihost_utils.process_allgather(np.array(failed)).any())
 
-    def form(path: Any, leaf: jax.Array) -> jax.ShapeDtypeStruct:
-        ours = ocp.utils.to_shape_dtype_struct(leaf)
-        return jax.ShapeDtypeStruct(
-            shapes[_names(path)], ours.dtype, sharding=ours.sharding
+
+def whole(workdir: os.PathLike[str]) -> list[str]:
+    """The whole checkpoints of a work directory, such as 'phases/1'."""
+    root = epath.Path(workdir) / 'checkpoints'
+    folders = [root / kind for kind in ('phases', 'steps')]
+    # Until it is whole, a checkpoint is called otherwise.
+    return [
+        f'{folder.name}/{number}'
+        for folder in folders
+        if folder.exists()
+        for number in sorted(
+            int(path.name) for path in folder.iterdir() if path.name.isdigit()
         )
-
-    return jax.tree_util.tree_map_with_path(form, like)
-
-
-def _names(path: Sequence[Any]) -> tuple[str, ...]:
-    """A path in a tree; Orbax writes every kind of node as a dictionary."""
-    return tuple(jax.tree_util.keystr([key], simple=True) for key in path)
-
-
-def _grow(like: jax.Array, found: jax.Array) -> jax.Array:
-    """`found` in the shape of `like`, further entries from `like`."""
-    if like.shape == found.shape:
-        return found
-    both = zip(like.shape, found.shape, strict=True)
-    common = tuple(slice(min(sizes)) for sizes in both)
-    return jax.jit(lambda x, y: x.at[common].set(y[common]))(like, found)
+    ]

@@ -15,6 +15,7 @@ from mnemonics_jax import cluster, loading
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.data.plan import Plan, from_json
 from mnemonics_jax.progress import write_atomically
+from mnemonics_jax.workdir import Workdir
 
 # Fields that a resumed run may have otherwise: they change no number.
 MAY_CHANGE = ('checkpoint', 'protocol.stop_after_phase')
@@ -33,21 +34,20 @@ class Claim(NamedTuple):
     plan: Plan
 
 
-def read(workdir: pathlib.Path) -> Claim | None:
+def read(place: Workdir) -> Claim | None:
     """What a work directory holds; None if nothing.
 
     Raises:
         ValueError: the file is damaged.
     """
-    path = workdir / 'config.json'
-    if not path.exists():
+    if not (place.local / 'config.json').exists():
         return None
-    content = _content(path)
+    content = _content(place)
     return Claim(content['config'], from_json(content['plan']))
 
 
 def follow(
-    claim: Claim, config: ml_collections.FrozenConfigDict, workdir: pathlib.Path
+    claim: Claim, config: ml_collections.FrozenConfigDict, place: Workdir
 ) -> ml_collections.FrozenConfigDict:
     """The configuration to go on with, where its phases are left open.
 
@@ -64,21 +64,21 @@ def follow(
     )
     if fields:
         raise ValueError(
-            f'--workdir={workdir}: holds a run of another configuration '
-            f'({"; ".join(fields)}); allowed: the same configuration, or '
-            'another directory'
+            f'--workdir={place.shown(place.local)}: holds a run of another '
+            f'configuration ({"; ".join(fields)}); allowed: the same '
+            'configuration, or another directory'
         )
     return config
 
 
 def write(
-    workdir: pathlib.Path, config: ml_collections.FrozenConfigDict, plan: Plan
+    place: Workdir, config: ml_collections.FrozenConfigDict, plan: Plan
 ) -> None:
     """Writes `config.json`, or its plan anew if that has grown."""
     if not cluster.is_main():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / 'config.json'
+    place.local.mkdir(parents=True, exist_ok=True)
+    path = place.local / 'config.json'
     if not path.exists():
         content = {
             'config': config_lib.to_json(config),
@@ -88,7 +88,7 @@ def write(
                 timespec='seconds'
             ),
         }
-    elif from_json((content := _content(path))['plan']) == plan:
+    elif from_json((content := _content(place))['plan']) == plan:
         return
     content['plan'] = plan._asdict()
     write_atomically(path, json.dumps(content, indent=2) + '\n')
@@ -118,8 +118,9 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
-def _content(path: pathlib.Path) -> dict[str, Any]:
+def _content(place: Workdir) -> dict[str, Any]:
     """The file, with the entries that later runs need."""
+    path = place.local / 'config.json'
     try:
         content = json.loads(path.read_text())
         missing = {'config', 'plan'} - set(content)
@@ -127,6 +128,7 @@ def _content(path: pathlib.Path) -> dict[str, Any]:
         missing = True
     if missing:
         raise ValueError(
-            f'{path}: no configuration of a run; allowed: another --workdir'
+            f'{place.shown(path)}: no configuration of a run; allowed: another '
+            '--workdir'
         )
     return content

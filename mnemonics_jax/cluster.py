@@ -7,6 +7,7 @@ devices. A process that dies takes the others with it, in seconds or within
 """
 
 import os
+import signal
 import socket
 import urllib.error
 import urllib.request
@@ -73,12 +74,15 @@ def connect(**arguments: Any) -> None:
     Args:
         **arguments: for `jax.distributed.initialize`.
     """
+    handler = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(
         initialization_timeout=START_SECONDS,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=END_SECONDS,
         **arguments,
     )
+    # JAX notes SIGTERM for a service that nothing here asks, and goes on.
+    signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
     # On CPU the first sum over processes fails where one of them comes to it
     # thirty seconds late. Now they are together; later they may not be.
     multihost_utils.sync_global_devices('join')

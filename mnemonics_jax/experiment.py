@@ -24,6 +24,7 @@ from mnemonics_jax.progress import Recorder
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
+from mnemonics_jax.workdir import Workdir, exemplars_name
 
 
 def prepare(
@@ -35,7 +36,8 @@ def prepare(
 
     Args:
         config: see `defaults.default_config`; None fields are filled in.
-        workdir: where everything will be written; made if missing.
+        workdir: where everything will be written, made if missing; may be
+            gs://BUCKET/FOLDER.
         placement: over all devices by default.
 
     Raises:
@@ -44,12 +46,16 @@ def prepare(
             begun with; nothing is written then.
         OSError: the work directory cannot be written.
     """
-    workdir, config = pathlib.Path(workdir), config_lib.resolve(config)
-    begun = claim.read(workdir)
-    if begun is not None:
-        config = claim.follow(begun, config, workdir)
-    parts = components.build(config, placement, begun and begun.plan)
-    claim.write(workdir, parts.config, parts.plan)
+    config = config_lib.resolve(config)
+    with Workdir(workdir, uploads=cluster.is_main()) as place:
+        place.fetch('config.json')
+        begun = claim.read(place)
+        if begun is not None:
+            config = claim.follow(begun, config, place)
+        parts = components.build(config, placement, begun and begun.plan)
+        claim.write(place, parts.config, parts.plan)
+        # Written again if need be: whether it can be is to show here.
+        place.put('config.json')
     return parts
 
 
@@ -65,18 +71,25 @@ def run(
     Returns:
         The content of `results.json`.
     """
-    workdir, settings = pathlib.Path(workdir), parts.config.checkpoint
-    last = last_phase(parts)
+    settings, last = parts.config.checkpoint, last_phase(parts)
     with (
         Interrupt() as interrupt,
-        Checkpointer(workdir, keep=settings.keep) as checkpointer,
+        Workdir(workdir, uploads=cluster.is_main()) as place,
+        Checkpointer(
+            place.root, keep=settings.keep, before_save=place.sync
+        ) as checkpointer,
     ):
         cadence = Cadence(settings.every_steps, settings.every_seconds)
         journal = Journal(checkpointer, interrupt, cadence)
         carry, phases = restore(parts, checkpointer)
+        # What the rest of the run adds to, and the report reads.
+        for name in ('config.json', 'metrics.jsonl'):
+            place.fetch(name)
+        if phases:
+            place.fetch(exemplars_name(len(phases) - 1))
         cursor = journal.resume(len(phases))
         with Recorder(
-            workdir,
+            place.local,
             first_phase=len(phases),
             num_records=cursor and cursor.records,
             quiet=not cluster.is_main(),
@@ -89,15 +102,17 @@ def run(
                 carry, outcome = run_phase(scene, carry)
                 phases.append(results.describe(scene, carry, outcome))
                 if parts.config.exemplars.strategy != 'none':
-                    results.save_exemplars(scene, carry, workdir)
+                    results.save_exemplars(scene, carry, place.local)
+                results.write(parts, phases, place.local)
                 checkpointer.save(index, carry, phases)
                 recorder.say(report.phase_line(phases[-1]))
-                results.write(parts, phases, workdir)
             checkpointer.wait()
-            content = results.write(parts, phases, workdir)
+            content = results.write(parts, phases, place.local)
             recorder.say(report.table(content))
             if cluster.is_main():
-                recorder.say(f'report: {report.write(workdir)}')
+                path = report.write(place.local)
+                place.sync()
+                recorder.say(f'report: {place.shown(path)}')
     return content
 
 

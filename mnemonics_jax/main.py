@@ -4,13 +4,17 @@ Any field of the configuration is a flag: `--config.exemplars.per_class=5`. The
 same command again resumes; a run that is finished says so and exits with 0.
 """
 
+import logging as standard_logging
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+from mnemonics_jax import workdir
 
 DEFAULT_CONFIG = 'configs/digits.py'
 _CONFIG = config_flags.DEFINE_config_file(
@@ -19,7 +23,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     f'File with a get_config() function, by default {DEFAULT_CONFIG}.',
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Directory that everything is written to.'
+    'workdir',
+    None,
+    'Directory that everything is written to; may be gs://BUCKET/FOLDER.',
 )
 
 
@@ -64,16 +70,36 @@ def parse(argv: Sequence[str]) -> list[str]:
         fail(explain_file(e) or e)
     except (OSError, SyntaxError, TypeError, ValueError) as e:
         fail(e)
-    # Orbax tells of every file it writes, at the level of information.
     if not flags.FLAGS['verbosity'].present:
-        logging.set_verbosity(logging.WARNING)
+        quieten()
     if len(rest) > 1:
         fail(f'{rest[1]!r}: not a flag; flags start with --')
     if not _WORKDIR.value:
         fail('--workdir: missing; allowed: a directory to write to')
-    if '://' in _WORKDIR.value:
-        fail(f'--workdir={_WORKDIR.value}: allowed: a directory to write to')
+    try:
+        workdir.address(_WORKDIR.value)
+    except ValueError as e:
+        fail(f'--workdir={e}')
     return rest
+
+
+def quieten() -> None:
+    """Leaves what Orbax has to say to the errors that it raises.
+
+    It tells of every file it writes and, in each of its threads, of errors that
+    it raises as well. What else is under way then finds the event loop closed
+    that waited for it.
+    """
+    logging.set_verbosity(logging.FATAL)
+    asyncio_logger = standard_logging.getLogger('asyncio')
+    asyncio_logger.setLevel(standard_logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def overlook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            usual(unraisable)
+
+    sys.unraisablehook = overlook
 
 
 def config_in(argv: Sequence[str]) -> str | None:
@@ -126,10 +152,11 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import cluster, experiment, parallel
+    from mnemonics_jax import cluster, disk, experiment, parallel
     from mnemonics_jax.data.checks import BadDataError
     from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
     from mnemonics_jax.progress import DivergedError
+    from mnemonics_jax.workdir import BucketError
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
@@ -153,12 +180,30 @@ def main(argv: Sequence[str]) -> None:
         experiment.run(parts, _WORKDIR.value)
     except (BadDataError, DivergedError) as e:
         fail(e)
+    except BucketError as e:
+        fail(f'--workdir={_WORKDIR.value}: {e}; the same command goes on')
     except InterruptError as e:
         if cluster.is_main():
             print(f'stopped by {e}; the same command goes on', flush=True)
         cluster.leave()
         sys.exit(EXIT_CODE)
+    except Exception as e:  # Orbax's storage raises many types.
+        reason = disk.why_full(e)
+        if reason is None:
+            raise
+        fail(explain_full(reason))
     cluster.leave()
+
+
+def explain_full(reason: str) -> str:
+    """What a full disk leaves, and what to do."""
+    from mnemonics_jax import checkpoint
+
+    kept = ', '.join(checkpoint.whole(_WORKDIR.value)) or 'none yet'
+    return (
+        f'--workdir={_WORKDIR.value}: {reason}; what was written stays '
+        f'(checkpoints: {kept}), and with more room the same command goes on'
+    )
 
 
 if __name__ == '__main__':

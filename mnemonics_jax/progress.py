@@ -20,7 +20,8 @@ import jax
 import numpy as np
 import rich.console
 import rich.progress
-import tensorboardX
+
+from mnemonics_jax.events import Events
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 20.0
@@ -62,12 +63,7 @@ class Recorder:
         self._file = open(os.devnull if quiet else self._path, 'a')  # noqa: SIM115
         self.num_records = len(kept)
         self._step = 1 + max((r['global_step'] for r in kept), default=-1)
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir),
-            purge_step=self._step,
-            flush_secs=10,
-            write_to_disk=not quiet,
-        )
+        self._events = None if quiet else Events(workdir, self._step)
         self._console = rich.console.Console(file=sys.stdout)
 
     def __enter__(self) -> 'Recorder':
@@ -75,7 +71,8 @@ class Recorder:
 
     def __exit__(self, *exception: Any) -> None:
         self._file.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
     def say(self, text: str) -> None:
         """Prints a line; a reader that has gone away is no reason to stop."""
@@ -96,9 +93,13 @@ class Recorder:
         }
         self._file.write(json.dumps(line) + '\n')
         self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, float):
-                self._events.add_scalar(f'{stage}/{name}', value, self._step)
+        if self._events is not None:
+            scalars = {
+                f'{stage}/{name}': value
+                for name, value in values.items()
+                if isinstance(value, float)
+            }
+            self._events.scalars(self._step, scalars)
         self._step += 1
         self.num_records += 1
 

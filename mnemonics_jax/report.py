@@ -2,7 +2,8 @@
 
     python -m mnemonics_jax.report WORKDIR
 
-writes `figures/*.png` and `report.html` of a run, finished or not, anew.
+writes `figures/*.png` and `report.html` of a run, finished or not, anew, also
+of one in a bucket.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from mnemonics_jax import figures, page
 from mnemonics_jax.figures import CLASSIFIERS, percent
 from mnemonics_jax.progress import read_records, write_atomically
+from mnemonics_jax.workdir import Workdir, exemplars_name
 
 
 def phase_line(phase: dict[str, Any]) -> str:
@@ -162,7 +164,7 @@ def draw(
         'accuracy': figures.accuracy(results),
         'confusion': figures.confusion(results),
     }
-    name = f'exemplars/phase_{results["phases"][-1]["phase"]}.npz'
+    name = exemplars_name(results['phases'][-1]['phase'])
     try:
         # NumPy leaves a file open that it cannot read.
         with (workdir / name).open('rb') as file, np.load(file) as stored:
@@ -183,16 +185,29 @@ def draw(
     return drawn
 
 
+def write_anew(workdir: str) -> str:
+    """As `write`, of a work directory that may be in a bucket."""
+    with Workdir(workdir) as place:
+        for name in ('config.json', 'metrics.jsonl', 'results.json'):
+            place.fetch(name)
+        try:
+            phases = read_results(place.local)['phases']
+        except ValueError as error:
+            raise ValueError(place.shown(error)) from error
+        place.fetch(exemplars_name(phases[-1]['phase']))
+        return place.shown(write(place.local))
+
+
 def main(argv: Sequence[str]) -> int:
     """Writes the report of the work directory in `argv`; the exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.report',
         description='Writes the figures and the report of a run anew.',
     )
-    parser.add_argument('workdir', type=pathlib.Path, metavar='WORKDIR')
+    parser.add_argument('workdir', metavar='WORKDIR')
     workdir = parser.parse_args(argv).workdir
     try:
-        print(write(workdir))
+        print(write_anew(workdir))
     except ValueError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax.progress import write_atomically
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
+from mnemonics_jax.workdir import exemplars_name
 
 
 def describe(
@@ -110,9 +111,8 @@ def save_exemplars(scene: Scene, carry: Carry, workdir: pathlib.Path) -> None:
     """Writes the memory after a phase to `exemplars/phase_<i>.npz`."""
     if not cluster.is_main():
         return
-    folder = workdir / 'exemplars'
-    folder.mkdir(exist_ok=True)
-    path = folder / f'phase_{scene.index}.npz'
+    path = workdir / exemplars_name(scene.index)
+    path.parent.mkdir(exist_ok=True)
     draft = path.with_suffix('.tmp.npz')
     n = scene.num_seen
     # Labels change when classes come into being later, names do not.

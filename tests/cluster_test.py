@@ -191,14 +191,18 @@ def test_two_processes_share_a_mesh_and_leave_together(found_by, tmp_path):
         assert [process.returncode for process in running] == [0, 0]
 
 
-@pytest.mark.parametrize('victim', [0, 1])
-def test_a_killed_process_takes_the_other_with_it(victim, tmp_path):
+@pytest.mark.parametrize(
+    'victim, number', [(0, signal.SIGKILL), (1, signal.SIGTERM)]
+)
+def test_a_killed_process_takes_the_other_with_it(victim, number, tmp_path):
+    """By SIGTERM too, unless something in the process waits for it."""
     with processes(LOOP, tmp_path) as running:
         for process in running:
             while 'ready' not in (line := process.stdout.readline()):
                 assert line, 'ended early'
-        running[victim].send_signal(signal.SIGKILL)
+        running[victim].send_signal(number)
         printed = outputs(running)[1 - victim]
+        assert running[victim].returncode == -number
         assert running[1 - victim].returncode not in (0, None)
         assert 'another task died' in printed
 

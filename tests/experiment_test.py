@@ -209,36 +209,6 @@ def test_another_configuration_is_refused_by_the_work_directory(
         experiment.prepare(config, recording.workdir, one_device)
 
 
-def test_devices_do_not_change_a_run(tiny_config, tmp_path, all_devices):
-    """Eight devices against one: the sums of a batch are rounded otherwise.
-
-    So accuracies may differ by a test image; here by none or one of them.
-    """
-    found = []
-    tiny_config.exemplars.storage = 'float32'
-    for name, placement in (
-        ('eight', all_devices),
-        ('one', None),
-    ):
-        placement = placement or _one(all_devices)
-        parts = experiment.prepare(tiny_config, tmp_path / name, placement)
-        found.append(experiment.run(parts, tmp_path / name))
-    for eight, one in zip(*(f['phases'] for f in found), strict=True):
-        for head, counts in one['confusion'].items():
-            total = np.sum(counts)
-            gap = abs(eight['accuracy'][head] - one['accuracy'][head])
-            assert gap * total < 1.5
-        assert eight['exemplars']['drift_grey_levels'] == pytest.approx(
-            one['exemplars']['drift_grey_levels'], rel=1e-2
-        )
-
-
-def _one(placement):
-    from mnemonics_jax import parallel
-
-    return parallel.make_placement(list(placement.mesh.devices.flat)[:1])
-
-
 def test_paper_preset_runs_and_hardly_moves_a_pixel(
     tiny_config, tmp_path, one_device
 ):

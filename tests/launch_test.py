@@ -13,10 +13,11 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPTS = ('commands', 'gpu_slurm', 'local_processes')
+SCRIPTS = ('commands', 'gpu_slurm', 'local_processes', 'tpu_pod')
+TPU = ('--zone=us-central2-b', '--project=p')
 # Words that a shell would take apart if they were passed on carelessly.
 ODD = ("--config.data.name=it's $HOME", '--config.train.milestones=(1, 2)')
-RUN = ('--workdir=runs/a', *ODD)
+RUN = ('--workdir=gs://bucket/a', *ODD)
 
 
 def make_program(path, text):
@@ -89,10 +90,17 @@ def test_help_shows_the_usage(name):
         ('gpu_slurm', ('--zone=a',), '--zone=a: no setting'),
         ('gpu_slurm', ('--workdir',), 'Flags of the run follow --'),
         ('gpu_slurm', (), 'sbatch: missing'),
+        ('tpu_pod', ('--', *RUN), 'ZONE: missing'),
+        ('tpu_pod', (*TPU, '--', '--workdir=runs/a'), '--workdir=runs/a'),
+        ('tpu_pod', TPU, '--workdir=: allowed: --workdir=gs://'),
+        ('tpu_pod', (*TPU, '--spot=yes'), 'SPOT=yes: allowed: true, false'),
+        ('tpu_pod', (*TPU, '--name=A_1'), 'NAME=A_1: allowed'),
+        ('tpu_pod', (*TPU, '--type=v9-8'), 'VERSION: missing'),
+        ('tpu_pod', (*TPU, '--', *RUN), 'gcloud: missing'),
     ],
 )
 def test_a_mistake_costs_one_line(name, arguments, words, tmp_path):
-    # There is no SLURM; nothing is run, and nothing is written.
+    # Neither gcloud nor SLURM; nothing is run, and nothing is written.
     for tool in ('bash', 'cat', 'dirname', 'sed', 'tr'):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     env = {**environment(), 'PATH': str(tmp_path)}
@@ -302,3 +310,241 @@ def test_a_slurm_job_runs_the_flags_and_is_queued_again_when_it_has_saved(
     again = tmp_path / 'again'
     lines = again.read_text().splitlines() if again.exists() else []
     assert lines == ['requeue 17'] * requeued
+
+
+# tpu_pod.sh
+
+
+def test_tpu_pod_prints_each_command():
+    commands = printed_commands('tpu_pod', *TPU, '--spot=true', '--', *RUN)
+    where = ['--zone=us-central2-b', '--project=p']
+    request = ['gcloud', 'compute', 'tpus', 'queued-resources']
+    assert [*request, 'describe', 'mnemonics', *commands[0][-3:]] == commands[0]
+    assert [
+        *[*request, 'create', 'mnemonics', '--node-id=mnemonics'],
+        *['--accelerator-type=v4-32', '--runtime-version=tpu-ubuntu2204-base'],
+        *['--spot', *where],
+    ] in commands
+    assert [
+        *[*request, 'delete', 'mnemonics', '--force', '--quiet', *where]
+    ] in commands
+    copied = ['gcloud', 'compute', 'tpus', 'tpu-vm', 'scp']
+    assert [
+        *[*copied, 'runs/mnemonics/checkout.tar.gz'],
+        *['mnemonics:checkout.tar.gz', '--worker=all', *where],
+    ] in commands
+    assert [
+        *['gcloud', 'storage', 'cp', 'gs://bucket/a/report.html'],
+        *['gs://bucket/a/results.json', 'runs/mnemonics/'],
+    ] in commands
+    assert not (ROOT / 'runs' / 'mnemonics').exists()
+
+
+@pytest.mark.parametrize(
+    'kind, version',
+    [
+        ('v3-8', 'tpu-ubuntu2204-base'),
+        ('v5litepod-16', 'v2-alpha-tpuv5-lite'),
+        ('v5p-32', 'v2-alpha-tpuv5'),
+        ('v6e-16', 'v2-alpha-tpuv6e'),
+    ],
+)
+def test_a_slice_gets_the_software_of_its_type(kind, version):
+    commands = printed_commands('tpu_pod', *TPU, f'--type={kind}', '--', *RUN)
+    (create,) = [c for c in commands if 'create' in c]
+    assert f'--accelerator-type={kind}' in create
+    assert f'--runtime-version={version}' in create
+
+
+# Two hosts as folders. The states that it tells are taken from files, one a
+# question, the last for ever. The first log that is asked for, and what is
+# asked next, are cut off where there is a file `cut`; and with the hosts, as by
+# a preemption, where there is one `preempt`. The run lasts until then.
+GCLOUD = r"""#!/usr/bin/env bash
+cd "$CLOUD"
+echo "$*" | head -n 1 >>calls
+option() {  # Of the name $1, among the words that follow.
+  local name="$1" word
+  shift
+  for word in "$@"; do
+    case "$word" in "--$name="*) printf '%s' "${word#*=}" ;; esac
+  done
+}
+next() {
+  head -n 1 "$1"
+  if [ "$(wc -l <"$1")" -gt 1 ]; then sed -i 1d "$1"; fi
+}
+case "$*" in
+  *'queued-resources describe'*)
+    state="$(next request)"
+    if [ "$state" = NONE ]; then echo 'ERROR: NOT_FOUND' >&2; exit 1; fi
+    echo "$state"
+    ;;
+  *'tpu-vm describe'*) next slice ;;
+  *'queued-resources create'*)
+    for host in host0 host1; do
+      mkdir -p "$host/.local/bin"
+      cp uv "$host/.local/bin"
+    done
+    ;;
+  *'queued-resources delete'*) rm -rf host0 host1 ;;
+  *'tpu-vm scp'*) for host in host0 host1; do cp "$CHECKOUT/$5" "$host"; done ;;
+  *'tpu-vm ssh'*)
+    command="$(option command "$@")"
+    hosts=(host0)
+    if [ "$(option worker "$@")" = all ]; then hosts=(host0 host1); fi
+    if [ -e cutting ]; then
+      rm cutting
+      exit 255
+    fi
+    if [ -e cut ] && [[ "$command" == *tail* ]]; then
+      mv cut cutting
+      exit 255
+    fi
+    if [ -e preempt ] && [[ "$command" == *tail* ]]; then
+      rm preempt
+      for host in host0 host1; do
+        kill -- "-$(cat "$host/mnemonics_jax/run.pid")"
+      done
+      exit 255
+    fi
+    for host in "${hosts[@]}"; do
+      (cd "$host" && HOME="$PWD" bash -c "$command") || exit
+    done
+    ;;
+  *'storage cp'*) touch "$CHECKOUT/$5"/{report.html,results.json} ;;
+esac
+"""
+# Makes a .venv whose Python notes its flags, and may last, or fail.
+UV = r"""#!/usr/bin/env bash
+if [ "$1" = venv ]; then
+  mkdir -p .venv/bin
+  cp "$CLOUD/python" .venv/bin
+fi
+"""
+HOST_PYTHON = r"""#!/usr/bin/env bash
+printf '%s\n' "$@" >"$HOME/flags"
+echo 'the log'
+while [ -e "$CLOUD/preempt" ] || [ -e "$CLOUD/cut" ]; do
+  /bin/sleep 0.05
+done
+status="$(head -n 1 "$CLOUD/status")"
+if [ "${HOME##*/}" = host0 ] && [ "$(wc -l <"$CLOUD/status")" -gt 1 ]; then
+  sed -i 1d "$CLOUD/status"
+fi
+exit "$status"
+"""
+
+
+@pytest.fixture
+def cloud(checkout, tmp_path):
+    """A function that runs the script in a cloud of this machine."""
+    folder, programs = tmp_path / 'cloud', tmp_path / 'programs'
+    make_program(programs / 'gcloud', GCLOUD)
+    make_program(programs / 'sleep', '#!/bin/sh\n')
+    make_program(folder / 'uv', UV)
+    make_program(folder / 'python', HOST_PYTHON)
+    env = environment(programs, CLOUD=str(folder), CHECKOUT=str(checkout))
+
+    def run(request, *flags, slices=('READY',), status='0'):
+        (folder / 'request').write_text('\n'.join(request) + '\n')
+        (folder / 'slice').write_text('\n'.join(slices) + '\n')
+        (folder / 'status').write_text(f'{status}\n')
+        (folder / 'calls').write_text('')
+        flags = flags or RUN
+        return launch('tpu_pod', *TPU, '--', *flags, root=checkout, env=env)
+
+    return run
+
+
+def calls(tmp_path):
+    """What gcloud was asked to do, without the questions, in short."""
+    lines = (tmp_path / 'cloud' / 'calls').read_text().splitlines()
+    words = ('create', 'delete', 'scp', 'storage')
+    return [w for line in lines for w in words if w in line.split()[:4]]
+
+
+def test_tpu_pod_requests_installs_runs_on_all_hosts_and_fetches(
+    cloud, tmp_path
+):
+    done = cloud(['NONE', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'])
+    assert done.returncode == 0, done.stderr
+    assert 'the log' in done.stdout
+    assert calls(tmp_path) == ['create', 'scp', 'storage']
+    for host in ('host0', 'host1'):
+        flags = (tmp_path / 'cloud' / host / 'flags').read_text()
+        assert flags.splitlines() == ['-m', 'mnemonics_jax.main', *RUN]
+        installed = tmp_path / 'cloud' / host / 'mnemonics_jax' / 'launch'
+        assert (installed / 'tpu_pod.sh').exists()
+    assert (tmp_path / 'checkout/runs/mnemonics/report.html').exists()
+    assert 'queued-resources delete mnemonics' in done.stderr
+
+
+def test_a_preempted_slice_is_requested_again_and_the_run_goes_on(
+    cloud, tmp_path
+):
+    (tmp_path / 'cloud' / 'preempt').touch()
+    states = ['NONE', 'ACTIVE', 'SUSPENDING', 'SUSPENDED', 'NONE', 'ACTIVE']
+    done = cloud(states)
+    assert done.returncode == 0, done.stderr
+    expected = ['create', 'scp', 'delete', 'create', 'scp', 'storage']
+    assert calls(tmp_path) == expected
+
+
+def test_a_failed_run_ends_the_script_with_its_status(cloud, tmp_path):
+    done = cloud(['NONE', 'ACTIVE'], status='3')
+    assert done.returncode == 3
+    assert 'status 3' in done.stderr
+    assert calls(tmp_path) == ['create', 'scp']
+
+
+def test_a_run_told_to_stop_on_a_slice_that_stays_goes_on(cloud, tmp_path):
+    done = cloud(['NONE', 'ACTIVE'], status='75\n0')
+    assert done.returncode == 0, done.stderr
+    assert calls(tmp_path) == ['create', 'scp', 'scp', 'storage']
+
+
+def test_a_host_that_cannot_be_installed_on_starts_nothing(cloud, tmp_path):
+    make_program(tmp_path / 'cloud' / 'uv', '#!/bin/sh\nexit 1\n')
+    done = cloud(['NONE', 'ACTIVE'])
+    assert done.returncode == 2
+    assert 'cannot be worked on' in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / 'cloud').glob('host*/flags'))
+
+
+def test_a_slice_that_is_there_is_used_again(cloud, tmp_path):
+    assert cloud(['NONE', 'ACTIVE'], status='3').returncode == 3
+    assert cloud(['ACTIVE']).returncode == 0
+    assert calls(tmp_path) == ['scp', 'storage']
+
+
+def test_a_connection_that_breaks_is_taken_up_again(cloud, tmp_path):
+    (tmp_path / 'cloud' / 'cut').touch()
+    done = cloud(['NONE', 'ACTIVE'])
+    assert done.returncode == 0, done.stderr
+    assert 'the log' in done.stdout
+    assert calls(tmp_path) == ['create', 'scp', 'storage']
+
+
+def test_a_slice_that_does_another_run_is_left_alone(cloud, tmp_path):
+    assert cloud(['NONE', 'ACTIVE']).returncode == 0
+    host = tmp_path / 'cloud' / 'host0' / 'mnemonics_jax'
+    # As if the run had not ended.
+    (host / 'run.pid').write_text(str(os.getpid()))
+    done = cloud(['ACTIVE'], '--workdir=gs://bucket/b')
+    assert done.returncode == 2
+    assert '--workdir=gs://bucket/a' in done.stderr.splitlines()[-1]
+    assert calls(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    'states, slices, words',
+    [
+        (['NONE', 'FAILED'], ['READY'], 'the request has failed'),
+        (['ACTIVE'], ['STOPPED'], 'STOPPED'),
+    ],
+)
+def test_a_slice_that_cannot_be_had_is_said(states, slices, words, cloud):
+    done = cloud(states, slices=slices)
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]

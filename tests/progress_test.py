@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import masked_crc32c
 
 from mnemonics_jax import progress
 
@@ -45,13 +46,17 @@ def write_records(workdir, *, first_phase, phases, num=2):
 
 
 def events(workdir):
-    """TensorBoard's events: length (8 bytes), 4 bytes, the event, 4 bytes."""
+    """TensorBoard's events: length, checksum, the event, checksum."""
     found = []
     for path in sorted(workdir.glob('events.out.tfevents.*')):
         content = path.read_bytes()
         while content:
-            (size,) = struct.unpack('<Q', content[:8])
-            found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+            size, length_crc = struct.unpack('<QI', content[:12])
+            event = content[12 : 12 + size]
+            (event_crc,) = struct.unpack('<I', content[12 + size : 16 + size])
+            assert length_crc == masked_crc32c(content[:8])
+            assert event_crc == masked_crc32c(event)
+            found.append(event_pb2.Event.FromString(event))
             content = content[16 + size :]
     return found
 
@@ -293,6 +298,11 @@ def test_tensorboard_events_hold_the_scalars(tmp_path):
             stage.step({'loss': jnp.float32([loss])}, 8)
             stage.flush(epoch=epoch, lr=0.125)
         recorder.record(0, 'learn', step=3, outer_loss=0.25)
+    assert {event.file_version for event in events(tmp_path)} == {
+        'brain.Event:2',
+        '',
+    }
+    assert all(event.wall_time > 1.7e9 for event in events(tmp_path))
     assert scalars(tmp_path) == {
         ('train/loss', 0): 1.5,
         ('train/lr', 0): 0.125,
@@ -300,6 +310,16 @@ def test_tensorboard_events_hold_the_scalars(tmp_path):
         ('train/lr', 1): 0.125,
         ('learn/outer_loss', 2): 0.25,
     }
+
+
+def test_events_of_long_runs_are_read_back(tmp_path):
+    """Steps and texts of more than 127 take bytes of their own."""
+    name = 'term' * 100
+    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+        recorder._step = 2**40 + 129
+        recorder.record(0, 'train', **{name: 0.1})
+    tag, value = f'train/{name}', float(np.float32(0.1))
+    assert scalars(tmp_path) == {(tag, 2**40 + 129): value}
 
 
 def test_tensorboard_drops_the_steps_that_run_again(tmp_path):

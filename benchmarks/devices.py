@@ -1,0 +1,166 @@
+"""How far runs on one and on eight devices come apart, and why.
+
+    python benchmarks/devices.py --out=benchmarks/results/devices_cpu.json
+
+Runs on digits of several lengths, each on one device, on eight, and on one with
+the rows of every batch in reverse, which is the same mathematics in another
+order of sums. Then in float64. What is compared with one device: the weights in
+the end, by their relative distance, the exemplars, by how many are others, and
+the test images that the classifiers get right, by the largest difference of all
+phases and classifiers.
+"""
+
+import argparse
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_force_host_platform_device_count=8'
+    # Eight devices may share few cores: waiting for each other takes its time.
+    + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
+)
+os.environ['JAX_CPU_ENABLE_ASYNC_DISPATCH'] = 'false'
+
+import jax
+import numpy as np
+import record
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from configs import digits
+from mnemonics_jax import components, experiment, model_stages, parallel
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.journal import Journal
+from mnemonics_jax.phase import run_phase
+from mnemonics_jax.progress import Recorder
+from mnemonics_jax.scene import Scene
+from mnemonics_jax.types import Carry
+
+EPOCHS = (1, 2, 4, 8, 16)
+SEEDS = (0, 1, 2)
+
+
+def build(num_devices: int) -> components.Components:
+    """The parts of all runs on so many devices.
+
+    Exemplars are chosen and not learned: pixels are float32 everywhere.
+    """
+    config = digits.get_config()
+    config.update_from_flattened_dict(
+        {
+            'data.feed': 'device',
+            # Shifts on the device are not made for float64.
+            'data.pad': 0,
+            'backbone.name': 'convnet_tiny',
+            'protocol.phases': 2,
+            'train.batch_size': 64,
+            'train.milestones': (),
+            'finetune.batch_size': 16,
+            'exemplars.strategy': 'herding',
+            'exemplars.adjust': False,
+        }
+    )
+    placement = parallel.make_placement(jax.devices()[:num_devices])
+    return components.build(config_lib.resolve(config), placement)
+
+
+def run(
+    parts: components.Components, seed: int, epochs: int, dtype: Any
+) -> tuple[Carry, list[dict[str, Any]]]:
+    """Model and memory after a run, and each phase's counts by classifier."""
+    config = ConfigDict(parts.config.to_dict())
+    config.seed, config.train.epochs = seed, epochs
+    parts = parts._replace(config=FrozenConfigDict(config))
+    carry = experiment.first_carry(parts)
+    variables = jax.tree.map(lambda x: x.astype(dtype), carry.variables)
+    carry = Carry(variables, carry.exemplars)
+    journal, counts = Journal(), []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Recorder(pathlib.Path(folder), first_phase=0, quiet=True) as recorder,
+    ):
+        for index, bounds in enumerate(parts.bounds):
+            journal.open_phase(index)
+            scene = Scene(parts, index, *bounds, recorder, journal)
+            carry, outcome = run_phase(scene, carry)
+            counts.append(outcome['counts'])
+    return jax.device_get(carry), counts
+
+
+def reverse(batches: Any) -> Any:
+    """`Pool.batches` with the rows of each batch in reverse."""
+
+    def reversed_batches(*arguments: Any) -> Iterator[dict[str, Any]]:
+        for batch in batches(*arguments):
+            yield {
+                name: x[::-1] if isinstance(x, np.ndarray) else x
+                for name, x in batch.items()
+            }
+
+    return reversed_batches
+
+
+def compare(ours: Any, theirs: Any) -> dict[str, float]:
+    """How far two runs are apart; see the module."""
+    flat = [
+        np.concatenate([x.ravel() for x in jax.tree.leaves(carry.variables)])
+        for carry, _ in (ours, theirs)
+    ]
+    gaps = [
+        abs(int(np.trace(this[name].confusion - that[name].confusion)))
+        for this, that in zip(ours[1], theirs[1], strict=True)
+        for name in that
+    ]
+    distance = np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
+    kept = [carry.exemplars.images for carry, _ in (ours, theirs)]
+    exemplars = int(np.any(kept[0] != kept[1], axis=(2, 3, 4)).sum())
+    return {
+        'weights': float(distance),
+        'exemplars': exemplars,
+        'images': max(gaps),
+    }
+
+
+def measure(dtype: Any) -> list[dict[str, Any]]:
+    """All lengths and seeds in one precision."""
+    one, eight = build(1), build(8)
+    batches, found = model_stages.Pool.batches, []
+    for epochs in EPOCHS:
+        for seed in SEEDS:
+            alone = run(one, seed, epochs, dtype)
+            with mock.patch.object(
+                model_stages.Pool, 'batches', reverse(batches)
+            ):
+                backwards = run(one, seed, epochs, dtype)
+            row = {
+                'epochs': epochs,
+                'seed': seed,
+                'eight_devices': compare(
+                    run(eight, seed, epochs, dtype), alone
+                ),
+                'rows_in_reverse': compare(backwards, alone),
+            }
+            print(np.dtype(dtype).name, row, flush=True)
+            found.append(row)
+    return found
+
+
+def main() -> None:
+    """Measures, and writes what was found as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=pathlib.Path, required=True)
+    arguments = parser.parse_args()
+    parallel.avoid_cached_collectives()
+    figures = {'float32': measure(np.float32)}
+    with jax.enable_x64(True):
+        figures['float64'] = measure(np.float64)
+    record.write(arguments.out, 'python benchmarks/devices.py', figures)
+
+
+if __name__ == '__main__':
+    main()

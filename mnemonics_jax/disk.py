@@ -1,0 +1,23 @@
+"""Telling a full disk from other failures."""
+
+import errno
+import os
+
+# No space, no quota left, and a file larger than the system allows.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def why_full(error: BaseException) -> str | None:
+    """What the system says of a full disk, if that is why something failed.
+
+    Args:
+        error: what was raised, or what was raised on its account: Orbax and its
+            storage put the system's words into errors of their own.
+    """
+    while error is not None:
+        for number in FULL:
+            reason = os.strerror(number)
+            if getattr(error, 'errno', None) == number or reason in str(error):
+                return reason
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,121 @@
+"""TensorBoard events: records of a length, a protobuf message and checksums.
+
+Written here and at once. tensorboardX writes in a thread, behind a short queue:
+on a full disk the thread ends, and whoever fills the queue waits for ever. Its
+import also brings PyTorch along where there is one, which takes seconds.
+"""
+
+import functools
+import os
+import pathlib
+import socket
+import struct
+import time
+from collections.abc import Mapping
+
+_FLUSH_SECONDS = 10.0
+
+
+class Events:
+    """A file of events, new at each start of a run."""
+
+    def __init__(self, workdir: pathlib.Path, first_step: int) -> None:
+        """Opens it.
+
+        Args:
+            workdir: the folder.
+            first_step: TensorBoard drops what earlier files have from here on.
+
+        Raises:
+            OSError: it cannot be written; so do the methods.
+        """
+        now, host = int(time.time()), socket.gethostname()
+        name = f'events.out.tfevents.{now}.{host}.{os.getpid()}'
+        self._file = open(workdir / name, 'wb')  # noqa: SIM115
+        self._flushed = time.monotonic()
+        self._write(_bytes(3, b'brain.Event:2'))
+        self._write(_integer(2, first_step) + _bytes(7, _integer(1, 1)))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes values by tag.
+
+        Args:
+            step: >= 0.
+            values: rounded to float32.
+        """
+        summary = b''.join(
+            _bytes(1, _bytes(1, tag.encode()) + _float(2, value))
+            for tag, value in values.items()
+        )
+        self._write(_integer(2, step) + _bytes(5, summary))
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._file.close()
+
+    def _write(self, fields: bytes) -> None:
+        event = _double(1, time.time()) + fields
+        self._file.write(as_record(event))
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            self._file.flush()
+
+
+def as_record(content: bytes) -> bytes:
+    """A TFRecord: length, its checksum, the content, its checksum."""
+    length = struct.pack('<Q', len(content))
+    return b''.join(
+        part + struct.pack('<I', _masked(crc32c(part)))
+        for part in (length, content)
+    )
+
+
+def crc32c(content: bytes) -> int:
+    """The CRC-32 of Castagnoli's polynomial, as a uint32."""
+    table, crc = _crc_table(), 0xFFFFFFFF
+    for byte in content:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+@functools.cache
+def _crc_table() -> tuple[int, ...]:
+    def divide(value: int) -> int:
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        return value
+
+    return tuple(divide(value) for value in range(256))
+
+
+def _masked(crc: int) -> int:
+    """As TFRecord stores it, since sums of texts with sums in them are bad."""
+    rotated = crc >> 15 | crc << 17 & 0xFFFFFFFF
+    return rotated + 0xA282EAD8 & 0xFFFFFFFF
+
+
+# Fields of a protobuf message: number << 3 | kind, then the value.
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _integer(number: int, value: int) -> bytes:
+    return _varint(number << 3) + _varint(value)
+
+
+def _double(number: int, value: float) -> bytes:
+    return _varint(number << 3 | 1) + struct.pack('<d', value)
+
+
+def _bytes(number: int, value: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _float(number: int, value: float) -> bytes:
+    return _varint(number << 3 | 5) + struct.pack('<f', value)

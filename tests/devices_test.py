@@ -1,0 +1,257 @@
+"""Runs on one and on eight devices, also begun on some and ended on others.
+
+And from damaged checkpoints. Whole runs in one process: those of a placement
+share their functions.
+"""
+
+import gc
+import os
+import shutil
+import sys
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from mnemonics_jax import (
+    components,
+    exemplar_stages,
+    experiment,
+    model_stages,
+    parallel,
+    phase,
+)
+from mnemonics_jax.checkpoint import Checkpointer, whole
+from mnemonics_jax.scene import Scene, features_of
+from tests import conftest
+
+sys.path.insert(0, str(conftest.CACHE.parent / 'benchmarks'))
+
+import faulty_run
+
+EVERY_STEPS = 2
+# A run is killed in phase 1, when of five steps of learning so many are done.
+PLACE = faulty_run.Place(1, faulty_run.STAGES.index('learn'), 4)
+
+
+class KillError(Exception):
+    """Stands for a process that ends at once."""
+
+
+class Runs(NamedTuple):
+    """What runs on some devices.
+
+    Attributes:
+        parts: of all of them.
+        whole: work directory of a run that nothing disturbed.
+        killed: of one that was killed.
+    """
+
+    parts: components.Components
+    whole: os.PathLike
+    killed: os.PathLike
+
+
+@pytest.fixture(scope='module', autouse=True)
+def no_report():
+    """Figures take longer than the runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.report, 'write', lambda workdir: 'none')
+        yield
+
+
+def make_runs(folder, placement):
+    config = conftest.tiny_config.__wrapped__()
+    config.protocol.phases = 1
+    config.exemplars.update(outer_steps=5, adjust_steps=2, storage='float32')
+    config.checkpoint.every_steps = EVERY_STEPS
+    parts = experiment.prepare(config, folder / 'whole', placement)
+    experiment.run(parts, folder / 'whole')
+    experiment.prepare(config, folder / 'killed', placement)
+    save = Checkpointer.save_within
+
+    def save_and_die(self, cursor, states):
+        save(self, cursor, states)
+        if (cursor.phase, cursor.stages.get('learn')) == (1, PLACE.step):
+            self.wait()
+            raise KillError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpointer, 'save_within', save_and_die)
+        with pytest.raises(KillError):
+            experiment.run(parts, folder / 'killed')
+    return Runs(parts, folder / 'whole', folder / 'killed')
+
+
+@pytest.fixture(scope='module')
+def on_one(tmp_path_factory, one_device):
+    return make_runs(tmp_path_factory.mktemp('one'), one_device)
+
+
+@pytest.fixture(scope='module')
+def on_eight(tmp_path_factory):
+    parallel.avoid_cached_collectives()
+    yield make_runs(tmp_path_factory.mktemp('eight'), parallel.make_placement())
+    parallel.use_compilation_cache(True)
+
+
+def go_on(parts, killed, workdir, capsys):
+    """Runs what is left of a killed run's copy; returns where it went on."""
+    if not workdir.exists():
+        shutil.copytree(killed, workdir)
+    capsys.readouterr()
+    experiment.run(parts, workdir)
+    output = capsys.readouterr().out
+    return faulty_run.resumed_at(output), output
+
+
+def assert_within_an_image(ours, theirs):
+    """Of all classifiers and phases; and learned pixels moved as far."""
+    found = [faulty_run.comparable(path)['phases'] for path in (ours, theirs)]
+    for this, that in zip(*found, strict=True):
+        assert set(this['confusion']) == {'cnn', 'nme', 'finetuned'}
+        for head, counts in that['confusion'].items():
+            gap = np.trace(this['confusion'][head]) - np.trace(counts)
+            assert abs(gap) <= 1
+        for name in ('drift_grey_levels', 'held_out_loss_after'):
+            assert this['exemplars'][name] == pytest.approx(
+                that['exemplars'][name], rel=1e-2
+            )
+
+
+def test_a_run_on_eight_devices_gives_what_one_gives(on_one, on_eight):
+    """Within a test image: the sums of a batch are rounded otherwise."""
+    assert_within_an_image(on_eight.whole, on_one.whole)
+
+
+def test_a_run_begun_on_one_device_goes_on_on_eight(
+    on_one, on_eight, tmp_path, capsys
+):
+    place, _ = go_on(on_eight.parts, on_one.killed, tmp_path / 'run', capsys)
+    assert place == PLACE
+    assert_within_an_image(tmp_path / 'run', on_one.whole)
+
+
+def test_a_run_begun_on_eight_devices_goes_on_on_one(
+    on_one, on_eight, tmp_path, capsys
+):
+    place, _ = go_on(on_one.parts, on_eight.killed, tmp_path / 'run', capsys)
+    assert place == PLACE
+    assert_within_an_image(tmp_path / 'run', on_eight.whole)
+
+
+class OneStep:
+    """Stands for a journal: runs the first step of each loop."""
+
+    def __init__(self):
+        self.states = {}
+
+    def run(self, loop, state, recorder):
+        dispatch = next(iter(loop.dispatches(0)))
+        state, _ = loop.step(0, state, dispatch)
+        self.states[loop.name] = jax.device_get(state)
+        return state
+
+
+def first_steps(parts, workdir):
+    """States after the first steps of phase 1, herding features and counts.
+
+    All from the model and the memory at the end of a run.
+    """
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        carry, _ = checkpointer.restore(1, experiment.first_carry(parts))
+    journal = OneStep()
+    scene = Scene(parts, 1, *parts.bounds[1], None, journal)
+    data = scene.examples('train', *parts.bounds[1])
+    start = carry.variables
+    images, mask = exemplar_stages.choose_exemplars(scene, start, data)
+    exemplar_stages.learn_exemplars(scene, start, images, mask, data)
+    exemplar_stages.adjust_exemplars(scene, start, carry.exemplars)
+    model_stages.finetune_model(scene, start, carry.exemplars)
+    model_stages.train_model(scene, carry, start, data)
+    features = features_of(scene, start, data)
+    counts = phase.evaluate_models(scene, start, start, carry.exemplars)
+    return journal.states, features, counts
+
+
+def test_steps_features_and_counts_are_those_of_one_device(on_one, on_eight):
+    """Gradients, as the optimisers hold them, to 1e-5 of their norm."""
+    eight, one = (
+        first_steps(runs.parts, on_one.whole) for runs in (on_eight, on_one)
+    )
+    assert set(one[0]) == {'learn', 'adjust', 'finetune', 'train'}
+    for stage, expected in one[0].items():
+        found = jax.tree.leaves(moments(stage, eight[0][stage]))
+        expected = jax.tree.leaves(moments(stage, expected))
+        norms = [np.linalg.norm(x) for x in expected]
+        assert len(norms) == len(found) > 0
+        assert max(norms) > 0
+        for x, y, norm in zip(found, expected, norms, strict=True):
+            assert np.linalg.norm(x - y) <= 1e-5 * norm, stage
+    norm = np.linalg.norm(one[1])
+    assert norm > 0
+    assert np.linalg.norm(eight[1] - one[1]) < 1e-5 * norm
+    assert set(one[2]) == {'cnn', 'nme', 'finetuned'}
+    for head, counts in one[2].items():
+        jax.tree.map(np.testing.assert_array_equal, eight[2][head], counts)
+
+
+def moments(stage, state):
+    """Gradients after a first step: zero before, so weighted sums of them."""
+    # Of adjusting, the half that the first step moves.
+    state = state[0] if stage == 'adjust' else state
+    leaves = jax.tree.leaves(state.opt_state)
+    return [x for x in leaves if x.dtype == np.float32 and x.ndim]
+
+
+def draw_byte(folder, random):
+    """A file and an offset in it, each byte of a folder being as likely."""
+    files = sorted(f for f in folder.rglob('*') if f.is_file())
+    ends = np.cumsum([f.stat().st_size for f in files])
+    byte = random.integers(ends[-1])
+    number = int(np.searchsorted(ends, byte, side='right'))
+    return files[number], int(
+        byte - ends[number] + files[number].stat().st_size
+    )
+
+
+def truncate(file, offset, random):
+    os.truncate(file, offset)
+
+
+def flip_a_bit(file, offset, random):
+    content = bytearray(file.read_bytes())
+    content[offset] ^= 1 << int(random.integers(8))
+    file.write_bytes(content)
+
+
+@pytest.mark.filterwarnings(
+    # What Orbax leaves behind where reading fails.
+    'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+@pytest.mark.parametrize('damage', [truncate, flip_a_bit])
+def test_a_damaged_checkpoint_costs_a_line_and_changes_no_bit(
+    on_one, tmp_path, capsys, damage
+):
+    newest = whole(on_one.killed)[-1]
+    put_aside = 0
+    for seed in range(5):
+        workdir = tmp_path / str(seed)
+        shutil.copytree(on_one.killed, workdir)
+        random = np.random.default_rng(seed)
+        folder = workdir / 'checkpoints' / newest
+        damage(*draw_byte(folder, random), random)
+        place, output = go_on(on_one.parts, None, workdir, capsys)
+        gc.collect()  # Here, where what is left of Orbax is expected.
+        said = [line for line in output.splitlines() if 'put aside' in line]
+        if said:
+            (line,) = said
+            assert line.startswith(f'checkpoint {newest} cannot be read')
+            assert place == PLACE._replace(step=PLACE.step - EVERY_STEPS)
+        else:  # Of a byte that reading does not need.
+            assert place == PLACE
+        put_aside += bool(said)
+        assert faulty_run.differences(workdir, on_one.whole) == []
+    # Most bytes are of arrays.
+    assert put_aside >= 3
