@@ -152,7 +152,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import cluster, disk, experiment, parallel
+    from mnemonics_jax import cluster, disk, experiment, footprint, parallel
     from mnemonics_jax.data.checks import BadDataError
     from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
     from mnemonics_jax.progress import DivergedError
@@ -188,6 +188,8 @@ def main(argv: Sequence[str]) -> None:
         cluster.leave()
         sys.exit(EXIT_CODE)
     except Exception as e:  # Orbax's storage raises many types.
+        if footprint.is_exhausted(e):
+            fail(footprint.EXHAUSTED)
         reason = disk.why_full(e)
         if reason is None:
             raise
