@@ -61,9 +61,9 @@ LAYERS = (
     ('defaults', 'evaluate', 'inner', 'report', 'train'),
     ('learner',),
     ('components', 'exemplars'),
-    ('config', 'footprint', 'scene'),
+    ('config', 'programs', 'scene'),
     ('exemplar_stages', 'model_stages'),
-    ('claim', 'phase', 'results'),
+    ('claim', 'footprint', 'phase', 'results'),
     ('experiment',),
     ('main',),
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import bilevel, footprint, learner, parallel
+from mnemonics_jax import bilevel, learner, parallel, programs
 from mnemonics_jax.backbones import make_backbone
 from tests import bilevel_test as small
 
@@ -82,21 +82,21 @@ def temporaries(scope, steps, microbatch=None):
     chosen = small.settings(scope, steps=steps)._replace(microbatch=microbatch)
     functions = learner.make_learner(backbone, chosen, placement)
     state = jax.eval_shape(
-        functions.init, footprint.float_array((num, size, size, 3))
+        functions.init, programs.float_array((num, size, size, 3))
     )
     columns = {
         'image': jax.ShapeDtypeStruct((1, num, size, size, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((1, num), jnp.int32),
         'index': jax.ShapeDtypeStruct((1, num), jnp.int32),
-        'weight': footprint.float_array((1, num)),
+        'weight': programs.float_array((1, num)),
     }
     inputs = learner.LearnInputs(
-        footprint.abstract_list(num),
-        jax.eval_shape(backbone.init, footprint.abstract_key()),
-        footprint.PHASE,
-        footprint.NUMBER,
-        footprint.abstract_key(),
-        learner.Block(columns, None, footprint.NUMBER),
+        programs.abstract_list(num),
+        jax.eval_shape(backbone.init, jax.random.key(0)),
+        programs.PHASE,
+        programs.NUMBER,
+        jax.random.key(0),
+        learner.Block(columns, None, programs.NUMBER),
     )
     compiled = functions.learn.lower(state, inputs, 1).compile()
     return compiled.memory_analysis().temp_size_in_bytes
