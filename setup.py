@@ -55,6 +55,8 @@ setuptools.setup(
     extras_require={
         'cuda': ['jax[cuda13]>=0.10,<0.12'],
         'tpu': ['jax[tpu]>=0.10,<0.12'],
+        # The peers of benchmarks/, which measures beside them.
+        'bench': ['torch>=2.9'],
         'dev': [
             'pytest>=8',
             'pytest-xdist>=3.6',
