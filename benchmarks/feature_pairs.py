@@ -30,10 +30,9 @@ def evaluation(problem: Problem, *, num_batches: int, per_class: int) -> Pair:
     labels = np.repeat(np.arange(sizes.num_classes), per_class)
     arguments = jax.device_put((problem.variables, images, flat))
     # Of the predictions, the share that differs.
-    bounds = {'features': BOUND, 'logits': BOUND, 'cnn': BOUND, 'nme': BOUND}
-    return Pair(
-        jitted_work(_evaluation(problem, labels), arguments), peer, bounds
-    )
+    names = ('features', 'logits', 'cnn', 'nme')
+    ours = jitted_work(_evaluation(problem, labels), arguments)
+    return Pair(ours, peer, dict.fromkeys(names, BOUND))
 
 
 def _evaluation(problem: Problem, labels: np.ndarray) -> Any:

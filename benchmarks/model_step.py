@@ -10,6 +10,7 @@ medians and least seconds a step, and the ratio of ours to theirs.
 """
 
 import argparse
+import functools
 import pathlib
 from typing import Any
 
@@ -20,6 +21,10 @@ import timing
 import torch
 
 REPEATS, STEPS = 20, 4
+# Of one step's updates. Gradients of 32 layers of BatchNorm at random weights
+# are small differences of large numbers: in float32 ours are 0.2 % from the
+# float64 ones and PyTorch's 1 %. Each further step multiplies that.
+BOUND = 0.03
 
 
 def measure(
@@ -43,16 +48,14 @@ def measure(
         ValueError: ours and theirs do not compute the same.
     """
     problem = problems.make_problem(sizes, device=device)
-    pair = step_pairs.train_steps(problem, num_steps=num_steps)
-    errors = {'PyTorch': timing.check('model step', pair)}
+    make = functools.partial(step_pairs.train_steps, problem, bound=BOUND)
+    errors = {'PyTorch': timing.check('model step', make(num_steps=1))}
+    pair = make(num_steps=num_steps)
     works = {'ours': pair.ours.run, 'PyTorch': pair.peer.run}
     if compiled:
-        other = step_pairs.train_steps(
-            problem, num_steps=num_steps, compiled=True
-        )
         name = 'PyTorch, torch.compile'
-        errors[name] = timing.check('compiled model step', other)
-        works[name] = other.peer.run
+        errors[name] = timing.check(name, make(num_steps=1, compiled=True))
+        works[name] = make(num_steps=num_steps, compiled=True).peer.run
     seconds = {
         name: {key: value / num_steps for key, value in found.items()}
         for name, found in timing.time_in_turn(works, repeats).items()
@@ -66,6 +69,7 @@ def measure(
         'steps_a_run': num_steps,
         'rounds': repeats,
         'relative_errors': errors,
+        'bound_of_updates': BOUND,
         'seconds_a_step': seconds,
         'ours_over_theirs': {
             name: {key: ours[key] / found[key] for key in found}
