@@ -56,6 +56,8 @@ setuptools.setup(
         'tpu': ['jax[tpu]>=0.10,<0.12'],
         # Work directories in gs://: the second is what Orbax asks a bucket by.
         'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
+        # The peers of benchmarks/, which measures beside them.
+        'bench': ['torch>=2.9'],
         'dev': [
             'pytest>=8',
             'pytest-xdist>=3.6',

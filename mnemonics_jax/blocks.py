@@ -61,12 +61,14 @@ def batch_at(block: Block, step: jax.Array) -> dict[str, jax.Array]:
 def repeat(
     step: Callable[[State, Any], tuple[State, Metrics]],
     placement: parallel.Placement,
+    name: str,
 ) -> Callable[[State, Any, int], tuple[State, Metrics]]:
     """Makes one program of many steps.
 
     Args:
         step: pure; it counts in its state which step it is.
         placement: of the result, which is replicated.
+        name: of the program, in profiles.
 
     Returns:
         `(state, inputs, num) -> (state, metrics)`, `num` steps on the same
@@ -82,6 +84,7 @@ def repeat(
             lambda state, _: step(state, inputs), state, length=num
         )
 
+    steps.__name__ = name
     return jax.jit(
         steps,
         static_argnums=2,

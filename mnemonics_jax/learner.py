@@ -217,8 +217,8 @@ def make_learner(
 
     return Learner(
         init=jit(init),
-        learn=repeat(functools.partial(learn, context), placement),
-        adjust=repeat(functools.partial(adjust, context), placement),
+        learn=repeat(functools.partial(learn, context), placement, 'learn'),
+        adjust=repeat(functools.partial(adjust, context), placement, 'adjust'),
         adapt=jit(functools.partial(adapt, context)),
         batch_loss=jit(functools.partial(batch_loss, context)),
     )

@@ -167,7 +167,7 @@ def make_trainer(
 
     return Trainer(
         init=jax.jit(init, out_shardings=placement.replicated),
-        steps=repeat(step, placement),
+        steps=repeat(step, placement, 'train'),
     )
 
 

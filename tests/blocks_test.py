@@ -34,7 +34,7 @@ def seen_by_steps(placement, dispatches, first):
         image = batch_images(batch).astype(jnp.float32).sum(axis=(1, 2, 3))
         return state + 1, {'image': image, 'index': batch['index']}
 
-    steps = blocks.repeat(step, placement)
+    steps = blocks.repeat(step, placement, 'step')
     state, found = parallel.replicate(placement, np.int32(first)), []
     for dispatch in dispatches:
         state, metrics = steps(state, dispatch.inputs, dispatch.num_steps)

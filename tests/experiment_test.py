@@ -85,7 +85,7 @@ def _tiny_config():
 
 
 def test_nothing_is_compiled_after_the_second_phase(recording):
-    assert 'jit(steps)' in recording.compiled[0]
+    assert 'jit(train)' in recording.compiled[0]
     assert 'jit(learn)' in recording.compiled[1]
     assert 'jit(adjust)' in recording.compiled[1]
     assert recording.compiled[2:] == [[], [], []]

@@ -1,0 +1,100 @@
+"""Networks and inputs that ours and the peers in PyTorch both get."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import torch_network
+
+from mnemonics_jax import backbones
+from mnemonics_jax.types import Backbone, Variables
+
+PATCHES = 4  # On a side of an image.
+MEAN, STD = (0.5, 0.48, 0.44), (0.27, 0.26, 0.28)
+
+# float32, sums of up to 131,072 terms in another order, through 31 layers.
+BOUND = 1e-3
+
+
+class Sizes(NamedTuple):
+    """Of the network and its batches."""
+
+    backbone: str = 'resnet32'
+    image_size: int = 32
+    batch: int = 128
+    num_classes: int = 100
+
+
+class Problem(NamedTuple):
+    """A network and where its weights are.
+
+    Attributes:
+        backbone: the functions.
+        variables: NumPy arrays; no parameter or statistic is at its default.
+        reference: of another seed, as the model of the previous phase.
+        sizes: of it all.
+        device: of the peers, as PyTorch calls it.
+    """
+
+    backbone: Backbone
+    variables: Variables
+    reference: Variables
+    sizes: Sizes
+    device: str
+
+
+def make_problem(sizes: Sizes, *, device: str = 'cpu') -> Problem:
+    """A problem with random weights."""
+    size = sizes.image_size
+    backbone = backbones.make_backbone(
+        sizes.backbone,
+        num_classes=sizes.num_classes,
+        image_shape=(size, size, 3),
+        mean=MEAN,
+        std=STD,
+    )
+    drawn = [
+        _vary(jax.device_get(backbone.init(jax.random.key(seed))), seed)
+        for seed in (0, 1)
+    ]
+    return Problem(backbone, *drawn, sizes, device)
+
+
+def _vary(variables: Variables, seed: int) -> Variables:
+    """All times a factor in [0.8, 1.2], and biases and means moved from 0."""
+    random = np.random.default_rng(seed)
+
+    def vary(path, x):
+        shift = random.uniform(-0.2, 0.2, x.shape)
+        moved = jax.tree_util.keystr(path[-1:]) in ("['bias']", "['mean']")
+        return np.float32(x * (1 + shift) + (shift if moved else 0))
+
+    return jax.tree_util.tree_map_with_path(vary, variables)
+
+
+def draw(
+    problem: Problem, *shape: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images f32[*shape, H, W, 3] in [0, 1] and labels int32[*shape]."""
+    random = np.random.default_rng(seed)
+    size = problem.sizes.image_size
+    # Patches: noise alone looks the same to a network, image for image.
+    side = max(size // PATCHES, 1)
+    coarse = random.random((*shape, -(-size // side), -(-size // side), 3))
+    coarse = coarse.repeat(side, -3).repeat(side, -2)[..., :size, :size, :]
+    fine = random.random((*shape, size, size, 3))
+    images = np.float32(0.8 * coarse + 0.2 * fine)
+    labels = random.integers(0, problem.sizes.num_classes, shape)
+    return images, labels.astype(np.int32)
+
+
+def make_network(
+    problem: Problem, variables: Variables | None = None
+) -> torch_network.Network:
+    """The peers' network, with these variables or the problem's."""
+    return torch_network.make_network(
+        problem.variables if variables is None else variables,
+        mean=MEAN,
+        std=STD,
+        device=problem.device,
+    )

@@ -1,0 +1,232 @@
+"""Training steps and exemplar steps, ours and the peers' in PyTorch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch_peers
+from problems import BOUND, Problem, draw, make_network
+from timing import Pair, Work, jitted_work
+
+from mnemonics_jax import (
+    bilevel,
+    inner,
+    methods,
+    parallel,
+    train,
+)
+from mnemonics_jax.augment import Augmentation
+from mnemonics_jax.blocks import Block
+from mnemonics_jax.config import default_config
+from mnemonics_jax.types import ExemplarSet, Phase
+
+LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
+
+
+def train_steps(
+    problem: Problem,
+    *,
+    num_steps: int,
+    loss: str = 'cross_entropy',
+    compiled: bool = False,
+    bound: float = BOUND,
+) -> Pair:
+    """Steps on batches; ours in one dispatch, a scan.
+
+    Args:
+        problem: the network.
+        num_steps: steps of a run.
+        loss: 'cross_entropy' or 'lucir', with half of the classes old.
+        compiled: whether the peer goes through `torch.compile`.
+        bound: of the error of the updates.
+    """
+    images, labels = draw(problem, num_steps, problem.sizes.batch)
+    num_old = problem.sizes.num_classes // 2 if loss == 'lucir' else 0
+    peer = torch_peers.train_steps(
+        make_network(problem),
+        images,
+        labels,
+        lr=LR,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        lucir=_margin(problem, num_old) if num_old else None,
+        compiled=compiled,
+    )
+    ours = _train_steps(problem, images, labels, num_old)
+    start = jax.device_get(problem.variables.params)
+    return Pair(
+        _with_updates(ours, start),
+        _with_updates(peer, start),
+        {'losses': BOUND, 'updates': bound},
+    )
+
+
+def _margin(problem: Problem, num_old: int) -> torch_peers.Margin:
+    """What the peer needs for LUCIR's loss, with our default settings."""
+    settings = default_config().method.lucir
+    ratio = num_old / (problem.sizes.num_classes - num_old)
+    return torch_peers.Margin(
+        make_network(problem, problem.reference),
+        num_old,
+        settings.lambda_base * ratio**0.5,
+        settings.margin,
+        settings.top_k,
+    )
+
+
+def _with_updates(work: Work, start: Any) -> Work:
+    """Adds how far 'params' are from the start: beside them it is small."""
+
+    def result():
+        found = work.result()
+        moved = jax.tree.map(np.subtract, found['params'], dict(start))
+        return {**found, 'updates': moved}
+
+    return Work(work.run, result)
+
+
+def _train_steps(problem, images, labels, num_old) -> Work:
+    """Ours, by the trainer that runs use."""
+    trainer = train.make_trainer(
+        problem.backbone,
+        methods.make_method(
+            'lucir' if num_old else 'finetune', default_config().method
+        ),
+        train.StepSettings(MOMENTUM, WEIGHT_DECAY, Augmentation(), True, True),
+        _placement(),
+        with_reference=num_old > 0,
+    )
+
+    num_steps = len(labels)
+    batches = _batches(images, labels)
+    block, inputs = jax.device_put(
+        (Block(batches, None, np.int32(0)), _step_inputs(problem, num_old)),
+        _placement().replicated,
+    )
+    held = {'state': trainer.init(problem.variables)}
+
+    def run():
+        # Every run is on the same batches.
+        state = held['state'].replace(step=jnp.zeros((), jnp.int32))
+        held['state'], metrics = jax.block_until_ready(
+            trainer.steps(state, (block, inputs), num_steps)
+        )
+        held['losses'] = metrics['loss']
+
+    def result():
+        params = jax.device_get(held['state'].variables.params)
+        return {'losses': np.asarray(held['losses']), 'params': params}
+
+    return Work(run, result)
+
+
+def _batches(images, labels) -> dict[str, np.ndarray]:
+    """Batches of real images, as the trainer takes them."""
+    index = np.broadcast_to(np.arange(labels.shape[1]), labels.shape)
+    return {
+        'image': images,
+        'label': labels,
+        'index': index.astype(np.int32),
+        'slot': np.full(labels.shape, -1, np.int32),
+        'weight': np.ones(labels.shape, np.float32),
+    }
+
+
+def _step_inputs(problem, num_old) -> train.StepInputs:
+    """What a step reads beside its batch; the memory is empty."""
+    size, count = problem.sizes.image_size, problem.sizes.num_classes
+    return train.StepInputs(
+        reference=problem.reference,
+        exemplars=ExemplarSet(
+            np.zeros((count, 1, size, size, 3), np.float32),
+            np.zeros((count, 1), bool),
+        ),
+        phase=Phase(*np.int32([num_old > 0, num_old, count])),
+        head_rows=np.int32([0, count]),
+        lr=np.float32(LR),
+        key=jax.random.key(0),
+    )
+
+
+def exemplar_step(
+    problem: Problem,
+    *,
+    scope: str,
+    inner_steps: int,
+    num: int,
+    batch: int,
+    query: int,
+    inner_lr: float = 0.01,
+) -> Pair:
+    """The gradient of the query's loss in the pixels, through the inner steps.
+
+    Args:
+        problem: the network.
+        scope: 'all' or 'head', see `inner.LearnerSettings`.
+        inner_steps: T.
+        num: exemplars.
+        batch: of them in an inner step.
+        query: images that judge.
+        inner_lr: of the inner steps.
+    """
+    pixels, labels = draw(problem, num)
+    images, targets = draw(problem, query, seed=1)
+    random = np.random.default_rng(2)
+    indices = [random.permutation(num)[:batch] for _ in range(inner_steps)]
+    indices = np.stack(indices).astype(np.int32)
+    peer = torch_peers.exemplar_step(
+        make_network(problem),
+        pixels,
+        labels,
+        indices,
+        (images, targets),
+        inner_lr=inner_lr,
+        scope=scope,
+    )
+    ours = _exemplar_step(problem, scope, inner_lr, indices)
+    exemplars = inner.Exemplars(
+        labels,
+        np.ones(num, bool),
+        np.int32([0, problem.sizes.num_classes]),
+    )
+    judges = bilevel.Query(images, targets, np.ones(query, np.float32))
+    arguments = jax.device_put((problem.variables, pixels, exemplars, judges))
+    bounds = {'loss': BOUND, 'grads': BOUND}
+    return Pair(jitted_work(ours, arguments), peer, bounds)
+
+
+def _exemplar_step(problem, scope, inner_lr, indices) -> Any:
+    """Ours, jitted: `(variables, pixels, exemplars, query) -> results`."""
+    sgd = optax.sgd(inner_lr)
+    settings = inner.LearnerSettings(
+        inner_steps=len(indices),
+        inner_lr=inner_lr,
+        inner_batch=indices.shape[1],
+        inner_scope=scope,
+        inner_start='current',
+        outer_tx=sgd,
+        adjust_tx=sgd,
+        query_batch=0,
+        query_augmentation=Augmentation(),
+    )
+    context = inner.Context(problem.backbone, settings, _placement().split)
+    phase = Phase(*np.int32([0, 0, problem.sizes.num_classes]))
+
+    @jax.jit
+    def gradient(variables, pixels, exemplars, query):
+        made = inner.inner_problem(
+            context, variables, exemplars, phase, jax.random.key(0)
+        )
+        # The minibatches of both are the same, so not those drawn.
+        grads, metrics = bilevel.pixel_gradient(
+            made.problem, made.params, pixels, exemplars.labels, indices, query
+        )
+        return {'loss': metrics['outer_loss'], 'grads': grads}
+
+    return gradient
+
+
+def _placement() -> parallel.Placement:
+    return parallel.make_placement(jax.devices()[:1])

@@ -1,0 +1,285 @@
+"""What one would write in PyTorch in the place of this project's functions.
+
+The training step, the unrolled bilevel step, herding and evaluation, each in
+the usual way, of the network in torch_network.py. Arrays go in and come out as
+NumPy's, images f32[B, H, W, C] in [0, 1]; the inputs are on the device before
+the work begins. Needs the extra `bench`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch_network
+from timing import Work
+from torch.func import functional_call
+from torch.nn import functional
+
+
+class Margin(NamedTuple):
+    """What LUCIR's loss takes; see `mnemonics_jax.methods.lucir`.
+
+    Attributes:
+        reference: the previous phase's network.
+        num_old: its classes.
+        weight: of the less-forget term, lambda.
+        margin: of the ranking.
+        top_k: rivals that count.
+    """
+
+    reference: torch_network.Network
+    num_old: int
+    weight: float
+    margin: float = 0.5
+    top_k: int = 2
+
+
+def train_steps(
+    network: torch_network.Network,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    lucir: Margin | None = None,
+    compiled: bool = False,
+) -> Work:
+    """Steps of SGD with momentum, one on each batch.
+
+    A run goes on from where the last one ended.
+
+    Args:
+        network: is trained.
+        images: f32[n, B, H, W, C], n batches.
+        labels: int[n, B].
+        lr: learning rate.
+        momentum: as weight decay, of PyTorch's `SGD`.
+        weight_decay: see `momentum`.
+        lucir: for LUCIR's loss in the place of cross entropy.
+        compiled: whether forward and backward pass go through
+            `torch.compile`.
+
+    Returns:
+        Its result: 'losses' f32[n] before each step, and 'params' after the
+        last, in the tree of ours.
+    """
+    device = network.sigma.device
+    batches = [_images(batch, device) for batch in images]
+    targets = torch.tensor(labels, device=device, dtype=torch.int64)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr, momentum, weight_decay=weight_decay
+    )
+
+    def loss_of(batch, target):
+        if lucir is None:
+            return functional.cross_entropy(network(batch)[0], target)
+        return _lucir_loss(network, lucir, batch, target)
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+    losses = torch.zeros(len(batches), device=device)
+
+    def run():
+        network.train()
+        for i, batch in enumerate(batches):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(batch, targets[i])
+            loss.backward()
+            optimizer.step()
+            losses[i] = loss.detach()
+        _wait(device)
+
+    def result():
+        return {
+            'losses': losses.cpu().numpy().copy(),
+            'params': torch_network.params_of(network),
+        }
+
+    return Work(run, result)
+
+
+def _lucir_loss(network, lucir, images, labels):
+    """Cross entropy, less-forget and margin ranking on old examples."""
+    logits, cosines, features = network(images)
+    with torch.no_grad():
+        reference = lucir.reference.eval().embed(images)
+    forget = 1 - functional.cosine_similarity(features, reference).mean()
+    loss = functional.cross_entropy(logits, labels) + lucir.weight * forget
+    is_old = labels < lucir.num_old
+    if not is_old.any():
+        return loss
+    truth = cosines[is_old].gather(1, labels[is_old, None])
+    rivals = cosines[is_old, lucir.num_old :].topk(lucir.top_k).values
+    ranking = functional.relu(lucir.margin - truth + rivals).mean()
+    return loss + ranking
+
+
+def exemplar_step(
+    network: torch_network.Network,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    indices: np.ndarray,
+    query: tuple[np.ndarray, np.ndarray],
+    *,
+    inner_lr: float,
+    scope: str,
+) -> Work:
+    """The unrolled bilevel step: gradient of the query's loss in the pixels.
+
+    Args:
+        network: where the inner steps start.
+        pixels: f32[n, H, W, C].
+        labels: int[n].
+        indices: int[T, b], exemplars of each inner step.
+        query: images f32[q, H, W, C] and labels int[q].
+        inner_lr: of the inner steps of plain SGD.
+        scope: 'all' adapts every parameter, 'head' the head's rows on features
+            that are computed once.
+
+    Returns:
+        Its result: 'loss' f32[] and 'grads' f32[n, H, W, C].
+    """
+    device = network.sigma.device
+    exemplars = _images(pixels, device).requires_grad_()
+    targets = torch.tensor(labels, device=device, dtype=torch.int64)
+    steps = torch.tensor(indices, device=device, dtype=torch.int64)
+    query_images = _images(query[0], device)
+    query_labels = torch.tensor(query[1], device=device, dtype=torch.int64)
+    found = {}
+
+    def head_logits(params, features):
+        return network.sigma.detach() * torch_network.cosine(
+            features, params['rows']
+        )
+
+    def whole_logits(params, images):
+        return functional_call(network, params, (images,))[0]
+
+    def run():
+        network.eval()
+        params = {name: p.detach() for name, p in network.named_parameters()}
+        inputs, query_inputs, logits = exemplars, query_images, whole_logits
+        if scope == 'head':
+            params = {'rows': params['rows']}
+            inputs, query_inputs = map(network.embed, (inputs, query_inputs))
+            logits = head_logits
+        params = {name: p.requires_grad_() for name, p in params.items()}
+        for index in steps:
+            loss = functional.cross_entropy(
+                logits(params, inputs[index]), targets[index]
+            )
+            grads = torch.autograd.grad(
+                loss, tuple(params.values()), create_graph=True
+            )
+            params = {
+                name: p - inner_lr * grad
+                for (name, p), grad in zip(params.items(), grads, strict=True)
+            }
+        loss = functional.cross_entropy(
+            logits(params, query_inputs), query_labels
+        )
+        found['loss'] = loss.detach()
+        (found['grads'],) = torch.autograd.grad(loss, exemplars)
+        _wait(device)
+
+    def result():
+        grads = found['grads'].permute(0, 2, 3, 1)
+        return {
+            'loss': found['loss'].cpu().numpy(),
+            'grads': grads.cpu().numpy().copy(),
+        }
+
+    return Work(run, result)
+
+
+def herding(
+    features: np.ndarray, num: int, *, device: str = 'cpu', tries: int = 1000
+) -> Work:
+    """Herding of each class by the usual greedy loop.
+
+    Args:
+        features: f32[K, n, D], of each class.
+        num: how many to rank, at most n.
+        device: as PyTorch calls it.
+        tries: steps of the loop at most; the rest in order of <mean, feature>.
+
+    Returns:
+        Its result: 'ranks' int64[K, num], indices into n, best first.
+    """
+    classes = [torch.tensor(f, device=device) for f in features]
+    found = {}
+
+    def rank(rows):
+        rows = functional.normalize(rows)
+        mean = rows.mean(0)
+        direction, order = mean.clone(), []
+        for _ in range(tries):
+            if len(order) == num:
+                break
+            j = int(torch.argmax(rows @ direction))
+            if j not in order:
+                order.append(j)
+            direction += mean - rows[j]
+        left = torch.argsort(rows @ mean, descending=True, stable=True)
+        rest = [j for j in left.tolist() if j not in order]
+        return (order + rest)[:num]
+
+    def run():
+        found['ranks'] = [rank(rows) for rows in classes]
+        _wait(torch.device(device))
+
+    return Work(run, lambda: {'ranks': np.array(found['ranks'])})
+
+
+def evaluation(
+    network: torch_network.Network,
+    images: np.ndarray,
+    exemplars: np.ndarray,
+    *,
+    batch_size: int,
+) -> Work:
+    """Predictions by the head, and by the nearest mean of exemplars.
+
+    Args:
+        network: is evaluated.
+        images: f32[n, H, W, C], n a multiple of the batch's size.
+        exemplars: f32[K, m, H, W, C], m of each class.
+        batch_size: of both.
+
+    Returns:
+        Its result: 'features' f32[n, D], 'logits' f32[n, K], and the classes
+        'cnn' and 'nme' int64[n].
+    """
+    device = network.sigma.device
+    batches = _images(images, device).split(batch_size)
+    kept = exemplars.reshape(-1, *exemplars.shape[2:])
+    kept_batches = _images(kept, device).split(batch_size)
+    found = {}
+
+    @torch.no_grad()
+    def run():
+        network.eval()
+        rows = torch.cat([network.embed(batch) for batch in kept_batches])
+        rows = functional.normalize(rows).unflatten(0, exemplars.shape[:2])
+        means = functional.normalize(rows.mean(1))
+        outputs = [network(batch) for batch in batches]
+        features = torch.cat([features for _, _, features in outputs])
+        logits = torch.cat([logits for logits, *_ in outputs])
+        found.update(features=features, logits=logits, cnn=logits.argmax(1))
+        distances = torch.cdist(functional.normalize(features), means)
+        found['nme'] = distances.argmin(1)
+        _wait(device)
+
+    return Work(run, lambda: {k: v.cpu().numpy() for k, v in found.items()})
+
+
+def _images(images: np.ndarray, device: Any) -> torch.Tensor:
+    """[B, H, W, C] as [B, C, H, W] in channels-last memory: not moved."""
+    return torch.tensor(images, device=device).permute(0, 3, 1, 2)
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
