@@ -1,5 +1,6 @@
 """Evaluation and herding, ours and the peers' in PyTorch."""
 
+import math
 from typing import Any
 
 import jax
@@ -27,15 +28,15 @@ def evaluation(problem: Problem, *, num_batches: int, per_class: int) -> Pair:
     padding = np.zeros((-len(flat) % sizes.batch, *flat.shape[1:]), np.float32)
     flat = np.concatenate([flat, padding])
     flat = flat.reshape(-1, sizes.batch, *flat.shape[1:])
-    labels = np.repeat(np.arange(sizes.num_classes), per_class)
+    slots = (sizes.num_classes, per_class)
     arguments = jax.device_put((problem.variables, images, flat))
     # Of the predictions, the share that differs.
     names = ('features', 'logits', 'cnn', 'nme')
-    ours = jitted_work(_evaluation(problem, labels), arguments)
+    ours = jitted_work(_evaluation(problem, slots), arguments)
     return Pair(ours, peer, dict.fromkeys(names, BOUND))
 
 
-def _evaluation(problem: Problem, labels: np.ndarray) -> Any:
+def _evaluation(problem: Problem, slots: tuple[int, int]) -> Any:
     """Ours, jitted: `(variables, batches, padded exemplars) -> results`."""
 
     @jax.jit
@@ -47,11 +48,9 @@ def _evaluation(problem: Problem, labels: np.ndarray) -> Any:
             )
             return found.reshape(-1, found.shape[-1])
 
+        found = embed(kept)[: math.prod(slots)]
         means = prototypes.class_means(
-            embed(kept)[: len(labels)],
-            labels,
-            jnp.ones(len(labels)),
-            problem.sizes.num_classes,
+            found.reshape(*slots, -1), jnp.ones(slots, bool)
         )
         features = embed(batches)
         head = variables.params['head']

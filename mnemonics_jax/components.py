@@ -181,6 +181,7 @@ def build_backbone(
         mean=source.mean,
         std=source.std,
         head=config.backbone.head,
+        precision=config.precision,
     )
     if method.corrects_logits:
         backbone = correction.wrap(backbone)

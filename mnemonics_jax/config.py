@@ -45,6 +45,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'protocol.class_order_seed': rules.SEED,
         'protocol.stop_after_phase': rules.or_none(rules.at_least(0)),
         'steps_per_dispatch': rules.or_none(rules.at_least(1)),
+        'precision': rules.one_of(backbones.PRECISIONS),
         'weight_transfer': rules.BOOLEAN,
         'backbone.name': rules.one_of(backbones.backbone_names()),
         'backbone.head': rules.one_of(heads.HEADS),

@@ -64,6 +64,9 @@ def default_config() -> config_dict.ConfigDict:
         # Steps that one program takes before the host looks; None: one on CPU,
         # on accelerators up to 32, fewer where batches are large.
         steps_per_dispatch=optional(int),
+        # What networks compute in: 'float32', or 'bf16' for accelerators. All
+        # that is kept, losses and gradients are float32 with both.
+        precision='float32',
         # Kernels frozen after phase 0, with learned scales (transfer.py).
         weight_transfer=False,
         backbone=config_dict.create(name='convnet', head=optional(str)),

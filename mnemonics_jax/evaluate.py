@@ -119,10 +119,7 @@ def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
         features: f32[V, K * m, D], by slot.
         mask: bool[K, m].
     """
-    num_classes, slots = mask.shape
-    labels = jnp.repeat(jnp.arange(num_classes), slots)
-    weights = mask.reshape(-1).astype(features.dtype)
-    means = [class_means(f, labels, weights, num_classes) for f in features]
+    means = [class_means(f.reshape(*mask.shape, -1), mask) for f in features]
     return sum(means) / len(means)
 
 

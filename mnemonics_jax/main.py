@@ -152,7 +152,13 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import cluster, disk, experiment, parallel
+    from mnemonics_jax import (
+        cluster,
+        compilation,
+        disk,
+        experiment,
+        parallel,
+    )
     from mnemonics_jax.data.checks import BadDataError
     from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
     from mnemonics_jax.progress import DivergedError
@@ -161,6 +167,7 @@ def main(argv: Sequence[str]) -> None:
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
     try:
+        compilation.keep_programs(_WORKDIR.value)
         cluster.join(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         )

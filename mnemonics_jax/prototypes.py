@@ -21,24 +21,34 @@ _NEAR = 1e-3
 _SPREAD = 0.1
 
 
-def class_means(
-    features: jax.Array, labels: jax.Array, weights: jax.Array, num_classes: int
-) -> jax.Array:
+def class_means(features: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean of the unit-length features of each class, not renormalised.
 
     Args:
-        features: f32[n, D].
-        labels: int32[n].
-        weights: f32[n], >= 0; 0 for padding.
-        num_classes: K.
+        features: f32[K, n, D], of padded classes.
+        mask: bool[K, n], true for examples, false for padding.
 
     Returns:
         f32[K, D]; zeros for a class without examples.
     """
-    weighted = unit(features) * weights[:, None]
-    sums = jax.ops.segment_sum(weighted, labels, num_classes)
-    counts = jax.ops.segment_sum(weights, labels, num_classes)
-    return sums / jnp.where(counts > 0, counts, 1)[:, None]
+    weights = mask.astype(features.dtype)
+    # A sum and no product of matrices: XLA then keeps no copy of unit length.
+    sums = jnp.sum(unit(features) * weights[..., None], axis=1)
+    return sums / jnp.maximum(jnp.sum(weights, axis=1), 1)[:, None]
+
+
+def class_means_on_host(
+    features: np.ndarray, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """The same of features f32[n, D] with labels int[n], in NumPy.
+
+    For numbers of examples that differ from phase to phase, in the memory that
+    a class takes.
+    """
+    means = np.zeros((num_classes, features.shape[1]), np.float32)
+    for k in np.unique(labels):
+        means[k] = _unit(features[labels == k]).mean(axis=0)
+    return means
 
 
 def nme_scores(features: jax.Array, means: jax.Array) -> jax.Array:

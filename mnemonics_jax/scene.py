@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax import evaluate, parallel
+from mnemonics_jax import evaluate, parallel, prototypes
 from mnemonics_jax.components import Components
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.examples import Examples
@@ -94,15 +94,11 @@ def all_class_means(
     scene: Scene, variables: Variables, data: Examples
 ) -> np.ndarray:
     """Means f32[K, D] of the unit features of the classes of `data`."""
-    parts = scene.parts
-    features = features_of(scene, variables, data)
-    # In NumPy: the number of images differs from phase to phase.
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = features / np.maximum(norms, 1e-6)
-    means = np.zeros((parts.source.num_classes, features.shape[1]), np.float32)
-    for k in np.unique(data.labels):
-        means[k] = unit[data.labels == k].mean(axis=0)
-    return means
+    return prototypes.class_means_on_host(
+        features_of(scene, variables, data),
+        data.labels,
+        scene.parts.source.num_classes,
+    )
 
 
 class Clock:

@@ -1,6 +1,7 @@
 """Choosing real images as exemplars: at random, or by herding."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -14,8 +15,34 @@ SELECTIONS = ('random', 'herding')
 def rank_by_herding(
     features: jax.Array, mask: jax.Array, num: int
 ) -> jax.Array:
-    """`prototypes.herding` of c classes: [c, n, D], [c, n] -> int32[c, num]."""
-    return jax.vmap(lambda f, m: herding(f, m, num))(features, mask)
+    """`prototypes.herding` of c classes: [c, n, D], [c, n] -> int32[c, num].
+
+    Class by class: the features of one stay in the processor's cache from try
+    to try, and none waits for the class that takes most tries.
+    """
+    return jax.lax.map(lambda each: herding(*each, num), (features, mask))
+
+
+def pad_classes(
+    features: np.ndarray, members: Sequence[np.ndarray], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of each class as rows of one array.
+
+    Args:
+        features: f32[n, D].
+        members: of each of c classes int[at most size], rows of `features`.
+        size: of a class with padding.
+
+    Returns:
+        f32[c, size, D] with zeros for padding, and bool[c, size], false there.
+    """
+    shape = (len(members), size)
+    padded = np.zeros((*shape, features.shape[1]), np.float32)
+    mask = np.zeros(shape, bool)
+    for row, member in enumerate(members):
+        np.take(features, member, axis=0, out=padded[row, : len(member)])
+        mask[row, : len(member)] = True
+    return padded, mask
 
 
 def select(
@@ -51,12 +78,7 @@ def select(
         )
         ranks = [generator.permutation(len(m))[:num] for m in members]
     else:
-        shape = (len(members), max_class_size)
-        padded = np.zeros((*shape, features.shape[1]), np.float32)
-        mask = np.zeros(shape, bool)
-        for row, member in enumerate(members):
-            padded[row, : len(member)] = features[member]
-            mask[row, : len(member)] = True
+        padded, mask = pad_classes(features, members, max_class_size)
         ranks = np.asarray(rank_by_herding(padded, mask, num))
     chosen = np.full((len(members), num), -1, np.int32)
     for row, (member, rank) in enumerate(zip(members, ranks, strict=True)):

@@ -98,6 +98,7 @@ BAD = {
     'checkpoint.every_seconds': ([-1.0], WEIGHT),
     'protocol.stop_after_phase': ([-1], COUNT_OR_0),
     'steps_per_dispatch': ([0], COUNT),
+    'precision': (['bfloat16', 'float64'], 'float32, bf16'),
 }
 
 # None is "as the preset says" in these, and a mistake in every other field.

@@ -18,6 +18,7 @@ LAYERS = (
     (
         '__init__',
         'boxes',
+        'compilation',
         'digests',
         'disk',
         'events',

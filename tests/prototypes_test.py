@@ -9,50 +9,53 @@ import pytest
 import threadpoolctl
 from sklearn import cluster
 
-from mnemonics_jax import prototypes
+from mnemonics_jax import prototypes, selection
 
-class_means = jax.jit(prototypes.class_means, static_argnums=3)
+class_means = jax.jit(prototypes.class_means)
 nme_scores = jax.jit(prototypes.nme_scores)
 herd = jax.jit(prototypes.herding, static_argnums=2)
 
 
-@functools.cache
 def herd_all(num):
-    """Herding of many padded classes at once."""
-    return jax.jit(
-        jax.vmap(lambda f, m: prototypes.herding(f, m, num)),
-    )
+    """Herding of many padded classes in one call."""
+    return functools.partial(selection.rank_by_herding, num=num)
 
 
-def means_by_loop(features, labels, weights, num_classes):
-    means = np.zeros((num_classes, features.shape[1]))
-    for k in range(num_classes):
+def means_by_loop(features, mask):
+    means = np.zeros((len(features), features.shape[-1]))
+    for mean, rows, kept in zip(means, features, mask, strict=True):
         members = [
-            features[i] / np.linalg.norm(features[i])
-            for i in range(len(labels))
-            if labels[i] == k and weights[i]
+            row / np.linalg.norm(row)
+            for row, is_example in zip(rows, kept, strict=True)
+            if is_example
         ]
         if members:
-            means[k] = sum(members) / len(members)
+            mean[:] = sum(members) / len(members)
     return means
 
 
 def test_class_means_equal_a_loop():
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(20, 4)).astype(np.float32)
-    labels = rng.integers(0, 5, 20).astype(np.int32)
-    labels[labels == 3] = 4
-    weights = (rng.uniform(size=20) < 0.7).astype(np.float32)
-    found = class_means(features, labels, weights, 5)
-    expected = means_by_loop(features, labels, weights, 5)
+    features = rng.normal(size=(5, 8, 4)).astype(np.float32)
+    mask = rng.uniform(size=(5, 8)) < 0.7
+    mask[3] = False
+    expected = means_by_loop(features, mask)
+    found = class_means(features, mask)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(found[3], 0)
+
+    labels = np.repeat(np.arange(5), 8).reshape(5, 8)
+    order = rng.permutation(mask.sum())
+    found = prototypes.class_means_on_host(
+        features[mask][order], labels[mask][order], 5
+    )
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_array_equal(found[3], 0)
 
 
 def test_class_means_see_directions_only_and_are_not_renormalised():
-    features = np.float32([[3, 0], [0, 0.1], [5, 0], [7, 7]])
-    labels = np.int32([0, 0, 1, 1])
-    found = class_means(features, labels, np.float32([1, 1, 1, 0]), 2)
+    features = np.float32([[[3, 0], [0, 0.1]], [[5, 0], [7, 7]]])
+    found = class_means(features, np.array([[True, True], [True, False]]))
     np.testing.assert_allclose(found, [[0.5, 0.5], [1, 0]], atol=1e-6)
 
 

@@ -3,7 +3,8 @@
 `BACKBONES` maps names to constructors of linen modules, called as
 `trunk(x, train=..., mask=...)`: normalised images [B, H, W, C] to features
 [B, D] and a tuple of maps [B, h, w, c], the output of each stage before its
-final ReLU. All randomness is in the initial parameters.
+final ReLU. All randomness is in the initial parameters. A trunk computes in the
+dtype of its images, with parameters and statistics in float32.
 """
 
 import functools
@@ -17,6 +18,9 @@ from flax import linen as nn
 
 from mnemonics_jax import types
 from mnemonics_jax.backbones import heads
+
+# What trunks compute in. With 'float32' the images' dtype is left as it is.
+PRECISIONS = ('float32', 'bf16')
 
 
 def backbone_names() -> list[str]:
@@ -32,6 +36,7 @@ def make_backbone(
     mean: Sequence[float],
     std: Sequence[float],
     head: str = 'cosine',
+    precision: str = 'float32',
 ) -> types.Backbone:
     """Builds a trunk and a head, as pure functions.
 
@@ -42,6 +47,8 @@ def make_backbone(
         mean: of each channel, for pixels in [0, 1].
         std: of each channel, for pixels in [0, 1].
         head: one of `heads.HEADS`: 'cosine' is the paper's.
+        precision: one of `PRECISIONS`, of the trunk. Parameters, statistics,
+            gradients, features, maps and the head are float32 with both.
 
     Returns:
         A model whose first operation is `(images - mean) / std`.
@@ -63,6 +70,7 @@ def make_backbone(
         mean=mean,
         std=std,
         head=head,
+        precision=precision,
     )
 
 
@@ -74,6 +82,7 @@ def from_trunk(
     mean: Sequence[float],
     std: Sequence[float],
     head: str = 'cosine',
+    precision: str = 'float32',
 ) -> types.Backbone:
     """Builds a model around a trunk of one's own.
 
@@ -84,9 +93,11 @@ def from_trunk(
         mean: of each channel.
         std: of each channel.
         head: see `make_backbone`.
+        precision: see `make_backbone`.
 
     Raises:
-        ValueError: `mean` or `std` does not fit the images.
+        ValueError: `mean` or `std` does not fit the images, or there is no such
+            precision.
     """
     channels = image_shape[-1]
     if not len(mean) == len(std) == channels or min(std) <= 0:
@@ -94,12 +105,18 @@ def from_trunk(
             f'Images with {channels} channels need as many means and positive '
             f'standard deviations, got mean={mean} and std={std}.'
         )
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f'precision={precision!r}: allowed: {", ".join(PRECISIONS)}'
+        )
     classifier = heads.make_head(head)
 
     init = functools.partial(
         _init, trunk, classifier, num_classes, tuple(image_shape)
     )
     embed = functools.partial(_embed, trunk, tuple(mean), tuple(std))
+    if precision == 'bf16':
+        embed = functools.partial(embed, dtype=jnp.bfloat16)
     return types.Backbone(init, embed, classifier.apply)
 
 
@@ -143,6 +160,7 @@ def _embed(
     *,
     train: bool = False,
     mask: jax.Array | None = None,
+    dtype: jnp.dtype | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, ...], types.Params]:
     """The `embed` of a `types.Backbone`."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -153,14 +171,22 @@ def _embed(
     # Constants in the dtype of the images leave their precision as it is.
     images = images - jnp.asarray(mean, images.dtype)
     images = images / jnp.asarray(std, images.dtype)
+    precise = images.dtype
     inputs = {
         'params': variables.params['trunk'],
         'batch_stats': variables.batch_stats,
     }
-    if not train:
-        features, maps = trunk.apply(inputs, images, train=False, mask=None)
-        return features, maps, variables.batch_stats
     (features, maps), updated = trunk.apply(
-        inputs, images, train=True, mask=mask, mutable=['batch_stats']
+        inputs,
+        images.astype(dtype or precise),
+        train=train,
+        mask=mask if train else None,
+        mutable=['batch_stats'] if train else [],
     )
+    if not train:
+        updated = inputs
+    # What losses read of a lesser precision they read in that of the images.
+    if dtype is not None:
+        features = features.astype(precise)
+        maps = tuple(each.astype(precise) for each in maps)
     return features, maps, updated.get('batch_stats', {})

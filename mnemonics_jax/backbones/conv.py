@@ -102,14 +102,17 @@ class Conv(nn.Module):
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-        return conv2d(x, self.param('kernel', init, shape), self.stride)
+        kernel = self.param('kernel', init, shape)
+        return conv2d(x, kernel.astype(x.dtype), self.stride)
 
 
 class ConvNorm(nn.Module):
     """Convolution and BatchNorm, whose scale starts at 1 and bias at 0.
 
     Training statistics are those of the global batch wherever its examples
-    lie, and of the examples that the mask keeps.
+    lie, and of the examples that the mask keeps. Convolutions compute in the
+    dtype of x; parameters, statistics and what is done with them stay float32
+    at least.
     """
 
     features: int
@@ -124,8 +127,15 @@ class ConvNorm(nn.Module):
         x = Conv(self.features, self.kernel_size, self.stride)(x)
         if mask is not None:
             mask = mask[:, None, None, None]
-        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
+        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype)
         return norm(x, use_running_average=not train, mask=mask)
+
+
+def average(x: jax.Array) -> jax.Array:
+    """Averages [B, H, W, C] over all pixels: [B, C], in float32 at least."""
+    return jnp.mean(
+        x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32)
+    )
 
 
 def _sum_of_products(x, kernel, stride, outputs):

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from mnemonics_jax.backbones import conv
@@ -32,7 +31,7 @@ class ConvNet(nn.Module):
             stride = 2 if depth else 1
             x = conv.ConvNorm(width, 3, stride)(x, train=train, mask=mask)
             maps.append(x)
-        return jnp.mean(x, axis=(1, 2)), tuple(maps)
+        return conv.average(x), tuple(maps)
 
 
 BACKBONES = {

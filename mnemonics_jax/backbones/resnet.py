@@ -7,7 +7,6 @@ be negative and cosines between them use the whole range [-1, 1].
 import functools
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from mnemonics_jax.backbones import conv
@@ -67,7 +66,7 @@ class ResNet(nn.Module):
                     nn.relu(x), **flags
                 )
             maps.append(x)
-        return jnp.mean(x, axis=(1, 2)), tuple(maps)
+        return conv.average(x), tuple(maps)
 
 
 BACKBONES = {

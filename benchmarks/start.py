@@ -1,0 +1,172 @@
+"""From the start of the command to its first step, with and without a cache.
+
+    python benchmarks/start.py --out=benchmarks/results/start_cpu.json
+
+Starts the real command on configs/digits.py in a process of its own, in turn
+with an empty cache of compiled programs and with the one that this leaves, and
+ends it after its first step. Then two whole runs, the first with an empty
+cache. Counted are programs that were to be compiled, and those of them that
+were loaded. With --quick, one start of each kind and no whole runs.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parent.parent
+REPEATS = 3
+# The variables that would keep a start from the cache of its own.
+CACHES = (
+    'JAX_COMPILATION_CACHE_DIR',
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS',
+    'MNEMONICS_JAX_CACHE',
+)
+
+
+def start(
+    workdir: pathlib.Path,
+    *flags: str,
+    whole: bool = False,
+    variables: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Starts the command, which keeps its programs beside the work directory.
+
+    Args:
+        workdir: of the run.
+        *flags: of the command, beside --workdir.
+        whole: whether to let it run to its end.
+        variables: more variables of its environment.
+
+    Returns:
+        'seconds' to the first step or to the end, 'compilations' of programs
+        and those of them that were 'loaded'.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its output is in it.
+    """
+    kept = {k: v for k, v in os.environ.items() if k not in CACHES}
+    begun = time.time()
+    done = subprocess.run(
+        [
+            sys.executable,
+            __file__,
+            '--child',
+            'whole' if whole else 'first',
+            f'--workdir={workdir}',
+            *flags,
+        ],
+        cwd=ROOT,
+        env={**kept, 'PYTHONPATH': str(ROOT), **(variables or {})},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {'seconds': found.pop('time') - begun, **found}
+
+
+def child(argv: Sequence[str], *, whole: bool) -> None:
+    """Runs the command in this process, and tells its compilations at the end.
+
+    Args:
+        argv: of the command.
+        whole: False to end after the first step.
+    """
+    import jax
+    from absl import app
+
+    from mnemonics_jax import main, train
+
+    counts = {'compilations': 0, 'loaded': 0}
+
+    def heard_event(name: str, **_: Any) -> None:
+        counts['loaded'] += name == '/jax/compilation_cache/cache_hits'
+
+    def heard_duration(name: str, _: float, **__: Any) -> None:
+        is_compilation = name == '/jax/core/compile/backend_compile_duration'
+        counts['compilations'] += is_compilation
+
+    def tell() -> None:
+        print(json.dumps({'time': time.time(), **counts}), flush=True)
+
+    make = train.repeat
+
+    def make_one(*args: Any) -> Any:
+        steps = make(*args)
+
+        def take(*inputs: Any) -> None:
+            jax.block_until_ready(steps(*inputs))
+            tell()
+            os._exit(0)
+
+        return take
+
+    jax.monitoring.register_event_listener(heard_event)
+    jax.monitoring.register_event_duration_secs_listener(heard_duration)
+    if not whole:
+        train.repeat = make_one
+    try:
+        app.run(main.main, argv=list(argv), flags_parser=main.parse)
+    except SystemExit as e:
+        if e.code:
+            raise
+    tell()
+
+
+def measure(root: pathlib.Path, *, quick: bool) -> dict[str, Any]:
+    """All figures; `root` is an empty folder."""
+    repeats = 1 if quick else REPEATS
+    found: dict[str, list] = {'cold': [], 'warm': []}
+    for repeat in range(repeats):
+        for kind, starts in found.items():
+            starts.append(start(root / str(repeat) / kind))
+    figures = {'to_the_first_step': {k: summary(v) for k, v in found.items()}}
+    if not quick:
+        runs = root / 'whole'
+        figures['whole_run'] = {
+            kind: summary([start(runs / kind, whole=True)])
+            for kind in ('cold', 'warm')
+        }
+        figures['whole_run']['cache_bytes'] = sum(
+            path.stat().st_size for path in runs.glob('.jax_cache/*')
+        )
+    return {'config': 'configs/digits.py', 'repeats': repeats, **figures}
+
+
+def summary(starts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of seconds, all of them, and counts of the first."""
+    seconds = [each['seconds'] for each in starts]
+    return {
+        'median_seconds': statistics.median(seconds),
+        'seconds': seconds,
+        'compilations': starts[0]['compilations'],
+        'loaded': starts[0]['loaded'],
+    }
+
+
+def main() -> None:
+    """Measures, and writes the figures as JSON."""
+    import record
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=pathlib.Path, required=True)
+    parser.add_argument('--quick', action='store_true', help='one of each')
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = measure(pathlib.Path(scratch), quick=arguments.quick)
+    record.write(arguments.out, 'python benchmarks/start.py', figures)
+
+
+if __name__ == '__main__':
+    if sys.argv[1:2] == ['--child']:
+        child([sys.argv[0], *sys.argv[3:]], whole=sys.argv[2] == 'whole')
+    else:
+        main()
