@@ -62,7 +62,8 @@ def remarks(report: Mapping[str, Any]) -> str:
     before, after = report['load_average']
     command = f'`{report["command"]}`'
     texts = [
-        f'{command}: {report["cores"]} cores, {found}, load average {before:.1f} before '
+        f'{command}: {report["cores"]} cores, {found}, load average '
+        f'{before:.1f} before '
         f'and {after:.1f} after.'
     ]
     counts = report['parts'].get('run', {}).get('compilations', {})
