@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from mnemonics_jax.numerics import weighted_mean
+from mnemonics_jax import pieces
+from mnemonics_jax.numerics import shares, weighted_sum
 
 LossFn = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
@@ -50,17 +51,24 @@ class InnerProblem(NamedTuple):
     Attributes:
         loss_fn: `(params, inputs [b, ...], labels int32[b]) -> f32[b]`.
         tx: optax transform of the inner steps; `optax.sgd(a2)` in the paper.
-        embed: `pixels [n, ...] -> inputs [n, ...]`; the identity by default.
+        embed: `pixels [n, ...] -> inputs [n, ...]`, each row for itself; None
+            for the pixels themselves.
         remat: recompute each inner step in the backward pass instead of storing
-            it, so that memory hardly grows with the number of steps.
-        constrain: placement of an inner minibatch; the identity by default.
+            it, so that each step adds no more than a copy of the params.
+        constrain: placement of a minibatch or of a piece; the identity by
+            default.
+        microbatch: rows in work at once, None for all: minibatches and the
+            query are taken in such pieces, the last one padded. With `embed`
+            it is the embedding that is done in pieces, and `loss_fn`, which
+            then sees its results, is not.
     """
 
     loss_fn: LossFn
     tx: optax.GradientTransformation
-    embed: Callable[[jax.Array], jax.Array] = lambda pixels: pixels
+    embed: Callable[[jax.Array], jax.Array] | None = None
     remat: bool = True
     constrain: Callable[[jax.Array], jax.Array] = lambda batch: batch
+    microbatch: int | None = None
 
 
 class ExemplarState(struct.PyTreeNode):
@@ -75,6 +83,34 @@ class ExemplarState(struct.PyTreeNode):
     step: jax.Array
     pixels: jax.Array
     opt_state: Any
+
+
+def embed(problem: InnerProblem, pixels: jax.Array) -> jax.Array:
+    """What `loss_fn` is given of pixels f32[n, ...]."""
+    if problem.embed is None:
+        return pixels
+    return pieces.map_pieces(problem.embed, pixels, problem.microbatch)
+
+
+def sum_over(
+    problem: InnerProblem,
+    function: Callable[[Any, jax.Array], Any],
+    batch: Any,
+    weights: jax.Array,
+) -> Any:
+    """Sum of `function` over the pieces of a batch.
+
+    Args:
+        problem: its `microbatch`.
+        function: `(batch, weights) -> pytree`, sums over rows by weight.
+        batch: pytree of arrays [b, ...].
+        weights: [b].
+    """
+    size = problem.microbatch
+    if problem.embed is not None or size is None or size >= len(weights):
+        return function(batch, weights)
+    parts = pieces.split(batch, size), pieces.weights(weights, size)
+    return pieces.sum_pieces(lambda part: function(*part), parts)
 
 
 def unroll(
@@ -103,15 +139,22 @@ def unroll(
     # NumPy arrays cannot be indexed by the traced indices of a scan.
     inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
 
-    def minibatch_loss(params, index):
+    def part_loss(params, index, weights):
         # -1 reads the last row; its weight 0 keeps it out of loss and gradient.
         batch = problem.constrain(inputs[index])
         values = problem.loss_fn(params, batch, labels[index])
-        return weighted_mean(values, index >= 0)
+        return weighted_sum(values, weights)
 
     def step(carry, index):
         params, opt_state = carry
-        loss, grads = jax.value_and_grad(minibatch_loss)(params, index)
+        # The gradients of pieces are added, rather than that of their sum
+        # taken, so that what is differentiated again is a plain sum.
+        loss, grads = sum_over(
+            problem,
+            lambda *part: jax.value_and_grad(part_loss)(params, *part),
+            index,
+            shares(index >= 0),
+        )
         updates, opt_state = problem.tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), loss
 
@@ -146,11 +189,16 @@ def outer_loss(
         'inner_loss_first' and 'inner_loss_last' minibatch losses of the inner
         steps (NaN when T = 0).
     """
-    inputs = problem.embed(pixels)
+    inputs = embed(problem, pixels)
     adapted, losses = unroll(problem, params, inputs, labels, indices)
     query = jax.lax.stop_gradient(query)
-    values = problem.loss_fn(adapted, problem.embed(query.images), query.labels)
-    loss = weighted_mean(values, query.weights)
+
+    def part_loss(batch, weights):
+        values = problem.loss_fn(adapted, problem.constrain(batch[0]), batch[1])
+        return weighted_sum(values, weights)
+
+    judged = embed(problem, query.images), query.labels
+    loss = sum_over(problem, part_loss, judged, shares(query.weights))
     ends = (losses[0], losses[-1]) if losses.size else (jnp.nan, jnp.nan)
     metrics = {
         'outer_loss': loss,

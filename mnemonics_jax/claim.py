@@ -17,8 +17,13 @@ from mnemonics_jax.data.plan import Plan, from_json
 from mnemonics_jax.progress import write_atomically
 from mnemonics_jax.workdir import Workdir
 
-# Fields that a resumed run may have otherwise: they change no number.
-MAY_CHANGE = ('checkpoint', 'protocol.stop_after_phase')
+# Fields that a resumed run may have otherwise: they change no number, or only
+# the order of sums.
+MAY_CHANGE = (
+    'checkpoint',
+    'exemplars.microbatch',
+    'protocol.stop_after_phase',
+)
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 

@@ -248,6 +248,7 @@ def learner_settings(
         adjust_tx=transform(ex.adjust_lr),
         query_batch=ex.query_batch,
         query_augmentation=query_augmentation(config, source),
+        microbatch=ex.microbatch,
     )
 
 
@@ -260,9 +261,10 @@ def check_batches(
         'finetune.batch_size': config.finetune.batch_size,
         'evaluate.batch_size': config.evaluate.batch_size,
         'exemplars.query_batch': config.exemplars.query_batch,
+        'exemplars.microbatch': config.exemplars.microbatch,
     }
     for field, size in sizes.items():
-        if size % placement.num_devices:
+        if size is not None and size % placement.num_devices:
             raise ValueError(
                 f'{field}={size}: allowed: a multiple of '
                 f'{placement.num_devices}, the number of devices'

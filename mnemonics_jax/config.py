@@ -90,6 +90,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'exemplars.inner_scope': rules.one_of(inner.SCOPES),
         'exemplars.inner_start': rules.one_of(inner.STARTS),
         'exemplars.query_batch': rules.at_least(1),
+        'exemplars.microbatch': rules.or_none(rules.at_least(1)),
         'finetune.epochs': rules.at_least(1),
         'finetune.batch_size': rules.at_least(1),
         'finetune.lr': rules.POSITIVE,
@@ -110,8 +111,8 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
         config: as a user wrote it; not changed.
 
     Returns:
-        A frozen configuration in which no field of `exemplars` and `method`
-        is None.
+        A frozen configuration in which no field that a preset or a method
+        fills is None.
 
     Raises:
         ValueError: one line that names the field, its value and what is

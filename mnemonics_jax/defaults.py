@@ -112,6 +112,9 @@ def default_config() -> config_dict.ConfigDict:
             inner_scope=optional(str),
             inner_start=optional(str),
             query_batch=optional(int),
+            # Images in work at once while exemplars are learned, where memory
+            # is short; None: all of a minibatch.
+            microbatch=optional(int),
         ),
         finetune=config_dict.create(
             epochs=50, batch_size=128, lr=0.01, momentum=0.9, carry=False

@@ -10,6 +10,7 @@ from mnemonics_jax import (
     claim,
     cluster,
     components,
+    footprint,
     memory,
     parallel,
     report,
@@ -43,7 +44,8 @@ def prepare(
     Raises:
         ValueError: the config is wrong, or is not the one that the work
             directory was begun with, or the data lack classes that it was
-            begun with; nothing is written then.
+            begun with, or a step of a new run does not fit the devices;
+            nothing is written then.
         OSError: the work directory cannot be written.
     """
     config = config_lib.resolve(config)
@@ -53,6 +55,12 @@ def prepare(
         if begun is not None:
             config = claim.follow(begun, config, place)
         parts = components.build(config, placement, begun and begun.plan)
+        if begun is None:
+            line = footprint.check(
+                parts, last_phase(parts), footprint.room_on_device()
+            )
+            if line and cluster.is_main():
+                print(line, flush=True)
         claim.write(place, parts.config, parts.plan)
         # Written again if need be: whether it can be is to show here.
         place.put('config.json')

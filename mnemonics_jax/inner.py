@@ -35,6 +35,7 @@ class LearnerSettings(NamedTuple):
         query_batch: images a step that judge.
         query_augmentation: of the query images, on the device.
         remat: see `bilevel.InnerProblem`.
+        microbatch: images in work at once, None for all; see there.
     """
 
     inner_steps: int
@@ -47,6 +48,7 @@ class LearnerSettings(NamedTuple):
     query_batch: int
     query_augmentation: augment.Augmentation
     remat: bool = True
+    microbatch: int | None = None
 
 
 class Exemplars(NamedTuple):
@@ -178,6 +180,7 @@ def inner_problem(
         'tx': optax.sgd(settings.inner_lr),
         'remat': settings.remat,
         'constrain': split,
+        'microbatch': settings.microbatch,
     }
     if settings.inner_scope == 'head':
         problem = bilevel.InnerProblem(

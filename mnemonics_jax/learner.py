@@ -175,7 +175,7 @@ def adapt(
 ) -> Variables:
     """The model that the exemplars teach; see `Learner.adapt`."""
     inner = inner_problem(context, variables, exemplars, phase, key)
-    inputs = inner.problem.embed(pixels)
+    inputs = bilevel.embed(inner.problem, pixels)
     adapted, _ = bilevel.unroll(
         inner.problem, inner.params, inputs, exemplars.labels, inner.indices
     )

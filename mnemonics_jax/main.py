@@ -157,6 +157,7 @@ def main(argv: Sequence[str]) -> None:
         compilation,
         disk,
         experiment,
+        footprint,
         parallel,
     )
     from mnemonics_jax.data.checks import BadDataError
@@ -195,6 +196,8 @@ def main(argv: Sequence[str]) -> None:
         cluster.leave()
         sys.exit(EXIT_CODE)
     except Exception as e:  # Orbax's storage raises many types.
+        if footprint.is_exhausted(e):
+            fail(footprint.EXHAUSTED)
         reason = disk.why_full(e)
         if reason is None:
             raise

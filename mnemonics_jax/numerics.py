@@ -25,9 +25,20 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     """Mean of f32[b] `values` under `weights` >= 0; 0 if all weights are 0."""
     weights = weights.astype(values.dtype)
     total = jnp.sum(weights)
+    return weighted_sum(values, weights) / jnp.where(total > 0, total, 1)
+
+
+def weighted_sum(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum of f32[b] `values` under `weights` >= 0."""
     # where() keeps a non-finite value of a padded example out of the sum.
     kept = jnp.where(weights > 0, values, 0)
-    return jnp.sum(kept * weights) / jnp.where(total > 0, total, 1)
+    return jnp.sum(kept * weights.astype(values.dtype))
+
+
+def shares(weights: jax.Array) -> jax.Array:
+    """`weights` >= 0 over their sum; all 0 stay so."""
+    total = jnp.sum(weights)
+    return weights / jnp.where(total > 0, total, 1)
 
 
 def to_float(images: jax.Array) -> jax.Array:

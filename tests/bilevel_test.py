@@ -38,7 +38,8 @@ def linear():
     }
 
 
-def test_gradient_of_a_linear_model_has_its_closed_form(linear):
+@pytest.mark.parametrize('microbatch', [None, 4])
+def test_gradient_of_a_linear_model_has_its_closed_form(linear, microbatch):
     rate, count = 0.3, len(linear['labels'])
     w, x = linear['weights'], linear['pixels']
     y = np.eye(NUM_CLASSES)[linear['labels']]
@@ -51,7 +52,9 @@ def test_gradient_of_a_linear_model_has_its_closed_form(linear):
     g = query.T @ (query @ adapted - query_y) / len(query)
     expected = -rate / count * ((x @ w - y) @ g.T + x @ g @ w.T)
     with jax.enable_x64(True):
-        problem = bilevel.InnerProblem(squared_error, optax.sgd(rate))
+        problem = bilevel.InnerProblem(
+            squared_error, optax.sgd(rate), microbatch=microbatch
+        )
         grads, metrics = bilevel.pixel_gradient(
             problem,
             jnp.asarray(w),
@@ -65,7 +68,8 @@ def test_gradient_of_a_linear_model_has_its_closed_form(linear):
     np.testing.assert_allclose(metrics['outer_loss'], loss, rtol=1e-12)
 
 
-def test_unroll_equals_a_numpy_loop_over_padded_minibatches(linear):
+@pytest.mark.parametrize('microbatch', [None, 2])
+def test_unroll_equals_a_numpy_loop_over_padded_minibatches(linear, microbatch):
     rate = 0.2
     indices = np.array([[0, 3, -1], [5, 1, 2], [4, -1, -1], [-1, -1, -1]])
     w = linear['weights'].copy()
@@ -78,7 +82,9 @@ def test_unroll_equals_a_numpy_loop_over_padded_minibatches(linear):
         losses.append(total / max(len(chosen), 1))
         w -= rate * x.T @ error / max(len(chosen), 1)
     with jax.enable_x64(True):
-        problem = bilevel.InnerProblem(squared_error, optax.sgd(rate))
+        problem = bilevel.InnerProblem(
+            squared_error, optax.sgd(rate), microbatch=microbatch
+        )
         trained, inner_losses = bilevel.unroll(
             problem,
             jnp.asarray(linear['weights']),

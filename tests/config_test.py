@@ -83,6 +83,7 @@ BAD = {
     'exemplars.inner_scope': (['trunk'], 'all, head'),
     'exemplars.inner_start': (['random'], 'current, redraw'),
     'exemplars.query_batch': ([0], COUNT),
+    'exemplars.microbatch': ([0], COUNT),
     'finetune.epochs': ([0], COUNT),
     'finetune.batch_size': ([0], COUNT),
     'finetune.lr': ([0.0], RATE),
@@ -116,8 +117,8 @@ OF_DATA = {
     'protocol.phases',
     'protocol.stop_after_phase',
 }
-# And "as the devices suggest" in this one.
-OF_DEVICES = {'steps_per_dispatch'}
+# And "as the devices suggest" in these.
+OF_DEVICES = {'steps_per_dispatch', 'exemplars.microbatch'}
 LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA | OF_DEVICES
 
 # The ends of what is allowed.

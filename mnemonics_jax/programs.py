@@ -1,0 +1,225 @@
+"""The largest programs of a run, and what they will be called with.
+
+Shapes, types and placements are exactly those of the run, as a test holds, so
+that JAX takes what was compiled for them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnemonics_jax import components, memory, parallel
+from mnemonics_jax.blocks import Block
+from mnemonics_jax.data.batches import num_batches
+from mnemonics_jax.inner import Exemplars
+from mnemonics_jax.learner import AdjustInputs, LearnInputs
+from mnemonics_jax.train import StepInputs
+from mnemonics_jax.types import ExemplarSet, Phase, Variables
+
+NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
+INDICES = jax.ShapeDtypeStruct((2,), jnp.int32)
+PHASE = Phase(NUMBER, NUMBER, NUMBER)
+
+
+class Program(NamedTuple):
+    """A jitted function and what it will be called with.
+
+    Attributes:
+        name: of what it does.
+        function: jitted.
+        arguments: as `jax.ShapeDtypeStruct`, but for keys and static ones.
+        field: of the configuration by which it takes less memory.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    field: str
+
+
+def programs(parts: components.Components, last: int) -> list[Program]:
+    """The largest program of each kind that a run up to phase `last` has."""
+    found = [training(parts, last)]
+    if parts.config.exemplars.strategy == 'mnemonics':
+        found.append(learning(parts, last))
+    if parts.config.exemplars.adjust and last > 0:
+        found.append(adjusting(parts))
+    return found
+
+
+def training(parts: components.Components, last: int) -> Program:
+    """Steps of the model: from phase 1 on with the one before, and a memory."""
+    trainer = parts.trainers.later if last else parts.trainers.base
+    variables = abstract_variables(parts)
+    held = jax.eval_shape(
+        lambda: memory.empty(
+            parts.source.num_classes,
+            parts.slots(0),
+            parts.source.image_shape,
+            parts.config.exemplars.storage,
+        )
+    )
+    inputs = StepInputs(
+        reference=variables,
+        exemplars=held,
+        phase=PHASE,
+        head_rows=INDICES,
+        lr=jax.ShapeDtypeStruct((), jnp.float32),
+        key=None,
+    )
+    block = abstract_block(
+        parts,
+        min(last, 1),
+        (parts.per_dispatch.train, parts.config.train.batch_size),
+        held,
+    )
+    state = jax.eval_shape(trainer.init, variables)
+    state, inputs = replicated(parts, (state, inputs))
+    inputs = inputs._replace(key=some_key(parts))
+    return Program(
+        'training',
+        trainer.steps,
+        (state, (block, inputs), parts.per_dispatch.train),
+        'train.batch_size',
+    )
+
+
+def learning(parts: components.Components, last: int) -> Program:
+    """Steps of learning, in the phase that has the most exemplars to learn."""
+    sizes = [
+        (high - low) * parts.slots(min(phase, 1))
+        for phase, (low, high) in enumerate(parts.bounds[: last + 1])
+    ]
+    num, batch = (
+        parts.per_dispatch.exemplars,
+        parts.config.exemplars.query_batch,
+    )
+    phase = int(np.argmax(sizes))
+    pixels = (sizes[phase], *parts.source.image_shape)
+    state = jax.eval_shape(parts.learner.init, float_array(pixels))
+    inputs = LearnInputs(
+        abstract_list(sizes[phase]),
+        abstract_variables(parts),
+        PHASE,
+        NUMBER,
+        key=None,
+        block=None,
+    )
+    state, inputs = replicated(parts, (state, inputs))
+    inputs = inputs._replace(
+        key=some_key(parts), block=abstract_block(parts, phase, (num, batch))
+    )
+    return Program(
+        'learning exemplars',
+        parts.learner.learn,
+        (state, inputs, num),
+        'exemplars.microbatch',
+    )
+
+
+def adjusting(parts: components.Components) -> Program:
+    """Steps of adjusting, in phase 1, when the memory has the most slots."""
+    half = -(-parts.slots(0) // 2)
+    num = parts.source.num_classes * half
+    pixels = (2, num, *parts.source.image_shape)
+    states = jax.eval_shape(parts.learner.init, float_array(pixels))
+    inputs = AdjustInputs(
+        jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype),
+            abstract_list(num),
+        ),
+        abstract_variables(parts),
+        PHASE,
+        NUMBER,
+        keys=None,
+    )
+    states, inputs = replicated(parts, (states, inputs))
+    inputs = inputs._replace(keys=some_key(parts, 2))
+    return Program(
+        'adjusting exemplars',
+        parts.learner.adjust,
+        (states, inputs, parts.per_dispatch.exemplars),
+        'exemplars.microbatch',
+    )
+
+
+def float_array(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """An array of float32."""
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def some_key(parts: components.Components, num: int | None = None) -> jax.Array:
+    """A key, or `num` keys; a real one, for JAX to see those of a run in it."""
+    key = jax.random.key(0)
+    if num is not None:
+        key = jax.random.split(key, num)
+    return parallel.replicate_key(parts.placement, key)
+
+
+def abstract_variables(parts: components.Components) -> Variables:
+    """A model."""
+    return jax.eval_shape(parts.backbone.init, jax.random.key(0))
+
+
+def abstract_list(num: int) -> Exemplars:
+    """A flat list of exemplars."""
+    return Exemplars(
+        jax.ShapeDtypeStruct((num,), jnp.int32),
+        jax.ShapeDtypeStruct((num,), bool),
+        INDICES,
+    )
+
+
+def abstract_block(
+    parts: components.Components,
+    phase: int,
+    size: tuple[int, int],
+    held: ExemplarSet | None = None,
+) -> Block:
+    """A block of batches, as `blocks.dispatches` places it.
+
+    Args:
+        parts: of a run.
+        phase: index of the phase.
+        size: batches in a dispatch, and examples in a batch.
+        held: the memory, where exemplars are fed, too.
+    """
+    low, high = parts.bounds[phase]
+    if held is not None and parts.method.keeps_data:
+        low = 0
+    most = parts.loader.most('train', low, high)
+    kinds = {'label': jnp.int32, 'index': jnp.int32, 'weight': jnp.float32}
+    shape, pool = parts.source.image_shape, None
+    if held is not None:
+        kinds['slot'] = jnp.int32
+    if parts.config.data.feed == 'device':
+        kinds['row'] = jnp.int32
+        slots = 0 if held is None else held.mask.size
+        size = num_batches(most + slots, size[1]), size[1]
+        pool = replicated(
+            parts, jax.ShapeDtypeStruct((most + 1, *shape), jnp.uint8)
+        )
+    columns = {
+        name: jax.ShapeDtypeStruct(size, kind) for name, kind in kinds.items()
+    }
+    if pool is None:
+        columns['image'] = jax.ShapeDtypeStruct((*size, *shape), jnp.uint8)
+    return Block(
+        placed(columns, parts.placement.block), pool, replicated(parts, NUMBER)
+    )
+
+
+def replicated(parts: components.Components, tree: Any) -> Any:
+    """The same, as whole arrays on every device."""
+    return placed(tree, parts.placement.replicated)
+
+
+def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Abstract arrays with a sharding."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree,
+    )
