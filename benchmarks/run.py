@@ -71,6 +71,7 @@ def measure(
     figures = {
         'platform': jax.default_backend(),
         'quick': quick,
+        'all_parts': set(chosen) == set(parts.PARTS),
         'no_peers': problems.why_no_peers(),
         'cores': os.cpu_count(),
         'load_average': [before, os.getloadavg()[0]],
