@@ -12,6 +12,7 @@ computed from shapes alone, see growth_page.py.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -142,11 +143,14 @@ def measure_run(point: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def measure_apart(point: Mapping[str, int]) -> dict[str, Any]:
-    """`measure_steps` in a process with that many fake devices."""
+def measure_apart(kind: str, point: Mapping[str, int]) -> dict[str, Any]:
+    """One of `KINDS` in a process with that many fake devices.
+
+    A process shares what it compiled, so that a run has one of its own, too.
+    """
     count = point['devices']
     done = subprocess.run(
-        [sys.executable, __file__, '--point', json.dumps(point)],
+        [sys.executable, __file__, f'--{kind}', json.dumps(point)],
         env={
             **os.environ,
             'PYTHONPATH': str(ROOT),
@@ -160,11 +164,15 @@ def measure_apart(point: Mapping[str, int]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+KINDS = {'steps': measure_steps, 'run': measure_run}
+
+
 def measure() -> dict[str, Any]:
     """All points: for each number that is raised, a list."""
-    # A run is to compile all of its programs.
-    parallel.use_compilation_cache(False)
-    functions = {'phases': measure_run, 'devices': measure_apart}
+    functions = {
+        'phases': functools.partial(measure_apart, 'run'),
+        'devices': functools.partial(measure_apart, 'steps'),
+    }
     found: dict[str, Any] = {}
     for name, values in VALUES.items():
         function = functions.get(name, measure_steps)
@@ -180,11 +188,15 @@ def main() -> None:
     """Measures, and writes figures, page and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=pathlib.Path)
-    parser.add_argument('--point', type=json.loads)
+    for kind in KINDS:
+        parser.add_argument(f'--{kind}', type=json.loads)
     arguments = parser.parse_args()
-    if arguments.point:
-        print(json.dumps(measure_steps(arguments.point)))
-        return
+    # A run is to compile all of its programs.
+    parallel.use_compilation_cache(False)
+    for kind, function in KINDS.items():
+        if point := getattr(arguments, kind):
+            print(json.dumps(function(point)))
+            return
     if not arguments.out:
         parser.error('--out: missing')
     import growth_page

@@ -112,7 +112,7 @@ def run_table(figures: Mapping[str, Any]) -> str:
 
 def paragraph(figures: Mapping[str, Any]) -> str:
     """What bounds it at ImageNet's size on a pod."""
-    size = {k: f'{v / 1e9:.3g} GB' for k, v in figures['imagenet'].items()}
+    size = {k: in_words(v) for k, v in figures['imagenet'].items()}
     point = figures['growth']['devices'][-1]
     step = point['learning exemplars']
     reduces, reduced = sent(step, 'all-reduce')
@@ -129,10 +129,16 @@ def paragraph(figures: Mapping[str, Any]) -> str:
         f'statistics of BatchNorm, {size["batch_stats"]}, whatever the number '
         'of devices. An exemplar step sums more: in the small program above, '
         f'with K = {figures["base"]["K"]} on {point["devices"]} devices, '
-        f'{reduces} all-reduces of {reduced:,} bytes, '
+        f'{reduces} all-reduces of {in_words(reduced)}, '
         f'{reduced / pixel_bytes(figures):.1f} times those of its pixels, '
         'whose gradient is summed anew in each inner step.'
     )
+
+
+def in_words(size: int) -> str:
+    """Bytes, of which a kilobyte has 1000."""
+    power = 3 if size >= 1e9 else 2 if size >= 1e6 else 1
+    return f'{size / 1000**power:.3g} {("kB", "MB", "GB")[power - 1]}'
 
 
 def pixel_bytes(figures: Mapping[str, Any]) -> int:

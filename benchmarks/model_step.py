@@ -57,11 +57,16 @@ def measure(
     works = {'ours': pair.ours.run}
     if has_peer:
         works[PEER] = pair.peer.run
+    unable = None
     if has_peer and compiled:
-        errors[COMPILED] = timing.check(
-            COMPILED, make(num_steps=1, compiled=True)
-        )
-        works[COMPILED] = make(num_steps=num_steps, compiled=True).peer.run
+        try:
+            errors[COMPILED] = timing.check(
+                COMPILED, make(num_steps=1, compiled=True)
+            )
+            works[COMPILED] = make(num_steps=num_steps, compiled=True).peer.run
+        # What it raises where it cannot compile, as without a C++ compiler.
+        except RuntimeError as e:
+            unable = f'{type(e).__name__}: {str(e).splitlines()[0]}'
     seconds = {
         name: {key: value / num_steps for key, value in found.items()}
         for name, found in timing.time_in_turn(works, repeats).items()
@@ -72,6 +77,7 @@ def measure(
         'device': device,
         'steps_a_run': num_steps,
         'rounds': repeats,
+        'unable_to_compile': unable,
         'relative_errors': errors,
         'bound_of_updates': DEEP_BOUND,
         'seconds_a_step': seconds,

@@ -93,6 +93,8 @@ ACCELERATOR: dict[str, Any] = {
     'model_batches': (128, 256, 512, 1024),
     'precisions': ('float32', 'bf16'),
     'num_steps': 32,
+    'exemplars': 64,
+    'query': 128,
 }
 
 
