@@ -148,7 +148,7 @@ def pixel_bytes(figures: Mapping[str, Any]) -> int:
 
 
 def plot(figures: Mapping[str, Any]) -> Figure:
-    """Time and temporaries, over their values at the first point."""
+    """Time, or where it is not taken what is sent, and temporaries."""
     figure = Figure(figsize=(12, 5.5), layout='constrained')
     axes = figure.subplots(2, len(STEPS))
     growth = figures['growth']
