@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch_peers
-from problems import BOUND, Problem, draw, make_network
+from problems import BOUND, HAS_TORCH, Problem, draw, make_network
 from timing import Pair, jitted_work
 
-from mnemonics_jax import prototypes
+from mnemonics_jax import prototypes, selection
+
+if HAS_TORCH:
+    import torch_peers
 
 
 def evaluation(problem: Problem, *, num_batches: int, per_class: int) -> Pair:
@@ -18,12 +20,6 @@ def evaluation(problem: Problem, *, num_batches: int, per_class: int) -> Pair:
     sizes = problem.sizes
     images, _ = draw(problem, num_batches, sizes.batch)
     kept, _ = draw(problem, sizes.num_classes, per_class, seed=1)
-    peer = torch_peers.evaluation(
-        make_network(problem),
-        images.reshape(-1, *images.shape[2:]),
-        kept,
-        batch_size=sizes.batch,
-    )
     flat = kept.reshape(-1, *kept.shape[2:])
     padding = np.zeros((-len(flat) % sizes.batch, *flat.shape[1:]), np.float32)
     flat = np.concatenate([flat, padding])
@@ -33,7 +29,13 @@ def evaluation(problem: Problem, *, num_batches: int, per_class: int) -> Pair:
     # Of the predictions, the share that differs.
     names = ('features', 'logits', 'cnn', 'nme')
     ours = jitted_work(_evaluation(problem, slots), arguments)
-    return Pair(ours, peer, dict.fromkeys(names, BOUND))
+    peer = HAS_TORCH and torch_peers.evaluation(
+        make_network(problem),
+        images.reshape(-1, *images.shape[2:]),
+        kept,
+        batch_size=sizes.batch,
+    )
+    return Pair(ours, peer or None, dict.fromkeys(names, BOUND))
 
 
 def _evaluation(problem: Problem, slots: tuple[int, int]) -> Any:
@@ -68,13 +70,12 @@ def _evaluation(problem: Problem, slots: tuple[int, int]) -> Any:
 
 def herding(features: np.ndarray, num: int, *, device: str = 'cpu') -> Pair:
     """Ranks of each class; features f32[K, n, D], `num` of each n."""
-    peer = torch_peers.herding(features, num, device=device)
     masks = np.ones(features.shape[:2], bool)
-
-    @jax.jit
-    def rank(features, masks):
-        ranks = jax.vmap(lambda f, m: prototypes.herding(f, m, num))
-        return {'ranks': ranks(features, masks)}
-
     arguments = jax.device_put((features, masks))
-    return Pair(jitted_work(rank, arguments), peer, {'ranks': BOUND})
+
+    def rank(features, masks):
+        return {'ranks': selection.rank_by_herding(features, masks, num)}
+
+    peer = HAS_TORCH and torch_peers.herding(features, num, device=device)
+    ours = jitted_work(rank, arguments)
+    return Pair(ours, peer or None, {'ranks': BOUND})

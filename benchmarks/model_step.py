@@ -18,13 +18,11 @@ import problems
 import record
 import step_pairs
 import timing
-import torch
+from problems import DEEP_BOUND, HAS_TORCH
+from timing import PEER
 
 REPEATS, STEPS = 20, 4
-# Of one step's updates. Gradients of 32 layers of BatchNorm at random weights
-# are small differences of large numbers: in float32 ours are 0.2 % from the
-# float64 ones and PyTorch's 1 %. Each further step multiplies that.
-BOUND = 0.03
+COMPILED = f'{PEER}, torch.compile'
 
 
 def measure(
@@ -48,14 +46,27 @@ def measure(
         ValueError: ours and theirs do not compute the same.
     """
     problem = problems.make_problem(sizes, device=device)
-    make = functools.partial(step_pairs.train_steps, problem, bound=BOUND)
-    errors = {'PyTorch': timing.check('model step', make(num_steps=1))}
+    # Of one step: each further one multiplies the error.
+    make = functools.partial(step_pairs.train_steps, problem, bound=DEEP_BOUND)
+    errors = {}
+    # PyTorch computes in float32: with another precision ours are timed alone.
+    has_peer = HAS_TORCH and sizes.precision == 'float32'
+    if has_peer:
+        errors[PEER] = timing.check('model step', make(num_steps=1))
     pair = make(num_steps=num_steps)
-    works = {'ours': pair.ours.run, 'PyTorch': pair.peer.run}
-    if compiled:
-        name = 'PyTorch, torch.compile'
-        errors[name] = timing.check(name, make(num_steps=1, compiled=True))
-        works[name] = make(num_steps=num_steps, compiled=True).peer.run
+    works = {'ours': pair.ours.run}
+    if has_peer:
+        works[PEER] = pair.peer.run
+    unable = None
+    if has_peer and compiled:
+        try:
+            errors[COMPILED] = timing.check(
+                COMPILED, make(num_steps=1, compiled=True)
+            )
+            works[COMPILED] = make(num_steps=num_steps, compiled=True).peer.run
+        # What it raises where it cannot compile, as without a C++ compiler.
+        except RuntimeError as e:
+            unable = f'{type(e).__name__}: {str(e).splitlines()[0]}'
     seconds = {
         name: {key: value / num_steps for key, value in found.items()}
         for name, found in timing.time_in_turn(works, repeats).items()
@@ -64,18 +75,30 @@ def measure(
     return {
         **sizes._asdict(),
         'device': device,
-        'torch': torch.__version__,
-        'torch_threads': torch.get_num_threads(),
         'steps_a_run': num_steps,
         'rounds': repeats,
+        'unable_to_compile': unable,
         'relative_errors': errors,
-        'bound_of_updates': BOUND,
+        'bound_of_updates': DEEP_BOUND,
         'seconds_a_step': seconds,
         'ours_over_theirs': {
             name: {key: ours[key] / found[key] for key in found}
             for name, found in seconds.items()
             if name != 'ours'
         },
+        **peers_setting(),
+    }
+
+
+def peers_setting() -> dict[str, Any]:
+    """PyTorch's version and threads; nothing without it."""
+    if not HAS_TORCH:
+        return {}
+    import torch
+
+    return {
+        'torch': torch.__version__,
+        'torch_threads': torch.get_num_threads(),
     }
 
 

@@ -9,13 +9,18 @@ from typing import Any
 from mnemonics_jax import claim
 
 
-def write(out: pathlib.Path, command: str, figures: dict[str, Any]) -> None:
+def write(
+    out: pathlib.Path, command: str, figures: dict[str, Any]
+) -> dict[str, Any]:
     """Writes figures as JSON, under where they come from, and prints them.
 
     Args:
         out: the file; its folder is made.
         command: that gives them.
         figures: as JSON takes them.
+
+    Returns:
+        All that was written.
     """
     report = {
         'command': command,
@@ -29,3 +34,4 @@ def write(out: pathlib.Path, command: str, figures: dict[str, Any]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)
     print(text)
+    return report

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import torch_peers
-from problems import BOUND, Problem, draw, make_network
+from problems import BOUND, HAS_TORCH, Problem, draw, make_network
 from timing import Pair, Work, jitted_work
 
 from mnemonics_jax import (
@@ -21,6 +20,9 @@ from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.blocks import Block
 from mnemonics_jax.config import default_config
 from mnemonics_jax.types import ExemplarSet, Phase
+
+if HAS_TORCH:
+    import torch_peers
 
 LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 
@@ -44,6 +46,11 @@ def train_steps(
     """
     images, labels = draw(problem, num_steps, problem.sizes.batch)
     num_old = problem.sizes.num_classes // 2 if loss == 'lucir' else 0
+    ours = _train_steps(problem, images, labels, num_old)
+    start = jax.device_get(problem.variables.params)
+    bounds = {'losses': BOUND, 'updates': bound}
+    if not HAS_TORCH:
+        return Pair(_with_updates(ours, start), None, bounds)
     peer = torch_peers.train_steps(
         make_network(problem),
         images,
@@ -54,16 +61,10 @@ def train_steps(
         lucir=_margin(problem, num_old) if num_old else None,
         compiled=compiled,
     )
-    ours = _train_steps(problem, images, labels, num_old)
-    start = jax.device_get(problem.variables.params)
-    return Pair(
-        _with_updates(ours, start),
-        _with_updates(peer, start),
-        {'losses': BOUND, 'updates': bound},
-    )
+    return Pair(_with_updates(ours, start), _with_updates(peer, start), bounds)
 
 
-def _margin(problem: Problem, num_old: int) -> torch_peers.Margin:
+def _margin(problem: Problem, num_old: int) -> Any:
     """What the peer needs for LUCIR's loss, with our default settings."""
     settings = default_config().method.lucir
     ratio = num_old / (problem.sizes.num_classes - num_old)
@@ -159,6 +160,7 @@ def exemplar_step(
     batch: int,
     query: int,
     inner_lr: float = 0.01,
+    bound: float = BOUND,
 ) -> Pair:
     """The gradient of the query's loss in the pixels, through the inner steps.
 
@@ -170,12 +172,19 @@ def exemplar_step(
         batch: of them in an inner step.
         query: images that judge.
         inner_lr: of the inner steps.
+        bound: of the error of the gradient.
     """
     pixels, labels = draw(problem, num)
     images, targets = draw(problem, query, seed=1)
-    random = np.random.default_rng(2)
-    indices = [random.permutation(num)[:batch] for _ in range(inner_steps)]
-    indices = np.stack(indices).astype(np.int32)
+    indices = _minibatches(num, inner_steps, batch)
+    ours = jitted_work(
+        *_exemplar_step(
+            problem, scope, inner_lr, indices, (pixels, labels, images, targets)
+        )
+    )
+    bounds = {'loss': BOUND, 'grads': bound}
+    if not HAS_TORCH:
+        return Pair(ours, None, bounds)
     peer = torch_peers.exemplar_step(
         make_network(problem),
         pixels,
@@ -185,20 +194,36 @@ def exemplar_step(
         inner_lr=inner_lr,
         scope=scope,
     )
-    ours = _exemplar_step(problem, scope, inner_lr, indices)
-    exemplars = inner.Exemplars(
-        labels,
-        np.ones(num, bool),
-        np.int32([0, problem.sizes.num_classes]),
-    )
-    judges = bilevel.Query(images, targets, np.ones(query, np.float32))
-    arguments = jax.device_put((problem.variables, pixels, exemplars, judges))
-    bounds = {'loss': BOUND, 'grads': BOUND}
-    return Pair(jitted_work(ours, arguments), peer, bounds)
+    return Pair(ours, peer, bounds)
 
 
-def _exemplar_step(problem, scope, inner_lr, indices) -> Any:
-    """Ours, jitted: `(variables, pixels, exemplars, query) -> results`."""
+def temporary_bytes(
+    problem: Problem, *, inner_steps: int, num: int, query: int
+) -> int:
+    """Peak temporary bytes of our exemplar step, as the compiler has them.
+
+    Every parameter is adapted, on all `num` exemplars in each step.
+    """
+    arrays = (*draw(problem, num), *draw(problem, query, seed=1))
+    indices = _minibatches(num, inner_steps, num)
+    gradient, arguments = _exemplar_step(problem, 'all', 0.01, indices, arrays)
+    compiled = gradient.lower(*arguments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def _minibatches(num: int, inner_steps: int, batch: int) -> np.ndarray:
+    """Positions int32[T, b] of the exemplars in each inner step."""
+    random = np.random.default_rng(2)
+    indices = [random.permutation(num)[:batch] for _ in range(inner_steps)]
+    return np.stack(indices).astype(np.int32)
+
+
+def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
+    """Ours, jitted, and its arguments.
+
+    `(variables, pixels, exemplars, query) -> results` on (pixels, labels, query
+    images, query labels).
+    """
     sgd = optax.sgd(inner_lr)
     settings = inner.LearnerSettings(
         inner_steps=len(indices),
@@ -225,7 +250,16 @@ def _exemplar_step(problem, scope, inner_lr, indices) -> Any:
         )
         return {'loss': metrics['outer_loss'], 'grads': grads}
 
-    return gradient
+    pixels, labels, images, targets = arrays
+    exemplars = inner.Exemplars(
+        labels,
+        np.ones(len(labels), bool),
+        np.int32([0, problem.sizes.num_classes]),
+    )
+    judges = bilevel.Query(images, targets, np.ones(len(targets), np.float32))
+    return gradient, jax.device_put(
+        (problem.variables, pixels, exemplars, judges)
+    )
 
 
 def _placement() -> parallel.Placement:

@@ -1,12 +1,17 @@
 """Work of ours and of a peer: first compared, then timed in turn."""
 
+import contextlib
+import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+# What the peer is called in figures.
+PEER = 'PyTorch'
 
 
 class Work(NamedTuple):
@@ -26,12 +31,12 @@ class Pair(NamedTuple):
 
     Attributes:
         ours: in JAX.
-        peer: in PyTorch.
+        peer: in PyTorch; None where it is missing.
         bounds: of the relative errors of what they give, by name.
     """
 
     ours: Work
-    peer: Work
+    peer: Work | None
     bounds: Mapping[str, float]
 
 
@@ -50,12 +55,37 @@ def relative_errors(pair: Pair) -> dict[str, float]:
 
     |ours - theirs| / |theirs|, L2 norms over all arrays; of integers the share
     that differs. Only a pair that has not run yet has the same state on both
-    sides.
+    sides. Without a peer there are none.
     """
-    pair.ours.run()
-    pair.peer.run()
+    if pair.peer is None:
+        return {}
+    with exact_products():
+        pair.ours.run()
+        pair.peer.run()
     ours, theirs = pair.ours.result(), pair.peer.result()
     return {name: _error(ours[name], theirs[name]) for name in pair.bounds}
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """No products of fewer bits than float32 has, in neither of the two.
+
+    GPUs round the factors of products by default, JAX and PyTorch not of the
+    same ones.
+    """
+    if jax.default_backend() == 'cpu':
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.default_matmul_precision('highest'))
+        if importlib.util.find_spec('torch'):
+            import torch
+
+            for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+                usual = backend.allow_tf32
+                backend.allow_tf32 = False
+                stack.callback(setattr, backend, 'allow_tf32', usual)
+        yield
 
 
 def _error(ours: Any, theirs: Any) -> float:
@@ -108,3 +138,27 @@ def time_in_turn(
         name: {'median': statistics.median(found), 'min': min(found)}
         for name, found in seconds.items()
     }
+
+
+def row_of(
+    work: str, seconds: Mapping[str, Any], errors: Mapping[str, float]
+) -> dict[str, Any]:
+    """A row from what `time_in_turn` gives for 'ours' and the peer."""
+    ours, peer = seconds['ours'], seconds.get(PEER)
+    return {
+        'work': work,
+        'ours': ours['median'],
+        'peer': peer and peer['median'],
+        'ratio': peer and ours['median'] / peer['median'],
+        'ratio_of_least': peer and ours['min'] / peer['min'],
+        'errors': dict(errors),
+    }
+
+
+def time_pair(work: str, pair: Pair, repeats: int) -> dict[str, Any]:
+    """The row of a pair, checked first."""
+    errors = check(work, pair)
+    works = {'ours': pair.ours.run}
+    if pair.peer is not None:
+        works[PEER] = pair.peer.run
+    return row_of(work, time_in_turn(works, repeats), errors)

@@ -267,7 +267,13 @@ def evaluation(
         features = torch.cat([features for _, _, features in outputs])
         logits = torch.cat([logits for logits, *_ in outputs])
         found.update(features=features, logits=logits, cnn=logits.argmax(1))
-        distances = torch.cdist(functional.normalize(features), means)
+        # By default through a matrix product, whose rounding hides distances
+        # as small as those between means.
+        distances = torch.cdist(
+            functional.normalize(features),
+            means,
+            compute_mode='donot_use_mm_for_euclid_dist',
+        )
         found['nme'] = distances.argmin(1)
         _wait(device)
 

@@ -1,0 +1,287 @@
+"""The parts of `benchmarks.run`: each times one kind of work beside its peer.
+
+A part is `(Scale) -> {'rows': [...], ...}`. A row is one line of the table:
+'work', 'ours' and 'peer' (median seconds; the peer's None without PyTorch),
+'ratio' (ours over theirs), 'ratio_of_least' (the same of the least seconds of
+both) and 'errors' (how far the results were apart before they were timed).
+"""
+
+import importlib.util
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import feature_pairs
+import herding
+import jax
+import model_step
+import numpy as np
+import problems
+import start
+import step_pairs
+import timing
+from problems import DEEP_BOUND, Sizes
+
+INNER_STEPS = (1, 5, 10)
+# Of which the temporaries are compared.
+FEW_STEPS, MANY_STEPS = 4, 16
+# The paper's protocol on images of CIFAR's size that need no download.
+PROTOCOL = (
+    '--config=configs/cifar100.py:phases=5,exemplars=mnemonics,adjust=true',
+    '--config.data.source=synthetic',
+    '--config.data.num_classes=100',
+    '--config.data.train_per_class=500',
+    '--config.data.test_per_class=100',
+    '--config.data.image_size=32',
+    '--config.data.feed=device',
+    '--config.precision=bf16',
+)
+
+
+class Scale(NamedTuple):
+    """How much of everything.
+
+    Attributes:
+        network: of steps and evaluation.
+        model_batches: batch sizes of model steps.
+        precisions: of model steps.
+        num_steps: model steps of a run.
+        compiled: whether to time `torch.compile`, too.
+        exemplars: of an exemplar step, all of them in each inner step.
+        query: images that judge it.
+        held: both, where temporary bytes are compared, which takes no run.
+        to_herd: sizes of all that is herded.
+        herded: classes that the peer ranks, too.
+        eval_batches: of evaluation.
+        per_class: exemplars of each class there.
+        fed: images of an epoch of the feeds.
+        repeats: timed rounds.
+        device: of the peers, as PyTorch calls it.
+        protocol: whether to run all of CIFAR's protocol.
+    """
+
+    network: Sizes = Sizes()
+    model_batches: tuple[int, ...] = (128,)
+    precisions: tuple[str, ...] = ('float32',)
+    num_steps: int = 4
+    compiled: bool = True
+    exemplars: int = 64
+    query: int = 128
+    held: tuple[int, int] = (64, 128)
+    to_herd: herding.Sizes = herding.Sizes()
+    herded: int = 20
+    eval_batches: int = 8
+    per_class: int = 20
+    fed: int = 12_800
+    repeats: int = 7
+    device: str = 'cpu'
+    protocol: bool = False
+
+
+QUICK = Scale(
+    num_steps=2,
+    compiled=False,
+    exemplars=8,
+    query=16,
+    herded=10,
+    eval_batches=2,
+    per_class=3,
+    repeats=3,
+)
+ACCELERATOR: dict[str, Any] = {
+    'model_batches': (128, 256, 512, 1024),
+    'precisions': ('float32', 'bf16'),
+    'num_steps': 32,
+    'exemplars': 64,
+    'query': 128,
+}
+
+
+class SkippedError(Exception):
+    """What a part needs is not here; its text says what."""
+
+
+def make_scale(*, quick: bool) -> Scale:
+    """The sizes for the device that JAX has."""
+    scale = QUICK if quick else Scale()
+    if jax.default_backend() == 'cpu':
+        return scale
+    return scale._replace(**ACCELERATOR, device='cuda', protocol=not quick)
+
+
+def need(*modules: str) -> None:
+    """Raises SkippedError if a module cannot be imported."""
+    missing = [m for m in modules if importlib.util.find_spec(m) is None]
+    if missing:
+        raise SkippedError(f'{" and ".join(missing)} missing')
+
+
+def model_steps(scale: Scale) -> dict[str, Any]:
+    """Training steps."""
+    rows, figures = [], []
+    for precision in scale.precisions:
+        for batch in scale.model_batches:
+            sizes = scale.network._replace(batch=batch, precision=precision)
+            found = model_step.measure(
+                sizes,
+                repeats=scale.repeats,
+                num_steps=scale.num_steps,
+                compiled=scale.compiled and batch == scale.model_batches[0],
+                device=scale.device,
+            )
+            work = f'model step, {sizes.backbone}, batch {batch}, {precision}'
+            errors = found['relative_errors'].get(timing.PEER, {})
+            rows.append(timing.row_of(work, found['seconds_a_step'], errors))
+            rate = batch / found['seconds_a_step']['ours']['median']
+            figures.append({**found, 'images_per_second': rate})
+    return {'rows': rows, 'figures': figures}
+
+
+def exemplar_steps(scale: Scale) -> dict[str, Any]:
+    """Gradients in the pixels through K inner steps of all parameters."""
+    problem = problems.make_problem(scale.network, device=scale.device)
+    rows = []
+    for num in INNER_STEPS:
+        pair = step_pairs.exemplar_step(
+            problem,
+            scope='all',
+            inner_steps=num,
+            num=scale.exemplars,
+            batch=scale.exemplars,
+            query=scale.query,
+            bound=DEEP_BOUND,
+        )
+        work = (
+            f'exemplar step, K = {num}, {scale.network.backbone}, '
+            f'{scale.exemplars} exemplars, {scale.query} queries'
+        )
+        rows.append(
+            {**timing.time_pair(work, pair, scale.repeats), 'inner': num}
+        )
+    return {'rows': rows}
+
+
+def temporaries(scale: Scale) -> dict[str, Any]:
+    """Peak temporary bytes of our exemplar step with few and many steps."""
+    problem = problems.make_problem(scale.network)
+    count, query = scale.held
+    found = {
+        num: step_pairs.temporary_bytes(
+            problem, inner_steps=num, num=count, query=query
+        )
+        for num in (FEW_STEPS, MANY_STEPS)
+    }
+    return {
+        'rows': [],
+        'exemplars_and_queries': scale.held,
+        'bytes': {str(num): size for num, size in found.items()},
+        'growth': found[MANY_STEPS] / found[FEW_STEPS] - 1,
+    }
+
+
+def ranks(scale: Scale) -> dict[str, Any]:
+    """Herding: of some classes beside the peer, and of all in one call."""
+    sizes = scale.to_herd
+    problem = herding.make_problem(sizes)
+    features, mask = herding.padded(problem, sizes, sizes.classes)
+    whole = np.flatnonzero(mask.all(axis=1))[: scale.herded]
+    pair = feature_pairs.herding(
+        features[whole], sizes.exemplars, device=scale.device
+    )
+    work = (
+        f'herding, {len(whole)} classes x {sizes.examples} x {sizes.features}'
+    )
+    row = timing.time_pair(work, pair, scale.repeats)
+    del problem
+    arguments = jax.device_put((features, mask))
+
+    def call() -> jax.Array:
+        return herding.selection.rank_by_herding(*arguments, sizes.exemplars)
+
+    first, _ = herding.timed(call)
+    again, _ = herding.timed(call)
+    shape = [sizes.classes, sizes.examples, sizes.features]
+    alone = {'ours': {'median': again, 'min': again}}
+    work = f'herding, {shape[0]:,} classes x {shape[1]:,} x {shape[2]}'
+    return {
+        'rows': [row, timing.row_of(work, alone, {})],
+        'shape': shape,
+        'seconds': again,
+        'seconds_with_compiling': first,
+    }
+
+
+def evaluation(scale: Scale) -> dict[str, Any]:
+    """Predictions of the head and of nearest means."""
+    problem = problems.make_problem(scale.network, device=scale.device)
+    pair = feature_pairs.evaluation(
+        problem, num_batches=scale.eval_batches, per_class=scale.per_class
+    )
+    count = scale.eval_batches * scale.network.batch
+    kept = scale.network.num_classes * scale.per_class
+    work = f'evaluation, {count:,} images, {kept:,} exemplars'
+    return {'rows': [timing.time_pair(work, pair, scale.repeats)]}
+
+
+def feeds(scale: Scale) -> dict[str, Any]:
+    """An epoch of CIFAR's images from memory, in batches, to the device."""
+    need('ml_collections', 'tensorflow')
+    import feed_pairs
+
+    errors, works = feed_pairs.make(scale.fed, scale.device)
+    seconds = timing.time_in_turn(works, scale.repeats)
+    rows = []
+    for name in feed_pairs.FEEDS:
+        work = f'feed, {scale.fed:,} images, data.feed={name}'
+        both = {'ours': seconds[name], **seconds}
+        rows.append(timing.row_of(work, both, errors.get(name, {})))
+    return {'rows': rows}
+
+
+def whole_run(scale: Scale) -> dict[str, Any]:
+    """The command on configs/digits.py, without and with kept programs."""
+    del scale
+    need('ml_collections', 'sklearn')
+    rows, counts, flags = [], {}, []
+    if not importlib.util.find_spec('tensorflow'):
+        flags = ['--config.data.feed=device']
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ('cold', 'warm'):
+            place = pathlib.Path(folder, kind)
+            found = start.start(place, *flags, whole=True)
+            alone = dict.fromkeys(('median', 'min'), found['seconds'])
+            work = f'run of configs/digits.py, {kind} cache'
+            rows.append(timing.row_of(work, {'ours': alone}, {}))
+            counts[kind] = {k: found[k] for k in ('compilations', 'loaded')}
+    return {'rows': rows, 'compilations': counts}
+
+
+def protocol(scale: Scale) -> dict[str, Any]:
+    """All of CIFAR's protocol, on made-up images."""
+    if not scale.protocol:
+        raise SkippedError('on accelerators only, and without --quick')
+    need('ml_collections')
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder, 'run')
+        found = start.start(place, *PROTOCOL, whole=True)
+    alone = dict.fromkeys(('median', 'min'), found['seconds'])
+    return {
+        'rows': [
+            timing.row_of("CIFAR's protocol, 50 + 5 x 10", {'ours': alone}, {})
+        ],
+        'seconds': found['seconds'],
+        'compilations': found['compilations'],
+    }
+
+
+PARTS: dict[str, Callable[[Scale], dict[str, Any]]] = {
+    'model step': model_steps,
+    'exemplar step': exemplar_steps,
+    'temporaries': temporaries,
+    'herding': ranks,
+    'evaluation': evaluation,
+    'feed': feeds,
+    'run': whole_run,
+    'protocol': protocol,
+}

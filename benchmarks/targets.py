@@ -1,0 +1,131 @@
+"""What was aimed at, beside what was measured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NOT_HERE = 'not measured here'
+# Load before the measurement, over the cores, above which comparisons with a
+# peer tell nothing: the two lose unequally to what runs beside them.
+BUSY = 0.25
+# Of the model step, the exemplar step, CIFAR's protocol, herding, temporary
+# bytes, and the command with --quick.
+MOST_TIMES_PEER = 2.0
+LEAST_IMAGES = 100_000
+LEAST_TIMES_FASTER = 3.0
+PROTOCOL_SECONDS = 15 * 60
+HERDING_SECONDS = 60
+HERDING_SHAPE = [1000, 1300, 512]
+MOST_GROWTH = 0.1
+QUICK_SECONDS = 10 * 60
+
+
+def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each target: 'target', 'measured' as text, 'holds' True, False or None.
+
+    Args:
+        report: 'platform', 'quick', 'all_parts', 'seconds', 'cores',
+            'load_average' before and after, and 'parts' by name.
+    """
+    parts = report['parts']
+    on_cpu = report['platform'] == 'cpu'
+    is_busy = report['load_average'][0] > BUSY * report['cores']
+    is_whole = report['quick'] and report['all_parts']
+    return [
+        _model_on_cpu(parts, on_cpu, is_busy),
+        _images_a_second(parts, on_cpu),
+        _exemplars_beside_peer(parts, on_cpu),
+        _below(
+            'accelerator: the whole CIFAR-size protocol under 15 minutes',
+            None if on_cpu else _figure(parts, 'protocol', 'seconds'),
+            PROTOCOL_SECONDS,
+        ),
+        _temporaries(parts),
+        _herding(parts),
+        _below(
+            '`python -m benchmarks.run --quick` under 10 minutes',
+            report['seconds'] if is_whole else None,
+            QUICK_SECONDS,
+        ),
+    ]
+
+
+def _row(target: str, measured: str | None, holds: bool) -> dict[str, Any]:
+    if measured is None:
+        return {'target': target, 'measured': NOT_HERE, 'holds': None}
+    return {'target': target, 'measured': measured, 'holds': bool(holds)}
+
+
+def _below(target: str, seconds: float | None, most: float) -> dict[str, Any]:
+    if seconds is None:
+        return _row(target, None, False)
+    return _row(target, f'{seconds:.3g} s', seconds < most)
+
+
+def _figure(parts: Mapping[str, Any], part: str, name: str) -> Any:
+    return parts.get(part, {}).get(name)
+
+
+def _rows_of(parts: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+    """Rows of a part that have a peer."""
+    found = _figure(parts, part, 'rows') or []
+    return [row for row in found if row['ratio'] is not None]
+
+
+def _model_on_cpu(
+    parts: Mapping[str, Any], on_cpu: bool, is_busy: bool
+) -> dict[str, Any]:
+    target = 'CPU: a model step at most 2.0 times PyTorch, channels last'
+    found = _rows_of(parts, 'model step')
+    if not on_cpu or not found:
+        return _row(target, None, False)
+    ratio, least = found[0]['ratio'], found[0]['ratio_of_least']
+    text = f'{ratio:.2f} times, {least:.2f} in least seconds'
+    if is_busy:
+        text = f'{text}, on busy cores: not to be judged'
+        return {'target': target, 'measured': text, 'holds': None}
+    return _row(target, text, ratio <= MOST_TIMES_PEER)
+
+
+def _images_a_second(parts: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:
+    target = 'accelerator: model steps on 100,000 images/s, batch 128 to 1024'
+    figures = _figure(parts, 'model step', 'figures')
+    if on_cpu or not figures:
+        return _row(target, None, False)
+    best: dict[int, float] = {}
+    for each in figures:
+        rate = each['images_per_second']
+        best[each['batch']] = max(rate, best.get(each['batch'], 0))
+    text = ', '.join(f'{rate:,.0f} at {batch}' for batch, rate in best.items())
+    enough = all(rate >= LEAST_IMAGES for rate in best.values())
+    return _row(target, text, enough and {128, 1024} <= set(best))
+
+
+def _exemplars_beside_peer(
+    parts: Mapping[str, Any], on_cpu: bool
+) -> dict[str, Any]:
+    target = 'accelerator: exemplar steps at least 3 times as fast as PyTorch'
+    found = _rows_of(parts, 'exemplar step')
+    if on_cpu or not found:
+        return _row(target, None, False)
+    text = ', '.join(
+        f'{1 / row["ratio"]:.2f} times at K = {row["inner"]}' for row in found
+    )
+    fastest = all(1 / row['ratio'] >= LEAST_TIMES_FASTER for row in found)
+    return _row(target, text, fastest)
+
+
+def _temporaries(parts: Mapping[str, Any]) -> dict[str, Any]:
+    target = 'temporary bytes grow by at most 10 % from K = 4 to K = 16'
+    growth = _figure(parts, 'temporaries', 'growth')
+    if growth is None:
+        return _row(target, None, False)
+    return _row(target, f'{100 * growth:+.1f} %', growth <= MOST_GROWTH)
+
+
+def _herding(parts: Mapping[str, Any]) -> dict[str, Any]:
+    target = 'herding of 1,000 x 1,300 x 512 features in one call under 60 s'
+    shape = _figure(parts, 'herding', 'shape')
+    seconds = _figure(parts, 'herding', 'seconds_with_compiling')
+    return _below(
+        target, seconds if shape == HERDING_SHAPE else None, HERDING_SECONDS
+    )

@@ -1,0 +1,270 @@
+"""What the benchmarks say is what they measured, and none hides another."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from mnemonics_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+
+import collectives
+import growth_page
+import parts
+import run
+import tables
+import targets
+import timing
+
+QUIET = {'platform': 'cpu', 'quick': False, 'seconds': 700.0, 'cores': 2}
+QUIET |= {'all_parts': True, 'load_average': [0.1, 1.0]}
+
+
+def a_part(scale):
+    seconds = {
+        'ours': {'median': 3.0, 'min': 2.0},
+        timing.PEER: {'median': 2.0, 'min': 1.0},
+    }
+    assert scale == parts.QUICK
+    return {'rows': [timing.row_of('a step', seconds, {'losses': 1e-6})]}
+
+
+def a_part_that_fails(scale):
+    raise RuntimeError('no\nmore')
+
+
+def a_part_that_is_skipped(scale):
+    parts.need('numpy', 'no_such_module')
+
+
+FAKE = {
+    'fails': a_part_that_fails,
+    'works': a_part,
+    'skips': a_part_that_is_skipped,
+}
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch, capsys):
+    """What a command with a part that fails leaves."""
+    monkeypatch.setattr(parts, 'PARTS', FAKE)
+    assert run.main(['--quick', f'--out={tmp_path}']) == 1
+    output = capsys.readouterr()
+    assert 'failed: fails: RuntimeError: no' in output.err
+    content = json.loads((tmp_path / 'cpu.json').read_text())
+    assert tables.section(content) in output.out
+    return content
+
+
+def test_a_part_that_fails_is_named_and_loses_no_other_figures(report):
+    assert report['failed'] == {'fails': 'RuntimeError: no'}
+    assert report['skipped'] == {'skips': 'no_such_module missing'}
+    (row,) = report['parts']['works']['rows']
+    assert (row['ours'], row['peer'], row['ratio']) == (3, 2, 1.5)
+    assert row['ratio_of_least'] == 2
+    assert '| a step | 3 s | 2 s | 1.50 |' in tables.section(report)
+    assert report['command'] == 'python -m benchmarks.run --quick'
+
+
+def test_some_parts_alone_may_be_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, 'PARTS', FAKE)
+    assert run.main(['--quick', f'--out={tmp_path}', '--only', 'works']) == 0
+    content = json.loads((tmp_path / 'cpu.json').read_text())
+    assert list(content['parts']) == ['works']
+    assert content['command'].endswith("--only 'works'")
+
+
+def test_the_command_runs_from_the_checkout():
+    done = subprocess.run(
+        [sys.executable, '-m', 'benchmarks.run', '--only', 'nonsense'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    for name in parts.PARTS:
+        assert f'{name}' in done.stderr
+
+
+def judged(**figures):
+    """Targets of a report, by a word of theirs."""
+    report = {**QUIET, 'parts': {}, **figures}
+    words = ('CPU', 'images/s', 'exemplar steps', 'protocol')
+    words += ('temporary', 'herding', '--quick')
+    rows = targets.rows(report)
+    assert len(rows) == len(words)
+    found = dict(zip(words, rows, strict=True))
+    for word, row in found.items():
+        assert word in row['target']
+    return found
+
+
+def rows_with_ratio(*ratios):
+    rows = [
+        {'ratio': ratio, 'ratio_of_least': ratio, 'inner': i}
+        for i, ratio in enumerate(ratios)
+    ]
+    return {'rows': rows}
+
+
+def test_what_was_not_measured_neither_holds_nor_fails():
+    for row in judged().values():
+        assert row['measured'] == targets.NOT_HERE
+        assert row['holds'] is None
+    alone = judged(parts={'model step': rows_with_ratio(None)})
+    assert alone['CPU']['holds'] is None
+
+
+@pytest.mark.parametrize(('ratio', 'holds'), [(2.0, True), (2.01, False)])
+def test_the_target_on_cpu_is_twice_the_peer(ratio, holds):
+    found = {'model step': rows_with_ratio(ratio)}
+    row = judged(parts=found)['CPU']
+    assert row['holds'] is holds
+    assert row['measured'].startswith(f'{ratio:.2f} times')
+    busy = judged(parts=found, load_average=[1.5, 2.0])['CPU']
+    assert busy['holds'] is None
+    assert 'busy' in busy['measured']
+    assert judged(parts=found, platform='gpu')['CPU']['holds'] is None
+
+
+def test_targets_of_accelerators_are_judged_there_alone():
+    figures = [
+        {'batch': 128, 'images_per_second': 90_000.0},
+        {'batch': 128, 'images_per_second': 110_000.0},
+        {'batch': 1024, 'images_per_second': 200_000.0},
+    ]
+    measured = {
+        'model step': {'rows': [], 'figures': figures},
+        'exemplar step': rows_with_ratio(0.2, 1 / 3),
+        'protocol': {'rows': [], 'seconds': 800.0},
+    }
+    names = ('images/s', 'exemplar steps', 'protocol')
+    found = judged(parts=measured, platform='gpu')
+    assert [found[name]['holds'] for name in names] == [True] * 3
+    assert '110,000 at 128, 200,000 at 1024' in found['images/s']['measured']
+    found = judged(parts=measured, platform='cpu')
+    assert [found[name]['holds'] for name in names] == [None] * 3
+    figures[1]['images_per_second'] = 99_000.0
+    measured['exemplar step'] = rows_with_ratio(0.2, 0.34)
+    measured['protocol']['seconds'] = 901.0
+    found = judged(parts=measured, platform='gpu')
+    assert [found[name]['holds'] for name in names] == [False] * 3
+
+
+def test_memory_herding_and_the_quick_command_have_their_bounds():
+    def found(growth, seconds, shape, whole):
+        measured = {
+            'temporaries': {'rows': [], 'growth': growth},
+            'herding': {
+                'rows': [],
+                'shape': shape,
+                'seconds_with_compiling': seconds,
+            },
+        }
+        rows = judged(parts=measured, quick=True, seconds=whole)
+        return [rows[w]['holds'] for w in ('temporary', 'herding', '--quick')]
+
+    assert found(0.1, 59, [1000, 1300, 512], 599) == [True] * 3
+    assert found(0.11, 61, [1000, 1300, 512], 601) == [False] * 3
+    assert found(0.1, 1, [100, 1300, 512], 1)[1] is None
+
+
+def test_the_protocol_is_that_of_the_paper_without_a_download():
+    argv = ['run', parts.PROTOCOL[0].replace('configs', f'{ROOT}/configs')]
+    argv += parts.PROTOCOL[1:]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
+    assert values(argv) == ['run']
+    config = config_lib.resolve(values.config)
+    assert (config.protocol.base_classes, config.protocol.phases) == (50, 5)
+    assert config.train.epochs == 160
+    assert config.exemplars.strategy == 'mnemonics'
+    assert config.exemplars.adjust
+    assert config.backbone.name == 'resnet32'
+    assert config.data.source == 'synthetic'
+
+
+def test_collectives_are_counted_as_by_hand(all_devices):
+    """One sum before a loop, two of other sizes in each of its five rounds."""
+    mesh = all_devices.mesh
+    (axis,) = mesh.axis_names
+    split = jax.sharding.PartitionSpec(axis)
+
+    def work(x):
+        total = jax.lax.psum(x[0, :3], axis)
+
+        def round_(carry, _):
+            a, b = carry
+            a = jax.lax.psum(jnp.sin(a), axis)
+            b = jax.lax.all_gather(b[: b.size // 8] * a[0], axis, tiled=True)
+            return (a, b), None
+
+        start = (total, jnp.zeros(16) + x[0, 0])
+        (a, b), _ = jax.lax.scan(round_, start, length=5)
+        return a.sum() + b.sum() + jnp.zeros(1)
+
+    mapped = jax.shard_map(
+        work, mesh=mesh, in_specs=split, out_specs=split, check_vma=False
+    )
+    text = jax.jit(mapped).lower(jnp.ones((8, 4))).compile().as_text()
+    found = collectives.count(text)
+    assert found == {'all-reduce': (6, 6 * 12), 'all-gather': (5, 5 * 64)}
+
+
+def test_bytes_of_imagenet_follow_from_its_shapes():
+    found = growth_page.imagenet()
+    pixels = 224 * 224 * 3
+    assert found['exemplars_uint8'] == 1000 * 20 * pixels
+    assert found['exemplars_float32'] == 4 * found['exemplars_uint8']
+    # Pixels and two moments, and two counts of steps.
+    assert found['state_of_learning'] == 3 * found['learned_at_once'] + 8
+    # ResNet-18 as torchvision has it, with the cosine head in its place: no
+    # bias, a scale.
+    assert found['params'] == 4 * (11_689_512 - 1000 + 1)
+
+
+def test_the_page_of_growth_is_what_its_file_gives():
+    path = tables.RESULTS / 'growth_cpu.json'
+    figures = json.loads(path.read_text())
+    picture = path.with_suffix('.png')
+    shown = path.with_suffix('.md').read_text()
+    assert shown == growth_page.page(figures, picture.name)
+    assert picture.stat().st_size > 10_000
+    points = figures['growth']['devices']
+    sent = [growth_page.sent(p['training'], 'all-reduce') for p in points]
+    # None on one device, and the same bytes on any other number of them.
+    assert sent[0] == (0, 0)
+    assert len({each for _, each in sent[1:]}) == 1
+
+
+def test_the_readmes_tables_are_those_of_the_files():
+    text = tables.README.read_text()
+    assert 'cpu' in tables.names()
+    for name in tables.names():
+        assert tables.insert(text, name, tables.generated(name)) == text
+
+
+def test_a_text_without_the_lines_is_refused():
+    body = f'a\n{tables.begin("x")}\nold\n{tables.end("x")}\nb'
+    assert 'old' not in tables.insert(body, 'x', 'new')
+    with pytest.raises(ValueError, match='x: the text has no lines'):
+        tables.insert('a text', 'x', 'new')
+
+
+def test_rows_without_a_peer_leave_its_columns_empty():
+    alone = timing.row_of('alone', {'ours': {'median': 0.25, 'min': 0.2}}, {})
+    report = {'parts': {'it': {'rows': [alone]}}}
+    assert '| alone | 250 ms |  |  |' in tables.work_table(report)
+    pair = timing.Pair(
+        timing.jitted_work(lambda: {'x': np.ones(1)}, ()), None, {'x': 0.1}
+    )
+    assert timing.time_pair('alone', pair, 1)['peer'] is None
