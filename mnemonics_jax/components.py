@@ -31,6 +31,7 @@ from mnemonics_jax.loading import (
     PerDispatch,
     augmentation,
     build_source,
+    check_batches,
     crops_on_host,
     make_loader,
     per_dispatch,
@@ -250,25 +251,6 @@ def learner_settings(
         query_augmentation=query_augmentation(config, source),
         microbatch=ex.microbatch,
     )
-
-
-def check_batches(
-    config: ml_collections.FrozenConfigDict, placement: parallel.Placement
-) -> None:
-    """Raises ValueError if a batch does not split over the devices."""
-    sizes = {
-        'train.batch_size': config.train.batch_size,
-        'finetune.batch_size': config.finetune.batch_size,
-        'evaluate.batch_size': config.evaluate.batch_size,
-        'exemplars.query_batch': config.exemplars.query_batch,
-        'exemplars.microbatch': config.exemplars.microbatch,
-    }
-    for field, size in sizes.items():
-        if size is not None and size % placement.num_devices:
-            raise ValueError(
-                f'{field}={size}: allowed: a multiple of '
-                f'{placement.num_devices}, the number of devices'
-            )
 
 
 def check_memory(components: Components) -> None:

@@ -31,6 +31,25 @@ class PerDispatch(NamedTuple):
     exemplars: int
 
 
+def check_batches(
+    config: ml_collections.FrozenConfigDict, placement: parallel.Placement
+) -> None:
+    """Raises ValueError if a batch does not split over the devices."""
+    sizes = {
+        'train.batch_size': config.train.batch_size,
+        'finetune.batch_size': config.finetune.batch_size,
+        'evaluate.batch_size': config.evaluate.batch_size,
+        'exemplars.query_batch': config.exemplars.query_batch,
+        'exemplars.microbatch': config.exemplars.microbatch,
+    }
+    for field, size in sizes.items():
+        if size is not None and size % placement.num_devices:
+            raise ValueError(
+                f'{field}={size}: allowed: a multiple of '
+                f'{placement.num_devices}, the number of devices'
+            )
+
+
 def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
     """The images of a run, of all classes or of a drawn subset of them."""
     source = sources.make_source(config.data.source, config.data)
