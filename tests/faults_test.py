@@ -1,12 +1,14 @@
 """Runs that are killed or told to stop, anywhere, end as if they had not been.
 
-Here with few moments, since every start takes seconds. With 20 or 100, on
-default feeds and real digits: `python benchmarks/faults.py --moments=100`.
+Here at 20 + 6 moments of small runs, since every start takes seconds. On
+default feeds and real digits, and more often: `python benchmarks/faults.py`.
 """
 
 import pathlib
 import signal
 import sys
+
+import pytest
 
 from mnemonics_jax.interrupt import EXIT_CODE
 
@@ -25,19 +27,24 @@ QUICK = {
     'data.channels': 1,
     'train.batch_size': 16,
 }
-# Half of them for the stages and the start of a phase; two are asked to stop.
-SIGNALS = [signal.SIGKILL] * 10
-SIGNALS[3], SIGNALS[7] = signal.SIGTERM, signal.SIGINT
+# By seed of the moments, in two chains. Half of each for the stages and the
+# start of a phase.
+STOPS = {
+    0: {1: signal.SIGTERM, 5: signal.SIGINT, 9: signal.SIGTERM},
+    1: {3: signal.SIGTERM, 7: signal.SIGTERM, 11: signal.SIGTERM},
+}
 
 
+@pytest.mark.parametrize('seed', STOPS)
 def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
-    tmp_path,
+    tmp_path, seed
 ):
-    """Killed or told to stop ten times, started again by the same command."""
+    """Killed ten times and told to stop three times, started again as often."""
+    signals = [STOPS[seed].get(i, signal.SIGKILL) for i in range(13)]
     whole, workdir = tmp_path / 'whole', tmp_path / 'ended'
     places = faulty_run.run_whole(whole, QUICK)
-    moments = faulty_run.draw_moments(places, len(SIGNALS), seed=0)
-    found = faulty_run.disturb(workdir, moments, SIGNALS, QUICK)
+    moments = faulty_run.draw_moments(places, len(signals), seed=seed)
+    found = faulty_run.disturb(workdir, moments, signals, QUICK)
     for fault in found:
         if fault.sent == signal.SIGKILL:
             assert fault.code == -signal.SIGKILL
