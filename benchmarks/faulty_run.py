@@ -39,6 +39,17 @@ SETTINGS = {
     'finetune.carry': True,
     'checkpoint.every_steps': EVERY_STEPS,
 }
+# On top of those, for tests: spares each start the imports of TensorFlow and
+# scikit-learn.
+SYNTHETIC = {
+    'data.source': 'synthetic',
+    'data.feed': 'device',
+    'data.num_classes': 10,
+    'data.train_per_class': 24,
+    'data.test_per_class': 6,
+    'data.channels': 1,
+    'train.batch_size': 16,
+}
 
 Fields = Mapping[str, Any]
 

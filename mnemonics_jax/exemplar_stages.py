@@ -1,7 +1,7 @@
 """The stages of a phase that choose, learn and adjust exemplars."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -99,6 +99,38 @@ def num_outer_steps(scene: Scene, steps: int, size: int) -> int:
     return steps or ex.outer_epochs * num_batches(size, ex.query_batch)
 
 
+def query_dispatches(
+    scene: Scene, where: exemplars.Setting, data: Examples
+) -> Callable[[int], Iterator[Dispatch]]:
+    """`(step) -> blocks of real images that judge`, from that step on."""
+    size = len(data.labels)
+    batch = scene.parts.config.exemplars.query_batch
+    feed = data.feed(batch, augmented=True)
+    per_epoch = num_batches(size, batch)
+
+    def epoch_of(first: int) -> Batches:
+        epoch, skip = divmod(first, per_epoch)
+        return feed.epoch(
+            scene.order(Stage.LEARN, epoch, size),
+            seed=scene.crop_seed(Stage.LEARN, epoch),
+            start_step=skip,
+        )
+
+    def dispatches(first: int) -> Iterator[Dispatch]:
+        while first < where.num_steps:
+            ahead = min(where.num_steps, first - first % per_epoch + per_epoch)
+            yield from blocks.dispatches(
+                where.placement,
+                itertools.islice(epoch_of(first), ahead - first),
+                first=first,
+                num=where.per_dispatch,
+                capacity=data.capacity(batch),
+            )
+            first = ahead
+
+    return dispatches
+
+
 def learn_exemplars(
     scene: Scene,
     variables: Variables,
@@ -122,30 +154,7 @@ def learn_exemplars(
         num_outer_steps(scene, ex.outer_steps, size),
     )
     listed = exemplars.as_exemplars(where, mask, classes, scene.num_old)
-    feed = data.feed(batch, augmented=True)
-
-    per_epoch = num_batches(size, batch)
-
-    def epoch_of(first: int) -> Batches:
-        epoch, skip = divmod(first, per_epoch)
-        return feed.epoch(
-            scene.order(Stage.LEARN, epoch, size),
-            seed=scene.crop_seed(Stage.LEARN, epoch),
-            start_step=skip,
-        )
-
-    def dispatches(first: int) -> Iterator[Dispatch]:
-        while first < where.num_steps:
-            ahead = min(where.num_steps, first - first % per_epoch + per_epoch)
-            yield from blocks.dispatches(
-                where.placement,
-                itertools.islice(epoch_of(first), ahead - first),
-                first=first,
-                num=where.per_dispatch,
-                capacity=data.capacity(batch),
-            )
-            first = ahead
-
+    dispatches = query_dispatches(scene, where, data)
     learned = exemplars.learn(where, images, listed, dispatches, scene.run)
     gauge = where._replace(key=scene.key(Stage.GAUGE))
     held_out = scene.examples('test', *classes)

@@ -17,16 +17,6 @@ sys.path.insert(0, str(ROOT / 'benchmarks'))
 
 import faulty_run
 
-# Spares each start the imports of TensorFlow and scikit-learn.
-QUICK = {
-    'data.source': 'synthetic',
-    'data.feed': 'device',
-    'data.num_classes': 10,
-    'data.train_per_class': 24,
-    'data.test_per_class': 6,
-    'data.channels': 1,
-    'train.batch_size': 16,
-}
 # By seed of the moments, in two chains. Half of each for the stages and the
 # start of a phase.
 STOPS = {
@@ -42,9 +32,9 @@ def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
     """Killed ten times and told to stop three times, started again as often."""
     signals = [STOPS[seed].get(i, signal.SIGKILL) for i in range(13)]
     whole, workdir = tmp_path / 'whole', tmp_path / 'ended'
-    places = faulty_run.run_whole(whole, QUICK)
+    places = faulty_run.run_whole(whole, faulty_run.SYNTHETIC)
     moments = faulty_run.draw_moments(places, len(signals), seed=seed)
-    found = faulty_run.disturb(workdir, moments, signals, QUICK)
+    found = faulty_run.disturb(workdir, moments, signals, faulty_run.SYNTHETIC)
     for fault in found:
         if fault.sent == signal.SIGKILL:
             assert fault.code == -signal.SIGKILL

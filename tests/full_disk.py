@@ -33,13 +33,7 @@ from mnemonics_jax import results as results_lib
 SIZE = '64m'
 FIELDS = {
     **faulty_run.SETTINGS,
-    'data.source': 'synthetic',
-    'data.feed': 'device',
-    'data.num_classes': 10,
-    'data.train_per_class': 24,
-    'data.test_per_class': 6,
-    'data.channels': 1,
-    'train.batch_size': 16,
+    **faulty_run.SYNTHETIC,
     'protocol.base_classes': 6,
     'protocol.phases': 1,
 }

@@ -26,13 +26,8 @@ import faulty_run
 
 TINY = {
     **faulty_run.SETTINGS,
-    # Spares each process the imports of TensorFlow and scikit-learn.
-    'data.source': 'synthetic',
-    'data.feed': 'device',
-    'data.num_classes': 10,
-    'data.train_per_class': 24,
+    **faulty_run.SYNTHETIC,
     'data.test_per_class': 16,
-    'data.channels': 1,
     'train.batch_size': 32,
     'train.epochs': 1,
     # Phases alike, which share their programs.
