@@ -236,7 +236,9 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
         query_batch=0,
         query_augmentation=Augmentation(),
     )
-    context = inner.Context(problem.backbone, settings, _placement().split)
+    context = inner.Context(
+        problem.backbone, settings, inner.layout_of(_placement())
+    )
     phase = Phase(*np.int32([0, 0, problem.sizes.num_classes]))
 
     @jax.jit

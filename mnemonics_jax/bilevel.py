@@ -45,6 +45,22 @@ class Query(NamedTuple):
     weights: jax.Array
 
 
+class Layout(NamedTuple):
+    """Where rows lie when there are several devices; by default nowhere.
+
+    Attributes:
+        split: places a batch [b, ...] on the devices, each a share of its rows.
+        spread: makes of [n, ...] what `take` takes rows from.
+        take: `(what spread made, int32[b]) -> [b, ...]`, placed as by `split`.
+        gather: places the whole of an array on every device.
+    """
+
+    split: Callable[[jax.Array], jax.Array] = lambda batch: batch
+    spread: Callable[[jax.Array], jax.Array] = lambda x: x
+    take: Callable[[jax.Array, jax.Array], jax.Array] = lambda x, i: x[i]
+    gather: Callable[[jax.Array], jax.Array] = lambda x: x
+
+
 class InnerProblem(NamedTuple):
     """How the temporary model is trained on the exemplars.
 
@@ -55,8 +71,7 @@ class InnerProblem(NamedTuple):
             for the pixels themselves.
         remat: recompute each inner step in the backward pass instead of storing
             it, so that each step adds no more than a copy of the params.
-        constrain: placement of a minibatch or of a piece; the identity by
-            default.
+        layout: placement of minibatches and of the query.
         microbatch: rows in work at once, None for all: minibatches and the
             query are taken in such pieces, the last one padded. With `embed`
             it is the embedding that is done in pieces, and `loss_fn`, which
@@ -67,7 +82,7 @@ class InnerProblem(NamedTuple):
     tx: optax.GradientTransformation
     embed: Callable[[jax.Array], jax.Array] | None = None
     remat: bool = True
-    constrain: Callable[[jax.Array], jax.Array] = lambda batch: batch
+    layout: Layout = Layout()
     microbatch: int | None = None
 
 
@@ -137,11 +152,12 @@ def unroll(
         The trained params, and f32[T], the loss before each step.
     """
     # NumPy arrays cannot be indexed by the traced indices of a scan.
-    inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
+    inputs = problem.layout.spread(jnp.asarray(inputs))
+    labels = jnp.asarray(labels)
 
     def part_loss(params, index, weights):
         # -1 reads the last row; its weight 0 keeps it out of loss and gradient.
-        batch = problem.constrain(inputs[index])
+        batch = problem.layout.take(inputs, index)
         values = problem.loss_fn(params, batch, labels[index])
         return weighted_sum(values, weights)
 
@@ -194,7 +210,9 @@ def outer_loss(
     query = jax.lax.stop_gradient(query)
 
     def part_loss(batch, weights):
-        values = problem.loss_fn(adapted, problem.constrain(batch[0]), batch[1])
+        values = problem.loss_fn(
+            adapted, problem.layout.split(batch[0]), batch[1]
+        )
         return weighted_sum(values, weights)
 
     judged = embed(problem, query.images), query.labels

@@ -13,6 +13,7 @@ import optax
 
 from mnemonics_jax import augment, bilevel, losses, transfer
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')
@@ -71,12 +72,19 @@ class Context(NamedTuple):
     Attributes:
         backbone: the model.
         settings: of both problems.
-        split: places a batch of images or features on the devices.
+        layout: of images, features and pixels.
     """
 
     backbone: Backbone
     settings: LearnerSettings
-    split: Callable[[jax.Array], jax.Array]
+    layout: bilevel.Layout
+
+
+def layout_of(placement: Placement) -> bilevel.Layout:
+    """A layout over the devices of `placement`."""
+    return bilevel.Layout(
+        placement.split, placement.spread, placement.take, placement.gather
+    )
 
 
 class Inner(NamedTuple):
@@ -154,7 +162,7 @@ def inner_problem(
         phase: which classes are in the softmax, and what is frozen.
         key: of the start and of the minibatches.
     """
-    backbone, settings, split = context
+    backbone, settings, layout = context
     start_key, batch_key = jax.random.split(key)
     start = inner_start(
         start_key, variables, exemplars.classes, settings.inner_start
@@ -179,13 +187,13 @@ def inner_problem(
     common = {
         'tx': optax.sgd(settings.inner_lr),
         'remat': settings.remat,
-        'constrain': split,
+        'layout': layout,
         'microbatch': settings.microbatch,
     }
     if settings.inner_scope == 'head':
         problem = bilevel.InnerProblem(
             loss_fn=head_loss,
-            embed=lambda pixels: backbone.embed(start, split(pixels))[0],
+            embed=lambda pixels: backbone.embed(start, layout.split(pixels))[0],
             **common,
         )
         rows = heads.row_params(start.params['head'])

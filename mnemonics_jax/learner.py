@@ -22,6 +22,7 @@ from mnemonics_jax.inner import (
     LearnerSettings,
     draw_minibatches,
     inner_problem,
+    layout_of,
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.parallel import Placement
@@ -110,7 +111,8 @@ def outer_step(
     scale: jax.Array,
 ) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
-    query = query._replace(images=context.split(query.images))
+    layout = context.layout
+    query = query._replace(images=layout.split(query.images))
     grads, metrics = bilevel.pixel_gradient(
         inner.problem,
         inner.params,
@@ -119,6 +121,9 @@ def outer_step(
         inner.indices,
         query,
     )
+    # Gathered before the update: else it would be computed in parts, and both
+    # the pixels and the moments of Adam would be gathered after it.
+    state, grads = jax.tree.map(layout.gather, (state, grads))
     return bilevel.apply_gradient(state, grads, tx, scale), metrics
 
 
@@ -204,7 +209,7 @@ def make_learner(
         settings: of both problems.
         placement: of query batches and inner minibatches.
     """
-    context = Context(backbone, settings, placement.split)
+    context = Context(backbone, settings, layout_of(placement))
 
     def init(pixels):
         def one(pixels):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
@@ -54,6 +55,36 @@ class Placement(NamedTuple):
     def split(self, x: jax.Array) -> jax.Array:
         """Inside jit: splits the leading axis of `x` over the devices."""
         return jax.lax.with_sharding_constraint(x, self.batch)
+
+    def gather(self, x: jax.Array) -> jax.Array:
+        """Inside jit: the whole of `x` on every device."""
+        return jax.lax.with_sharding_constraint(x, self.replicated)
+
+    def spread(self, x: jax.Array) -> jax.Array:
+        """Inside jit: a copy of `x` for each device, [d, ...]; see `take`."""
+        return self.split(jnp.broadcast_to(x, (self.num_devices, *x.shape)))
+
+    def take(self, copies: jax.Array, index: jax.Array) -> jax.Array:
+        """Inside jit: rows of what `spread` made, split over the devices.
+
+        Each device takes from its own copy, so that gradients of the devices
+        are summed once, where the copies were made, and not each time that rows
+        are taken.
+
+        Args:
+            copies: [d, n, ...].
+            index: int32[b] in [-n, n).
+
+        Returns:
+            [b, ...].
+        """
+        missing = -len(index) % self.num_devices
+        index = jnp.pad(index, (0, missing)).reshape(self.num_devices, -1)
+        taken = jax.vmap(lambda copy, rows: copy[rows])(
+            self.split(copies), self.split(index)
+        )
+        rows = self.split(taken).reshape(-1, *copies.shape[2:])
+        return self.split(rows[: len(rows) - missing])
 
 
 def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:

@@ -10,7 +10,7 @@ import pytest
 
 from mnemonics_jax import augment, bilevel, inner, parallel
 from mnemonics_jax.backbones import make_backbone
-from mnemonics_jax.inner import Exemplars, LearnerSettings
+from mnemonics_jax.inner import Exemplars, LearnerSettings, layout_of
 from mnemonics_jax.types import Phase, Variables
 
 NUM_CLASSES, PER_CLASS, SIZE = 3, 2, 4
@@ -213,7 +213,11 @@ def variables_of(backbone, dtype):
     return jax.tree.map(lambda x: x.astype(dtype), variables)
 
 
-def make_inner(backbone, chosen, dtype, split=lambda x: x):
+# One device.
+ALONE = bilevel.Layout()
+
+
+def make_inner(backbone, chosen, dtype, layout=ALONE):
     _, labels, _ = float64_problem()
     exemplars = Exemplars(
         jnp.asarray(labels),
@@ -221,7 +225,7 @@ def make_inner(backbone, chosen, dtype, split=lambda x: x):
         jnp.array([0, NUM_CLASSES]),
     )
     return inner.inner_problem(
-        inner.Context(backbone, chosen, split),
+        inner.Context(backbone, chosen, layout),
         variables_of(backbone, dtype),
         exemplars,
         Phase(*np.int32([0, 0, NUM_CLASSES])),
@@ -327,8 +331,8 @@ def test_pmap_mesh_and_one_device_agree(backbone, scope, all_devices):
     devices = list(all_devices.mesh.devices.flat)[:4]
     chosen = settings(scope, start='redraw')
 
-    def gradient(pixels, query, split=lambda x: x):
-        inner = make_inner(backbone, chosen, jnp.float32, split)
+    def gradient(pixels, query, layout=ALONE):
+        inner = make_inner(backbone, chosen, jnp.float32, layout)
         return bilevel.pixel_gradient(
             inner.problem, inner.params, pixels, labels, inner.indices, query
         )[0]
@@ -343,7 +347,7 @@ def test_pmap_mesh_and_one_device_agree(backbone, scope, all_devices):
 
     placement = parallel.make_placement(devices)
     by_mesh = jax.jit(
-        functools.partial(gradient, split=placement.split),
+        functools.partial(gradient, layout=layout_of(placement)),
         out_shardings=placement.replicated,
     )(
         parallel.replicate(placement, pixels),
@@ -354,6 +358,24 @@ def test_pmap_mesh_and_one_device_agree(backbone, scope, all_devices):
     assert scale > 0
     np.testing.assert_allclose(by_mesh, alone, rtol=0, atol=1e-5 * scale)
     np.testing.assert_allclose(by_pmap, alone, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize('num', [1, 5, 8])
+def test_rows_taken_from_copies_are_the_rows(num, all_devices):
+    """Also of numbers that do not divide by the devices, and padding."""
+    layout = layout_of(all_devices)
+    x = jax.random.normal(jax.random.key(0), (6, 3))
+    index = jnp.array([3, -1, 0, 5, 3, 2, 2, 4])[:num]
+
+    def value_and_rows(layout, x):
+        rows = layout.take(layout.spread(x), index)
+        return jnp.sum(jnp.sin(rows) * jnp.arange(1, num + 1)[:, None]), rows
+
+    gradient = jax.grad(value_and_rows, 1, has_aux=True)
+    found, rows = jax.jit(functools.partial(gradient, layout))(x)
+    expected, _ = gradient(ALONE, x)
+    np.testing.assert_array_equal(rows, x[index])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 # The outer update.

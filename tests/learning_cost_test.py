@@ -1,0 +1,89 @@
+"""What a step of learning takes of memory, and sends between devices.
+
+Read off the compiled programs.
+"""
+
+import functools
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mnemonics_jax import learner, parallel, programs
+from mnemonics_jax.backbones import make_backbone
+from tests import bilevel_test as small
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'benchmarks'))
+
+import collectives
+
+NUM, SIZE = 64, 32
+
+
+@functools.cache
+def compiled(scope, steps, microbatch=None, num_devices=1):
+    """A step of learning 64 exemplars, judged by as many images."""
+    num, size = NUM, SIZE
+    placement = parallel.make_placement(jax.devices()[:num_devices])
+    backbone = make_backbone(
+        'convnet_tiny',
+        num_classes=10,
+        image_shape=(size, size, 3),
+        mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+    )
+    chosen = small.settings(scope, steps=steps)._replace(microbatch=microbatch)
+    functions = learner.make_learner(backbone, chosen, placement)
+    state = jax.eval_shape(
+        functions.init, programs.float_array((num, size, size, 3))
+    )
+    columns = {
+        'image': jax.ShapeDtypeStruct((1, num, size, size, 3), jnp.uint8),
+        'label': jax.ShapeDtypeStruct((1, num), jnp.int32),
+        'index': jax.ShapeDtypeStruct((1, num), jnp.int32),
+        'weight': programs.float_array((1, num)),
+    }
+    inputs = learner.LearnInputs(
+        programs.abstract_list(num),
+        jax.eval_shape(backbone.init, jax.random.key(0)),
+        programs.PHASE,
+        programs.NUMBER,
+        jax.random.key(0),
+        learner.Block(columns, None, programs.NUMBER),
+    )
+    return functions.learn.lower(state, inputs, 1).compile()
+
+
+def temporaries(*arguments):
+    return compiled(*arguments).memory_analysis().temp_size_in_bytes
+
+
+def sent(scope, steps):
+    """Calls and bytes of each collective of a step on four devices."""
+    text = compiled(scope, steps, num_devices=4).as_text()
+    return collectives.count(text)
+
+
+@pytest.mark.parametrize('scope', ['all', 'head'])
+def test_memory_hardly_grows_with_the_number_of_inner_steps(scope):
+    assert temporaries(scope, 16) <= 1.1 * temporaries(scope, 4)
+
+
+@pytest.mark.parametrize('scope', ['all', 'head'])
+def test_pieces_of_an_eighth_take_less_than_half_the_memory(scope):
+    assert temporaries(scope, 4, 8) < 0.5 * temporaries(scope, 4)
+
+
+def test_gradients_of_pixels_are_summed_over_devices_once(all_devices):
+    few, many = (sent('all', steps)['all-reduce'].bytes for steps in (4, 8))
+    pixels = NUM * SIZE * SIZE * 3 * 4
+    assert pixels < few < 2 * pixels
+    # What each inner step sums: parameters, and not the pixels.
+    assert many - few < 0.1 * pixels
+
+
+def test_pixels_are_gathered_once_when_only_the_head_learns(all_devices):
+    pixels = NUM * SIZE * SIZE * 3 * 4
+    assert pixels <= sent('head', 4)['all-gather'].bytes < 1.2 * pixels
