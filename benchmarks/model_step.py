@@ -2,24 +2,34 @@
 
     python benchmarks/model_step.py \
         --out=benchmarks/results/model_step_cpu.json
+    JAX_NUM_CPU_DEVICES=2 python benchmarks/model_step.py --out=...
 
 Our steps run in one scan, in one dispatch; the peer's one after the other, in
 channels-last memory, as they are and through `torch.compile`. Loss and updates
 of both must agree before they are timed, in turn, in one process. Written are
-medians and least seconds a step, and the ratio of ours to theirs.
+medians and least seconds a step, and the ratio of ours to theirs. The second
+form spreads ours over so many devices of one CPU.
 """
 
 import argparse
 import functools
+import json
+import os
 import pathlib
+import subprocess
+import sys
+import tempfile
 from typing import Any
 
+import jax
 import problems
 import record
 import step_pairs
 import timing
 from problems import DEEP_BOUND, HAS_TORCH
 from timing import PEER
+
+from mnemonics_jax import parallel
 
 REPEATS, STEPS = 20, 4
 COMPILED = f'{PEER}, torch.compile'
@@ -90,6 +100,21 @@ def measure(
     }
 
 
+def measure_on_cores(*, repeats: int, num_steps: int) -> dict[str, Any]:
+    """`measure` where each core is a device, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, 'figures.json')
+        command = [
+            *(sys.executable, __file__, f'--out={out}'),
+            *(f'--repeats={repeats}', f'--steps={num_steps}'),
+        ]
+        path = os.pathsep.join(filter(None, sys.path))
+        count = str(os.cpu_count())
+        env = {**os.environ, 'PYTHONPATH': path, 'JAX_NUM_CPU_DEVICES': count}
+        subprocess.run(command, check=True, env=env)
+        return json.loads(out.read_text())
+
+
 def peers_setting() -> dict[str, Any]:
     """PyTorch's version and threads; nothing without it."""
     if not HAS_TORCH:
@@ -107,9 +132,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=pathlib.Path, required=True)
     parser.add_argument('--repeats', type=int, default=REPEATS)
+    parser.add_argument('--steps', type=int, default=STEPS)
     arguments = parser.parse_args()
-    figures = measure(problems.Sizes(), repeats=arguments.repeats)
-    command = f'python benchmarks/model_step.py --repeats={arguments.repeats}'
+    count = jax.local_device_count('cpu')
+    parallel.avoid_cached_collectives()
+    figures = measure(
+        problems.Sizes(num_devices=count),
+        repeats=arguments.repeats,
+        num_steps=arguments.steps,
+        compiled=count == 1,
+    )
+    command = (
+        f'JAX_NUM_CPU_DEVICES={count} python benchmarks/model_step.py '
+        f'--repeats={arguments.repeats} --steps={arguments.steps}'
+    )
     record.write(arguments.out, command, figures)
 
 

@@ -7,6 +7,7 @@ both) and 'errors' (how far the results were apart before they were timed).
 """
 
 import importlib.util
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -135,6 +136,14 @@ def model_steps(scale: Scale) -> dict[str, Any]:
             rows.append(timing.row_of(work, found['seconds_a_step'], errors))
             rate = batch / found['seconds_a_step']['ours']['median']
             figures.append({**found, 'images_per_second': rate})
+    if jax.default_backend() == 'cpu' and (os.cpu_count() or 1) > 1:
+        found = model_step.measure_on_cores(
+            repeats=scale.repeats, num_steps=scale.num_steps
+        )
+        errors = found['relative_errors'].get(timing.PEER, {})
+        work = f'{rows[0]["work"]}, each core a device'
+        rows.append(timing.row_of(work, found['seconds_a_step'], errors))
+        figures.append(found)
     return {'rows': rows, 'figures': figures}
 
 

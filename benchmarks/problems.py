@@ -38,13 +38,14 @@ DEEP_BOUND = 0.03
 
 
 class Sizes(NamedTuple):
-    """Of the network and its batches."""
+    """Of the network and its batches, and how many devices ours are on."""
 
     backbone: str = 'resnet32'
     image_size: int = 32
     batch: int = 128
     num_classes: int = 100
     precision: str = 'float32'
+    num_devices: int = 1
 
 
 class Problem(NamedTuple):

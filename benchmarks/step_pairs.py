@@ -96,15 +96,17 @@ def _train_steps(problem, images, labels, num_old) -> Work:
             'lucir' if num_old else 'finetune', default_config().method
         ),
         train.StepSettings(MOMENTUM, WEIGHT_DECAY, Augmentation(), True, True),
-        _placement(),
+        _placement(problem),
         with_reference=num_old > 0,
     )
 
     num_steps = len(labels)
     batches = _batches(images, labels)
-    block, inputs = jax.device_put(
-        (Block(batches, None, np.int32(0)), _step_inputs(problem, num_old)),
-        _placement().replicated,
+    placement = _placement(problem)
+    batches = jax.device_put(batches, placement.block)
+    block = Block(batches, None, jnp.zeros((), jnp.int32))
+    inputs = jax.device_put(
+        _step_inputs(problem, num_old), placement.replicated
     )
     held = {'state': trainer.init(problem.variables)}
 
@@ -237,7 +239,7 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
         query_augmentation=Augmentation(),
     )
     context = inner.Context(
-        problem.backbone, settings, inner.layout_of(_placement())
+        problem.backbone, settings, inner.layout_of(_placement(problem))
     )
     phase = Phase(*np.int32([0, 0, problem.sizes.num_classes]))
 
@@ -264,5 +266,5 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
     )
 
 
-def _placement() -> parallel.Placement:
-    return parallel.make_placement(jax.devices()[:1])
+def _placement(problem: Problem) -> parallel.Placement:
+    return parallel.make_placement(jax.devices()[: problem.sizes.num_devices])

@@ -250,6 +250,6 @@ def test_a_damaged_checkpoint_costs_a_line_and_changes_no_bit(
             assert place == PLACE
         put_aside += bool(said)
         assert faulty_run.differences(workdir, on_one.whole) == []
-    # Which bytes are drawn varies with the sizes of compressed arrays. Were none
-    # of them read, the test would say nothing.
+    # Which bytes are drawn varies with the sizes of compressed arrays. Were
+    # none of them read, the test would say nothing.
     assert put_aside >= 1
