@@ -6,7 +6,7 @@ else; `run_phase` is their order.
 
 from typing import Any
 
-from mnemonics_jax import evaluate, parallel
+from mnemonics_jax import classifiers, parallel
 from mnemonics_jax.exemplar_stages import renew_memory
 from mnemonics_jax.model_stages import finetune_model, start_model, train_model
 from mnemonics_jax.scene import Clock, Scene, all_class_means, in_order
@@ -45,7 +45,7 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, dict[str, Any]]:
 
 def evaluate_models(
     scene: Scene, variables: Variables, finetuned: Variables, held: ExemplarSet
-) -> dict[str, evaluate.Counts]:
+) -> dict[str, classifiers.Counts]:
     """Counts of the classifiers on test images of classes seen.
 
     Without exemplars the network's own head is the only one. With
@@ -57,7 +57,7 @@ def evaluate_models(
     data = scene.examples('test', 0, scene.num_seen)
 
     def counts_with(means):
-        return evaluate.count_all(
+        return classifiers.count_all(
             parts.evaluator,
             (variables, finetuned, means),
             in_order(data, batch_size),
@@ -66,7 +66,7 @@ def evaluate_models(
         )
 
     counts = counts_with(
-        evaluate.means_of(parts.evaluator, variables, held, batch_size)
+        classifiers.means_of(parts.evaluator, variables, held, batch_size)
     )
     if config.exemplars.strategy == 'none':
         counts = {'cnn': counts['cnn']}

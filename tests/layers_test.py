@@ -59,7 +59,7 @@ LAYERS = (
         'selection',
     ),
     ('journal',),
-    ('defaults', 'evaluate', 'inner', 'report', 'train'),
+    ('classifiers', 'defaults', 'inner', 'report', 'train'),
     ('learner',),
     ('components', 'exemplars'),
     ('config', 'programs', 'scene'),

@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.evaluate, on a model that is two matrices."""
+"""Tests of mnemonics_jax.classifiers, on a model that is two matrices."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import evaluate, parallel
+from mnemonics_jax import classifiers, parallel
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
 K, NUM_SEEN, SLOTS, D = 6, 4, 3, 5
@@ -72,7 +72,7 @@ def placement(request):
 
 @functools.cache
 def evaluator_for(placement, mirror=True):
-    return evaluate.make_evaluator(BACKBONE, placement, mirror=mirror)
+    return classifiers.make_evaluator(BACKBONE, placement, mirror=mirror)
 
 
 # NumPy, example by example, in float64.
@@ -143,7 +143,7 @@ def make_models(placement):
 
 def test_confusion_counts_equal_a_loop(placement):
     models, placed = make_models(placement)
-    found = evaluate.count_all(
+    found = classifiers.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),
@@ -151,7 +151,7 @@ def test_confusion_counts_equal_a_loop(placement):
         num_seen=NUM_SEEN,
     )
     expected, masked = confusion_by_numpy(models, make_batches(), NUM_SEEN)
-    assert tuple(found) == evaluate.CLASSIFIERS
+    assert tuple(found) == classifiers.CLASSIFIERS
     found = {name: counts.confusion for name, counts in found.items()}
     for name, counts in found.items():
         np.testing.assert_array_equal(counts, expected[name])
@@ -166,13 +166,13 @@ def test_confusion_counts_equal_a_loop(placement):
 
 
 def test_phases_share_the_programs(one_device):
-    evaluator = evaluate.make_evaluator(BACKBONE, one_device, mirror=False)
+    evaluator = classifiers.make_evaluator(BACKBONE, one_device, mirror=False)
     models, placed = make_models(one_device)
     for num_seen in (2, NUM_SEEN, K):
         batches = make_batches()
         for batch in batches:
             batch['label'] = batch['label'] % num_seen
-        found = evaluate.count_all(
+        found = classifiers.count_all(
             evaluator, placed, batches, num_classes=K, num_seen=num_seen
         )
         expected, _ = confusion_by_numpy(models, batches, num_seen)
@@ -185,7 +185,7 @@ def test_phases_share_the_programs(one_device):
 def test_exemplar_means_equal_a_loop(placement, mirror):
     model, exemplars = make_model(0), make_exemplars()
     # 18 slots in batches of 8: the last one is filled up.
-    found = evaluate.means_of(
+    found = classifiers.means_of(
         evaluator_for(placement, mirror),
         parallel.replicate(placement, model),
         parallel.replicate(placement, exemplars),
@@ -202,7 +202,7 @@ def test_exemplar_means_equal_a_loop(placement, mirror):
 @pytest.mark.parametrize('batch_size', [5, 18, 32])
 def test_the_batch_size_does_not_change_the_means(one_device, batch_size):
     model, exemplars = make_model(0), make_exemplars()
-    found = evaluate.means_of(
+    found = classifiers.means_of(
         evaluator_for(one_device), model, exemplars, batch_size
     )
     expected = means_by_numpy(model, exemplars, mirror=True)
@@ -214,7 +214,7 @@ def test_exemplar_means_average_views_and_skip_empty_slots():
     features[0] = [[2, 0], [0, 3], [5, 0], [9, 9]]
     features[1] = [[0, 1], [0, 1], [5, 0], [9, 9]]
     mask = np.array([[1, 1], [1, 0]], bool)
-    found = jax.jit(evaluate.exemplar_means)(features, mask)
+    found = jax.jit(classifiers.exemplar_means)(features, mask)
     expected = [[0.25, 0.75], [1, 0]]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -223,7 +223,7 @@ def test_features_are_those_of_real_examples_in_order(placement):
     model, batches = make_model(0), make_batches()
     # Padding in the middle, too.
     batches[0]['weight'][3] = 0
-    found = evaluate.features_of(
+    found = classifiers.features_of(
         evaluator_for(placement), parallel.replicate(placement, model), batches
     )
     expected = [
@@ -243,8 +243,8 @@ def test_float_images_are_taken_as_they_are(one_device):
     )
     evaluator = evaluator_for(one_device)
     np.testing.assert_allclose(
-        evaluate.means_of(evaluator, model, as_float, 18),
-        evaluate.means_of(evaluator, model, exemplars, 18),
+        classifiers.means_of(evaluator, model, as_float, 18),
+        classifiers.means_of(evaluator, model, exemplars, 18),
         atol=1e-6,
     )
 
@@ -253,7 +253,7 @@ def test_float_images_are_taken_as_they_are(one_device):
 def test_top5_counts_equal_a_loop(placement, num_seen):
     """Of four classes the five best hold all; of six they can miss one."""
     models, placed = make_models(placement)
-    found = evaluate.count_all(
+    found = classifiers.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),
