@@ -2,7 +2,8 @@
 
 Two kinds, each in a folder of its own:
     phases/<i>: the end of phase i, the `Carry` (model and memory, as global
-        arrays) and the results so far.
+        arrays), the results so far, and the model that the phase was judged by
+        beside that of the `Carry`.
     steps/<n>: the middle of a phase, the states of its loops and a `Cursor`;
         it goes on from the end of the phase before.
 A write that was cut off leaves the checkpoint before it in force. One that is
@@ -20,7 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from mnemonics_jax import stored
-from mnemonics_jax.types import Carry
+from mnemonics_jax.types import Carry, Variables
 
 
 class Cursor(NamedTuple):
@@ -86,16 +87,25 @@ class Checkpointer:
         self._phases.wait_until_finished()
         self._steps.wait_until_finished()
 
-    def save(self, phase: int, carry: Carry, results: list[Any]) -> None:
+    def save(
+        self,
+        phase: int,
+        carry: Carry,
+        results: list[Any],
+        other: Variables | None = None,
+    ) -> None:
         """Saves the end of a phase in the background.
 
         Args:
             phase: its index.
             carry: what the next phase starts from.
             results: of the phases so far, as JSON takes them.
+            other: a further model that the phase was judged by, if any.
         """
         self._before_save()
         arrays, values = {'carry': carry}, {'results': {'phases': results}}
+        if other is not None:
+            arrays['other'] = other
         self._phases.save(phase, args=stored.composite(arrays, values))
 
     def latest(self) -> int | None:

@@ -17,7 +17,7 @@ import numpy as np
 from mnemonics_jax import parallel
 from mnemonics_jax.losses import mask_logits
 from mnemonics_jax.memory import fill_exemplars
-from mnemonics_jax.numerics import batch_images, to_float
+from mnemonics_jax.numerics import batch_images, to_float, unit
 from mnemonics_jax.prototypes import class_means, nme_scores
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
@@ -37,6 +37,20 @@ class Counts(NamedTuple):
     top5: jax.Array
 
 
+class Embedded(NamedTuple):
+    """Test images as NME compares them.
+
+    Attributes:
+        features: f32[n, D], of unit length.
+        labels: int32[n].
+        weights: f32[n], 0 for padding.
+    """
+
+    features: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+
 class Evaluator(NamedTuple):
     """The jitted functions of evaluation, see the functions of these names."""
 
@@ -45,7 +59,7 @@ class Evaluator(NamedTuple):
     embed_slots: Callable[..., jax.Array]
     exemplar_means: Callable[..., jax.Array]
     logits: Callable[..., jax.Array]
-    count: Callable[..., 'Counts']
+    count: Callable[..., tuple[Counts, Embedded]]
 
 
 def make_evaluator(
@@ -148,8 +162,8 @@ def count(
     models: tuple[Variables, Variables, jax.Array],
     batch: dict[str, jax.Array],
     num_seen: jax.Array,
-) -> Counts:
-    """Adds a batch to the counts.
+) -> tuple[Counts, Embedded]:
+    """Adds a batch to the counts, and says where its images lie.
 
     Args:
         backbone: the model.
@@ -171,10 +185,11 @@ def count(
     predicted = jnp.argmax(scores, axis=-1)
     _, best = jax.lax.top_k(scores, min(5, scores.shape[-1]))
     hits = jnp.any(best == labels[:, None], axis=-1).astype(jnp.int32)
-    return Counts(
+    counts = Counts(
         counts.confusion.at[classifier, labels, predicted].add(weight),
         counts.top5.at[classifier, labels].add(weight * hits),
     )
+    return counts, Embedded(unit(outputs.features), labels, batch['weight'])
 
 
 def features_of(
@@ -183,11 +198,26 @@ def features_of(
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
     """Features f32[n, D] of all real examples of `batches`, in their order."""
-    return _without_padding(
-        evaluator.placement,
-        lambda batch: evaluator.embed(variables, batch),
-        batches,
-    )
+    compute = functools.partial(evaluator.embed, variables)
+    return _without_padding(evaluator.placement, compute, batches)
+
+
+def slot_features(
+    evaluator: Evaluator,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    batch_size: int,
+) -> np.ndarray:
+    """Features f32[V, K * m, D] of a memory's slots; see `embed_slots`."""
+    total = exemplars.mask.size
+    slots = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
+    # Slots behind the last repeat it; they are cut off below.
+    slots = np.minimum(slots, total - 1).reshape(-1, batch_size)
+    parts = [
+        np.asarray(evaluator.embed_slots(variables, exemplars, row))
+        for row in slots
+    ]
+    return np.concatenate(parts, axis=1)[:, :total]
 
 
 def means_of(
@@ -197,15 +227,7 @@ def means_of(
     batch_size: int,
 ) -> jax.Array:
     """Exemplar means f32[K, D] of a model; zeros for a class without any."""
-    total = exemplars.mask.size
-    slots = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
-    # Slots behind the last repeat it; they are cut off below.
-    slots = np.minimum(slots, total - 1).reshape(-1, batch_size)
-    parts = [
-        np.asarray(evaluator.embed_slots(variables, exemplars, row))
-        for row in slots
-    ]
-    features = np.concatenate(parts, axis=1)[:, :total]
+    features = slot_features(evaluator, variables, exemplars, batch_size)
     return evaluator.exemplar_means(features, exemplars.mask)
 
 
@@ -216,11 +238,8 @@ def logits_of(
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
     """Logits f32[n, K] of all examples of `batches`, in their order."""
-    return _without_padding(
-        evaluator.placement,
-        lambda batch: evaluator.logits(variables, exemplars, batch),
-        batches,
-    )
+    compute = functools.partial(evaluator.logits, variables, exemplars)
+    return _without_padding(evaluator.placement, compute, batches)
 
 
 def _without_padding(
@@ -244,7 +263,7 @@ def count_all(
     *,
     num_classes: int,
     num_seen: int,
-) -> dict[str, Counts]:
+) -> tuple[dict[str, Counts], Embedded]:
     """Counts of each classifier over the classes seen, on the host.
 
     Args:
@@ -255,18 +274,26 @@ def count_all(
         num_seen: n.
 
     Returns:
-        For each classifier confusion int[n, n] and top5 int[n].
+        For each classifier confusion int[n, n] and top5 int[n]; and the images
+        in their order, without padding.
     """
     placement, rows = evaluator.placement, len(CLASSIFIERS)
     empty = Counts(
         np.zeros((rows, num_classes, num_classes), np.int32),
         np.zeros((rows, num_classes), np.int32),
     )
-    counts = parallel.replicate(placement, empty)
+    counts, parts = parallel.replicate(placement, empty), []
     for _, batch in parallel.shard_batches(placement, batches):
-        counts = evaluator.count(counts, models, batch, np.int32(num_seen))
+        counts, part = evaluator.count(
+            counts, models, batch, np.int32(num_seen)
+        )
+        parts.append(part)
     confusion, top5 = (np.asarray(part) for part in counts)
-    return {
+    found = {
         name: Counts(confusion[row, :num_seen, :num_seen], top5[row, :num_seen])
         for row, name in enumerate(CLASSIFIERS)
     }
+    # Fetched at the end, so that no batch waits for another.
+    embedded = Embedded(*map(np.concatenate, zip(*parts, strict=True)))
+    real = embedded.weights > 0
+    return found, Embedded(*(column[real] for column in embedded))

@@ -143,7 +143,7 @@ def make_models(placement):
 
 def test_confusion_counts_equal_a_loop(placement):
     models, placed = make_models(placement)
-    found = classifiers.count_all(
+    found, _ = classifiers.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),
@@ -172,7 +172,7 @@ def test_phases_share_the_programs(one_device):
         batches = make_batches()
         for batch in batches:
             batch['label'] = batch['label'] % num_seen
-        found = classifiers.count_all(
+        found, _ = classifiers.count_all(
             evaluator, placed, batches, num_classes=K, num_seen=num_seen
         )
         expected, _ = confusion_by_numpy(models, batches, num_seen)
@@ -253,7 +253,7 @@ def test_float_images_are_taken_as_they_are(one_device):
 def test_top5_counts_equal_a_loop(placement, num_seen):
     """Of four classes the five best hold all; of six they can miss one."""
     models, placed = make_models(placement)
-    found = classifiers.count_all(
+    found, _ = classifiers.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),

@@ -61,10 +61,11 @@ LAYERS = (
     ('journal',),
     ('classifiers', 'defaults', 'inner', 'report', 'train'),
     ('learner',),
-    ('components', 'exemplars'),
+    ('components', 'embeddings', 'exemplars'),
     ('config', 'programs', 'scene'),
     ('exemplar_stages', 'model_stages'),
-    ('claim', 'footprint', 'phase', 'results'),
+    ('claim', 'footprint', 'phase'),
+    ('results',),
     ('experiment',),
     ('main',),
 )
