@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax import cluster, components, embeddings, memory, metrics
+from mnemonics_jax import (
+    cluster,
+    components,
+    embeddings,
+    memory,
+    metrics,
+    pictures,
+)
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.phase import Outcome
 from mnemonics_jax.progress import write_atomically
@@ -140,6 +147,16 @@ def save_arrays(
         **embeddings.to_arrays(outcome.space),
         class_names=labelled['class_names'],
     )
+
+
+def show_exemplars(scene: Scene, carry: Carry) -> None:
+    """Gives TensorBoard a picture of the memory, if there is one."""
+    held, seen = carry.exemplars, slice(scene.num_seen)
+    mask = np.asarray(held.mask)[seen]
+    if not cluster.is_main() or not mask.any():
+        return
+    grid = pictures.exemplar_grid(np.asarray(held.images)[seen], mask)
+    scene.recorder.image('exemplars', pictures.as_png(grid), grid.shape)
 
 
 def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:
