@@ -19,6 +19,7 @@ LAYERS = (
         '__init__',
         'boxes',
         'compilation',
+        'console',
         'digests',
         'disk',
         'events',
@@ -67,8 +68,8 @@ LAYERS = (
     ('exemplar_stages', 'model_stages'),
     ('claim', 'footprint', 'phase'),
     ('results',),
-    ('experiment',),
-    ('main',),
+    ('experiment', 'saved'),
+    ('evaluate', 'export', 'main', 'predict'),
 )
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
