@@ -60,8 +60,8 @@ def with_data(
     fields, rules = default_config().data, config_lib.field_rules()
     for flag in given:
         name, equals, value = flag.partition('=')
-        section, _, field = name.removeprefix('--').partition('.')
-        if section != 'data' or field not in fields or not equals:
+        field = name.removeprefix('--data.')
+        if field == name or field not in fields or not equals:
             raise ValueError(
                 f'{flag}: allowed: --data.FIELD=VALUE with one of '
                 f'{", ".join(fields)}'

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import console, memory, pictures, saved
+from mnemonics_jax.numerics import to_float
 from mnemonics_jax.types import Variables
 
 # Of a folder's name, which may be no longer than 255 bytes, of four a letter.
@@ -65,7 +66,7 @@ def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
         found: by `exemplars_of`, grey or RGB.
         folder: to make.
     """
-    images = np.asarray(memory.to_storage(as_float(found['images']), 'uint8'))
+    images = np.asarray(memory.to_storage(to_float(found['images']), 'uint8'))
     names = found['class_names']
     for image, label, rank in zip(
         images, found['labels'], found['ranks'], strict=True
@@ -73,11 +74,6 @@ def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
         target = folder / folder_name(label, len(names), str(names[label]))
         target.mkdir(parents=True, exist_ok=True)
         (target / f'{rank:03}.png').write_bytes(pictures.as_png(image))
-
-
-def as_float(images: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1]."""
-    return images / np.float32(255) if images.dtype == np.uint8 else images
 
 
 def describe(phase: saved.Saved) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from mnemonics_jax import (
     parallel,
     results,
 )
-from mnemonics_jax.data.plan import Plan
+from mnemonics_jax.data.plan import Plan, from_json
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.methods import make_method
-from mnemonics_jax.types import Backbone, ExemplarSet, Variables
+from mnemonics_jax.types import Backbone, ExemplarSet, Method, Variables
 from mnemonics_jax.workdir import Workdir
 
 
@@ -81,12 +81,7 @@ def open_phase(workdir: str | pathlib.Path, phase: int) -> Saved:
             )
         index = find_phase(checkpoint.ends(place.root), phase, workdir)
         carry, other, phases = checkpoint.read_end(place.root, index)
-    fields = default_config()
-    # A run keeps the fields of its own method alone.
-    with fields.unlocked():
-        fields.update(begun.config)
-    config = config_dict.FrozenConfigDict(fields)
-    method = make_method(config.method.name, config.method)
+    config = config_of(begun.config)
     # Classes may have come into being after the phase.
     plan = begun.plan._replace(
         classes=begun.plan.classes[: len(carry.exemplars.mask)]
@@ -98,13 +93,37 @@ def open_phase(workdir: str | pathlib.Path, phase: int) -> Saved:
         plan=plan,
         phase=index,
         num_seen=phases[index]['num_seen'],
-        backbone=components.build_backbone(config, plan, method),
+        backbone=build_model(config, plan),
         variables=variables,
         finetuned=finetuned,
         exemplars=carry.exemplars,
         classifiers=classifiers_of(phases[index], other, config),
-        predictor=results.predictor(method, phases),
+        predictor=results.predictor(method_of(config), phases),
     )
+
+
+def config_of(content: dict[str, Any]) -> config_dict.FrozenConfigDict:
+    """The configuration of a run, from its JSON."""
+    fields = default_config()
+    # A run keeps the settings of its own method alone.
+    with fields.unlocked():
+        fields.update(content)
+    return config_dict.FrozenConfigDict(fields)
+
+
+def method_of(config: config_dict.FrozenConfigDict) -> Method:
+    """The method of a run."""
+    return make_method(config.method.name, config.method)
+
+
+def build_model(config: config_dict.FrozenConfigDict, plan: Plan) -> Backbone:
+    """The model of a run."""
+    return components.build_backbone(config, plan, method_of(config))
+
+
+def rebuild(config: dict[str, Any], plan: dict[str, Any]) -> Backbone:
+    """The model of a run, from the JSON of an export."""
+    return build_model(config_of(config), from_json(plan))
 
 
 def find_phase(
