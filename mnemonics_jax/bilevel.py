@@ -202,8 +202,8 @@ def outer_loss(
 
     Returns:
         f32[], the weighted mean loss, and metrics: 'outer_loss', and the
-        'inner_loss_first' and 'inner_loss_last' minibatch losses of the inner
-        steps (NaN when T = 0).
+        'inner_loss_first' and 'inner_loss', the minibatch losses before the
+        first and the last inner step (NaN when T = 0).
     """
     inputs = embed(problem, pixels)
     adapted, losses = unroll(problem, params, inputs, labels, indices)
@@ -221,7 +221,7 @@ def outer_loss(
     metrics = {
         'outer_loss': loss,
         'inner_loss_first': ends[0],
-        'inner_loss_last': ends[1],
+        'inner_loss': ends[1],
     }
     return loss, metrics
 

@@ -89,14 +89,32 @@ def write(
             'config': config_lib.to_json(config),
             'versions': versions(),
             'commit': commit(),
-            'started': datetime.datetime.now(datetime.UTC).isoformat(
-                timespec='seconds'
-            ),
+            'started': now(),
         }
     elif from_json((content := _content(place))['plan']) == plan:
         return
     content['plan'] = plan._asdict()
-    write_atomically(path, json.dumps(content, indent=2) + '\n')
+    _write(place, content)
+
+
+def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
+    """Adds a start of the command to `config.json`.
+
+    Args:
+        place: the work directory; its `config.json` is there.
+        resumed: 'phase', 'stage' and 'step' that the run goes on at; None where
+            it begins.
+    """
+    if not cluster.is_main():
+        return
+    content = _content(place)
+    starts = [*content.get('starts', ()), {'time': now(), 'resumed': resumed}]
+    _write(place, {**content, 'starts': starts})
+
+
+def now() -> str:
+    """The time as text, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
 def versions() -> dict[str, str]:
@@ -121,6 +139,11 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def _write(place: Workdir, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2) + '\n'
+    write_atomically(place.local / 'config.json', text)
 
 
 def _content(place: Workdir) -> dict[str, Any]:

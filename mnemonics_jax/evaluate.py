@@ -1,272 +1,228 @@
-"""Features, exemplar means and confusion counts by three classifiers.
+"""How well a phase that a run has finished classifies other data.
 
-The classifiers, each over all classes seen:
-    cnn: the model's own head.
-    nme: the nearest mean of exemplars' features.
-    finetuned: the head of the copy that was fine-tuned on the exemplars.
+    python -m mnemonics_jax.evaluate WORKDIR --data.source=folder --data.dir=DIR
+
+counts the test images of a data source, which is that of the run but for what
+flags say. Classes are matched by name; images of classes that the phase has not
+seen are left out and counted.
 """
 
-import functools
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import argparse
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from ml_collections import config_dict
 
-from mnemonics_jax import parallel
-from mnemonics_jax.losses import mask_logits
-from mnemonics_jax.memory import fill_exemplars
-from mnemonics_jax.numerics import batch_images, to_float
-from mnemonics_jax.prototypes import class_means, nme_scores
-from mnemonics_jax.types import Backbone, ExemplarSet, Variables
+from mnemonics_jax import (
+    classifiers,
+    compilation,
+    console,
+    counting,
+    loading,
+    metrics,
+    parallel,
+    progress,
+    saved,
+)
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.data import sources
+from mnemonics_jax.defaults import default_config
+from mnemonics_jax.scene import in_order
 
-CLASSIFIERS = ('cnn', 'nme', 'finetuned')
-
-
-class Counts(NamedTuple):
-    """Counts of test images by classifier, in the order of `CLASSIFIERS`.
-
-    Attributes:
-        confusion: int32[3, K, K], by true and predicted class.
-        top5: int32[3, K], images of each true class among whose five highest
-            scores it is.
-    """
-
-    confusion: jax.Array
-    top5: jax.Array
+# Names of left-out classes that are printed.
+_MAX_NAMES = 10
 
 
-class Evaluator(NamedTuple):
-    """The jitted functions of evaluation, see the functions of these names."""
-
-    placement: parallel.Placement
-    embed: Callable[..., jax.Array]
-    embed_slots: Callable[..., jax.Array]
-    exemplar_means: Callable[..., jax.Array]
-    logits: Callable[..., jax.Array]
-    count: Callable[..., 'Counts']
-
-
-def make_evaluator(
-    backbone: Backbone, placement: parallel.Placement, *, mirror: bool
-) -> Evaluator:
-    """Builds the functions.
+def with_data(
+    phase: saved.Saved, given: Sequence[str]
+) -> config_dict.FrozenConfigDict:
+    """The configuration of a run, with other data.
 
     Args:
-        backbone: the model.
-        placement: of batches.
-        mirror: whether exemplar means average the left-right mirror images in,
-            as iCaRL does (a true mirror; the authors' code reverses colours).
-    """
+        phase: of the run.
+        given: flags, `--data.dir=DIR`. Where there are any, all classes of the
+            data count, and images get the size of the run's.
 
-    def jit(function, *args):
-        return jax.jit(
-            functools.partial(function, *args),
-            out_shardings=placement.replicated,
+    Raises:
+        ValueError: a flag names no field of the data, or a wrong value.
+    """
+    if not given:
+        return phase.config
+    config = config_dict.ConfigDict(phase.config.to_dict())
+    config.data.subset_classes = None
+    height, width, _ = phase.plan.image_shape
+    if height == width:
+        config.data.image_size = height
+    fields, rules = default_config().data, config_lib.field_rules()
+    for flag in given:
+        name, equals, value = flag.partition('=')
+        field = name.removeprefix('--data.')
+        if field == name or field not in fields or not equals:
+            raise ValueError(
+                f'{flag}: allowed: --data.FIELD=VALUE with one of '
+                f'{", ".join(fields)}'
+            )
+        config.data[field] = convert(name, value, fields.get_type(field))
+        if f'data.{field}' in rules:
+            config_lib.check_field(config, f'data.{field}', rules)
+    return config_dict.FrozenConfigDict(config)
+
+
+def convert(name: str, value: str, kind: type) -> Any:
+    """A value from a flag.
+
+    Raises:
+        ValueError: it is not of this kind.
+    """
+    words = {'true': True, 'false': False}
+    try:
+        return words[value.lower()] if kind is bool else kind(value)
+    except (KeyError, ValueError) as e:
+        allowed = 'true, false' if kind is bool else f'of type {kind.__name__}'
+        raise ValueError(f'{name}={value}: allowed: {allowed}') from e
+
+
+def left_out(source: sources.Source, names: Sequence[str]) -> dict[str, int]:
+    """Test images of the classes of a source that are not among `names`."""
+    counts = np.bincount(source.labels['test'], minlength=source.num_classes)
+    known = set(names)
+    return {
+        name: int(count)
+        for name, count in zip(source.class_names, counts, strict=True)
+        if name not in known and count
+    }
+
+
+def check_source(source: sources.Source, phase: saved.Saved) -> None:
+    """Raises ValueError if the phase cannot classify any of the images."""
+    if tuple(source.image_shape) != phase.plan.image_shape:
+        raise ValueError(
+            f'--data: images of the shape {tuple(source.image_shape)}; '
+            f'allowed: {phase.plan.image_shape}, that of the run'
+        )
+    others = left_out(source, phase.class_names)
+    if len(source.labels['test']) == sum(others.values()):
+        raise ValueError(
+            f'--data: no test image of a class that phase {phase.phase} has '
+            f'seen; allowed: classes such as {phase.class_names[0]!r}, not '
+            f'{next(iter(others), None)!r}'
         )
 
-    return Evaluator(
-        placement=placement,
-        embed=jit(embed, backbone),
-        embed_slots=jit(embed_slots, backbone, placement, mirror),
-        exemplar_means=jit(exemplar_means),
-        logits=jit(logits, backbone),
-        count=jit(count, backbone),
-    )
 
-
-def embed(
-    backbone: Backbone, variables: Variables, batch: dict[str, jax.Array]
-) -> jax.Array:
-    """Features f32[B, D] of the images of a batch, as they are."""
-    return backbone.embed(variables, to_float(batch_images(batch)))[0]
-
-
-def embed_slots(
-    backbone: Backbone,
+def evaluate(
+    phase: saved.Saved,
+    config: config_dict.FrozenConfigDict,
     placement: parallel.Placement,
-    mirror: bool,
-    variables: Variables,
-    exemplars: ExemplarSet,
-    slots: jax.Array,
-) -> jax.Array:
-    """Features of exemplars, f32[V, b, D]; V = 2 with the mirror images.
-
-    Args:
-        backbone: the model.
-        placement: of the images.
-        mirror: whether to add the mirror images.
-        variables: the model's state.
-        exemplars: the memory.
-        slots: int32[b], flat slots.
-    """
-    stored = exemplars.images.reshape(-1, *exemplars.images.shape[2:])
-    images = to_float(stored[slots])
-    views = [images, images[:, :, ::-1]] if mirror else [images]
-    return jnp.stack(
-        [backbone.embed(variables, placement.split(v))[0] for v in views]
-    )
-
-
-def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
-    """Class means for the NME rule, f32[K, D].
-
-    The mean of the unit features of a class, for the images and for their
-    mirrors, and the average of the two; `nme_scores` gives it unit length.
-
-    Args:
-        features: f32[V, K * m, D], by slot.
-        mask: bool[K, m].
-    """
-    means = [class_means(f.reshape(*mask.shape, -1), mask) for f in features]
-    return sum(means) / len(means)
-
-
-def logits(
-    backbone: Backbone,
-    variables: Variables,
-    exemplars: ExemplarSet,
-    batch: dict[str, jax.Array],
-) -> jax.Array:
-    """Logits f32[B, K] of a batch of real images and exemplars, as they are.
-
-    Args:
-        backbone: the model.
-        variables: its state.
-        exemplars: the memory.
-        batch: `image` and `slot`, see `memory.fill_exemplars`.
-    """
-    real = to_float(batch_images(batch))
-    images = fill_exemplars(real, batch['slot'], exemplars)
-    return backbone.apply(variables, images)[0].logits
-
-
-def count(
-    backbone: Backbone,
-    counts: Counts,
-    models: tuple[Variables, Variables, jax.Array],
-    batch: dict[str, jax.Array],
-    num_seen: jax.Array,
-) -> Counts:
-    """Adds a batch to the counts.
-
-    Args:
-        backbone: the model.
-        counts: so far.
-        models: the model, its fine-tuned copy, and the exemplar means.
-        batch: `image`, `label`, `weight`.
-        num_seen: int32[], classes that may be predicted.
-    """
-    variables, finetuned, means = models
-    images = to_float(batch_images(batch))
-    outputs, _ = backbone.apply(variables, images)
-    tuned, _ = backbone.apply(finetuned, images)
-    scores = jnp.stack(
-        [outputs.logits, nme_scores(outputs.features, means), tuned.logits]
-    )
-    scores = mask_logits(scores, num_seen)
-    labels, weight = batch['label'], batch['weight'].astype(jnp.int32)
-    classifier = jnp.arange(len(CLASSIFIERS))[:, None]
-    predicted = jnp.argmax(scores, axis=-1)
-    _, best = jax.lax.top_k(scores, min(5, scores.shape[-1]))
-    hits = jnp.any(best == labels[:, None], axis=-1).astype(jnp.int32)
-    return Counts(
-        counts.confusion.at[classifier, labels, predicted].add(weight),
-        counts.top5.at[classifier, labels].add(weight * hits),
-    )
-
-
-def features_of(
-    evaluator: Evaluator,
-    variables: Variables,
-    batches: Iterable[dict[str, np.ndarray]],
-) -> np.ndarray:
-    """Features f32[n, D] of all real examples of `batches`, in their order."""
-    return _without_padding(
-        evaluator.placement,
-        lambda batch: evaluator.embed(variables, batch),
-        batches,
-    )
-
-
-def means_of(
-    evaluator: Evaluator,
-    variables: Variables,
-    exemplars: ExemplarSet,
-    batch_size: int,
-) -> jax.Array:
-    """Exemplar means f32[K, D] of a model; zeros for a class without any."""
-    total = exemplars.mask.size
-    slots = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
-    # Slots behind the last repeat it; they are cut off below.
-    slots = np.minimum(slots, total - 1).reshape(-1, batch_size)
-    parts = [
-        np.asarray(evaluator.embed_slots(variables, exemplars, row))
-        for row in slots
-    ]
-    features = np.concatenate(parts, axis=1)[:, :total]
-    return evaluator.exemplar_means(features, exemplars.mask)
-
-
-def logits_of(
-    evaluator: Evaluator,
-    variables: Variables,
-    exemplars: ExemplarSet,
-    batches: Iterable[dict[str, np.ndarray]],
-) -> np.ndarray:
-    """Logits f32[n, K] of all examples of `batches`, in their order."""
-    return _without_padding(
-        evaluator.placement,
-        lambda batch: evaluator.logits(variables, exemplars, batch),
-        batches,
-    )
-
-
-def _without_padding(
-    placement: parallel.Placement,
-    compute: Callable[[dict[str, jax.Array]], jax.Array],
-    batches: Iterable[dict[str, np.ndarray]],
-) -> np.ndarray:
-    """What is computed of the examples of `batches`, [n, ...] on the host."""
-    parts = []
-    for batch, placed in parallel.shard_batches(placement, batches):
-        found = np.asarray(compute(placed))
-        weight = parallel.gather_batch(placement, batch['weight'])
-        parts.append(found[weight > 0])
-    return np.concatenate(parts)
-
-
-def count_all(
-    evaluator: Evaluator,
-    models: tuple[Variables, Variables, jax.Array],
-    batches: Iterable[dict[str, np.ndarray]],
-    *,
-    num_classes: int,
-    num_seen: int,
-) -> dict[str, Counts]:
-    """Counts of each classifier over the classes seen, on the host.
-
-    Args:
-        evaluator: the functions.
-        models: the model, its fine-tuned copy, and the exemplar means.
-        batches: test data of the classes seen.
-        num_classes: K.
-        num_seen: n.
+) -> dict[str, Any]:
+    """Counts the test images of the data that a configuration names.
 
     Returns:
-        For each classifier confusion int[n, n] and top5 int[n].
+        As JSON takes it: 'phase', 'num_seen', 'class_names', 'num_images',
+        'left_out' (class -> images) and, by classifier, 'accuracy',
+        'top5_accuracy' and 'confusion'.
+
+    Raises:
+        ValueError: the data cannot be read, or are of no class seen.
     """
-    placement, rows = evaluator.placement, len(CLASSIFIERS)
-    empty = Counts(
-        np.zeros((rows, num_classes, num_classes), np.int32),
-        np.zeros((rows, num_classes), np.int32),
+    whole = loading.build_source(config)
+    check_source(whole, phase)
+    names, seen = phase.class_names, phase.num_seen
+    source = sources.match_classes(whole, names)
+    loader = loading.make_loader(
+        config, source, np.arange(seen), [(0, seen)], placement
     )
-    counts = parallel.replicate(placement, empty)
-    for _, batch in parallel.shard_batches(placement, batches):
-        counts = evaluator.count(counts, models, batch, np.int32(num_seen))
-    confusion, top5 = (np.asarray(part) for part in counts)
+    data = loader.examples('test', 0, seen)
+    evaluator = classifiers.make_evaluator(
+        phase.backbone, placement, mirror=phase.config.data.flip
+    )
+    counts, _ = counting.count_all(
+        evaluator,
+        saved.models_of(phase, evaluator, placement),
+        in_order(data, config.evaluate.batch_size),
+        num_classes=len(phase.plan.classes),
+        num_seen=seen,
+    )
+    counts = {name: counts[name] for name in phase.classifiers}
+    total = len(data.labels)
     return {
-        name: Counts(confusion[row, :num_seen, :num_seen], top5[row, :num_seen])
-        for row, name in enumerate(CLASSIFIERS)
+        'phase': phase.phase,
+        'num_seen': seen,
+        'class_names': list(names),
+        'num_images': total,
+        'left_out': left_out(whole, names),
+        'accuracy': {
+            name: metrics.accuracy(c.confusion) for name, c in counts.items()
+        },
+        'top5_accuracy': {
+            name: float(c.top5.sum() / total) for name, c in counts.items()
+        },
+        'confusion': {name: c.confusion.tolist() for name, c in counts.items()},
     }
+
+
+def lines(found: dict[str, Any], predictor: str) -> list[str]:
+    """What is printed of the result of `evaluate`."""
+    said = [
+        f'phase {found["phase"]}: {found["num_images"]} test images of '
+        f'{found["num_seen"]} classes'
+    ]
+    for name, value in found['accuracy'].items():
+        mark = ' (by which the method is judged)' if name == predictor else ''
+        said.append(f'{name} {100 * value:.1f} %{mark}')
+    others = found['left_out']
+    if others:
+        names = ', '.join(map(repr, list(others)[:_MAX_NAMES]))
+        more = ', ...' if len(others) > _MAX_NAMES else ''
+        said.append(
+            f'left out: {sum(others.values())} images of {len(others)} classes '
+            f'that this phase has not seen: {names}{more}'
+        )
+    return said
+
+
+def place(batch_size: int) -> parallel.Placement:
+    """As many devices as batches split over."""
+    devices = jax.devices()
+    return parallel.make_placement(
+        devices[: math.gcd(len(devices), batch_size)]
+    )
+
+
+def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
+    """Evaluates as the arguments say; see `console.answer` for errors."""
+    phase = saved.open_phase(arguments.workdir, arguments.phase)
+    config = with_data(phase, given)
+    compilation.keep_programs(arguments.workdir)
+    parallel.avoid_cached_collectives()
+    found = evaluate(phase, config, place(config.evaluate.batch_size))
+    print('\n'.join(lines(found, phase.predictor)), flush=True)
+    if arguments.out is not None:
+        text = json.dumps(found, indent=1) + '\n'
+        progress.write_atomically(pathlib.Path(arguments.out), text)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m mnemonics_jax.evaluate',
+        description='Evaluates a finished phase of a run.',
+        epilog='Any field of the data is a flag, as in --data.dir=DIR.',
+        allow_abbrev=False,
+    )
+    parser.add_argument('workdir', metavar='WORKDIR', help='of a run')
+    parser.add_argument(
+        '--phase', type=int, default=-1, help='by default the last one'
+    )
+    parser.add_argument('--out', help='a JSON file for all counts')
+    arguments, given = parser.parse_known_args(argv)
+    console.answer(lambda: run(arguments, given))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

@@ -16,6 +16,7 @@ from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 put_rows = jax.jit(memory.put_rows)
 shrink = jax.jit(memory.shrink)
+to_storage = jax.jit(memory.to_storage, static_argnums=1)
 
 
 def renew_memory(
@@ -24,10 +25,16 @@ def renew_memory(
     variables: Variables,
     data: Examples,
     clock: Clock,
-) -> tuple[ExemplarSet, dict[str, float]]:
-    """The memory at the end of a phase, and what became of its pixels."""
+) -> tuple[ExemplarSet, ExemplarSet, dict[str, float]]:
+    """The memory at the end of a phase.
+
+    Returns:
+        The memory; the rows of the new classes as they were selected, before
+        anything was learned, on the host; and what became of the pixels.
+    """
     config = scene.parts.config.exemplars
     images, mask = choose_exemplars(scene, variables, data)
+    selected = ExemplarSet(np.asarray(to_storage(images, config.storage)), mask)
     clock.lap('select')
     report = {'drift_grey_levels': 0.0}
     if config.strategy == 'mnemonics':
@@ -39,7 +46,8 @@ def renew_memory(
         report['adjust_drift_grey_levels'] = drift
         clock.lap('adjust')
     held = shrink(held, np.int32(scene.parts.slots(scene.index)))
-    return put_rows(held, images, mask, np.int32(scene.num_old)), report
+    held = put_rows(held, images, mask, np.int32(scene.num_old))
+    return held, selected, report
 
 
 def choose_exemplars(

@@ -1,5 +1,6 @@
 """The phase loop: runs what is left of an experiment, and reports it."""
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -25,7 +26,7 @@ from mnemonics_jax.progress import Recorder
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
-from mnemonics_jax.workdir import Workdir, exemplars_name
+from mnemonics_jax.workdir import Workdir, phase_files
 
 
 def prepare(
@@ -93,9 +94,11 @@ def run(
         # What the rest of the run adds to, and the report reads.
         for name in ('config.json', 'metrics.jsonl'):
             place.fetch(name)
-        if phases:
-            place.fetch(exemplars_name(len(phases) - 1))
+        for name in itertools.chain(*map(phase_files, range(len(phases)))):
+            place.fetch(name)
         cursor = journal.resume(len(phases))
+        if len(phases) <= last:
+            claim.add_start(place, resumption(len(phases), cursor))
         with Recorder(
             place.local,
             first_phase=len(phases),
@@ -109,10 +112,12 @@ def run(
                 scene = Scene(parts, index, *bounds, recorder, journal)
                 carry, outcome = run_phase(scene, carry)
                 phases.append(results.describe(scene, carry, outcome))
-                if parts.config.exemplars.strategy != 'none':
-                    results.save_exemplars(scene, carry, place.local)
+                results.save_arrays(scene, carry, outcome, place.local)
+                results.show_exemplars(scene, carry)
                 results.write(parts, phases, place.local)
-                checkpointer.save(index, carry, phases)
+                checkpointer.save(index, carry, phases, outcome.other)
+                # The next phase shall not hold real images of this one.
+                del outcome
                 recorder.say(report.phase_line(phases[-1]))
             checkpointer.wait()
             content = results.write(parts, phases, place.local)
@@ -151,6 +156,21 @@ def restore(
     """Where to go on: the carry and results of the phases already done."""
     carry = first_carry(parts)
     return checkpointer.restore_latest(carry) or (carry, [])
+
+
+def resumption(num_done: int, cursor: Cursor | None) -> dict[str, Any] | None:
+    """Where a run goes on, as `config.json` has it; None for one that begins.
+
+    Args:
+        num_done: phases that are done.
+        cursor: where in the next one it goes on, None for its start.
+    """
+    if cursor is None:
+        if not num_done:
+            return None
+        return {'phase': num_done, 'stage': None, 'step': None}
+    stage, step = list(cursor.stages.items())[-1]
+    return {'phase': num_done, 'stage': stage, 'step': step}
 
 
 def announce(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import blocks, evaluate, parallel, prototypes, train
+from mnemonics_jax import blocks, classifiers, parallel, prototypes, train
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.data.batches import Feed, num_batches
@@ -178,7 +178,7 @@ def end_phase(
     )
     count = len(pool.held_out)
     if count:
-        found = evaluate.logits_of(
+        found = classifiers.logits_of(
             parts.evaluator, variables, held, pool.held_out_batches()
         )
         held_out.logits[:count] = found

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Added to squared norms: a relative error below rounding for every real
 # feature, and finite first derivatives at a feature of zeros.
@@ -19,6 +20,12 @@ def norms(vectors: jax.Array) -> jax.Array:
 def unit(vectors: jax.Array) -> jax.Array:
     """Vectors [..., D] over their L2 norms; zero stays zero."""
     return vectors / norms(vectors)
+
+
+def unit_on_host(vectors: np.ndarray) -> np.ndarray:
+    """`unit` in NumPy, for numbers of vectors that differ between phases."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-6)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:

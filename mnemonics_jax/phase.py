@@ -4,16 +4,40 @@ Each stage is a function of the phase, of what is known so far, and of nothing
 else; `run_phase` is their order.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from mnemonics_jax import evaluate, parallel
+import numpy as np
+
+from mnemonics_jax import classifiers, counting, embeddings, parallel
 from mnemonics_jax.exemplar_stages import renew_memory
 from mnemonics_jax.model_stages import finetune_model, start_model, train_model
 from mnemonics_jax.scene import Clock, Scene, all_class_means, in_order
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
-def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, dict[str, Any]]:
+class Outcome(NamedTuple):
+    """What a phase leaves beside what the next one starts from.
+
+    Attributes:
+        counts: by classifier.
+        exemplars: drift, held-out losses, distance to the border.
+        seconds: by stage.
+        selected: the new classes' exemplars before they were learned, rows
+            [c, s, ...] as they would be stored; None without exemplars.
+        space: of features.
+        other: of the trained model and its fine-tuned copy the one that the
+            next phase does not start from; None without exemplars.
+    """
+
+    counts: dict[str, classifiers.Counts]
+    exemplars: dict[str, Any]
+    seconds: dict[str, float]
+    selected: ExemplarSet | None
+    space: embeddings.Space
+    other: Variables | None
+
+
+def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, Outcome]:
     """Runs a phase from the end of the one before it.
 
     Args:
@@ -21,8 +45,7 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, dict[str, Any]]:
         carry: of the phase before; of `experiment.first_carry` in phase 0.
 
     Returns:
-        What the next phase starts from, and this phase's outcome: 'counts',
-        'exemplars' (drift and held-out losses) and 'seconds'.
+        What the next phase starts from, and this phase's outcome.
     """
     config, clock = scene.parts.config, Clock()
     data = scene.examples('train', scene.num_old, scene.num_seen)
@@ -30,23 +53,35 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, dict[str, Any]]:
     clock.lap('prepare')
     variables = train_model(scene, carry, start, data)
     clock.lap('train')
-    held, report, finetuned = carry.exemplars, {'drift_grey_levels': 0.0}, None
+    held, selected, finetuned = carry.exemplars, None, None
+    report = {'drift_grey_levels': 0.0}
     if config.exemplars.strategy != 'none':
-        held, report = renew_memory(scene, carry, variables, data, clock)
+        held, selected, report = renew_memory(
+            scene, carry, variables, data, clock
+        )
         finetuned = finetune_model(scene, variables, held)
         clock.lap('finetune')
-    counts = evaluate_models(scene, variables, finetuned or variables, held)
+    counts, space = evaluate_models(
+        scene, variables, finetuned or variables, held
+    )
+    if (border := embeddings.border(space)) is not None:
+        report['border'] = border
     clock.lap('evaluate')
-    following = finetuned if config.finetune.carry else variables
-    outcome = {'counts': counts, 'exemplars': report, 'seconds': clock.seconds}
-    carry = Carry(following, held)
-    return parallel.replicate(scene.parts.placement, carry), outcome
+    following, other = variables, finetuned
+    if config.finetune.carry:
+        following, other = finetuned, variables
+    carry, other = parallel.replicate(
+        scene.parts.placement, (Carry(following, held), other)
+    )
+    return carry, Outcome(counts, report, clock.seconds, selected, space, other)
 
 
 def evaluate_models(
     scene: Scene, variables: Variables, finetuned: Variables, held: ExemplarSet
-) -> dict[str, evaluate.Counts]:
+) -> tuple[dict[str, classifiers.Counts], embeddings.Space]:
     """Counts of the classifiers on test images of classes seen.
+
+    Also returns where these images and the exemplars lie for the model.
 
     Without exemplars the network's own head is the only one. With
     `evaluate.oracle` there is also the nearest mean of *all* training images of
@@ -57,7 +92,7 @@ def evaluate_models(
     data = scene.examples('test', 0, scene.num_seen)
 
     def counts_with(means):
-        return evaluate.count_all(
+        return counting.count_all(
             parts.evaluator,
             (variables, finetuned, means),
             in_order(data, batch_size),
@@ -65,13 +100,18 @@ def evaluate_models(
             num_seen=scene.num_seen,
         )
 
-    counts = counts_with(
-        evaluate.means_of(parts.evaluator, variables, held, batch_size)
+    slots = classifiers.slot_features(
+        parts.evaluator, variables, held, batch_size
+    )
+    counts, images = counts_with(
+        parts.evaluator.exemplar_means(slots, held.mask)
     )
     if config.exemplars.strategy == 'none':
         counts = {'cnn': counts['cnn']}
     if config.evaluate.oracle:
         everything = scene.examples('train', 0, scene.num_seen)
         means = all_class_means(scene, variables, everything)
-        counts['oracle'] = counts_with(means)['nme']
-    return counts
+        counts['oracle'] = counts_with(means)[0]['nme']
+    mask = np.asarray(held.mask)
+    space = embeddings.make_space(images, slots[0], mask, scene.num_seen)
+    return counts, space

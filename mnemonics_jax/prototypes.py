@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 
-from mnemonics_jax.numerics import unit
+from mnemonics_jax.numerics import unit, unit_on_host
 
 MAX_TRIES = 1000
+
+# Features whose distances to all means are in memory at once.
+_ROWS = 4096
 
 # Runs of k-means from different starts, of which the best is taken: the default
 # of scikit-learn that PODNet's authors ran.
@@ -47,7 +50,7 @@ def class_means_on_host(
     """
     means = np.zeros((num_classes, features.shape[1]), np.float32)
     for k in np.unique(labels):
-        means[k] = _unit(features[labels == k]).mean(axis=0)
+        means[k] = unit_on_host(features[labels == k]).mean(axis=0)
     return means
 
 
@@ -65,6 +68,34 @@ def nme_scores(features: jax.Array, means: jax.Array) -> jax.Array:
         f32[B, K].
     """
     return features @ unit(means).T
+
+
+def border_ratios(
+    features: np.ndarray, labels: np.ndarray, means: np.ndarray
+) -> np.ndarray:
+    """How far from the border to another class each feature lies, f32[n].
+
+    The distance to the nearest other mean over that to the own mean: 1 on the
+    border of the nearest-mean rule, > 1 on the own side of it. An image that a
+    mean is made of draws it to itself, the more the fewer there are.
+
+    Args:
+        features: f32[n, D], of unit length.
+        labels: int32[n], the own means.
+        means: f32[K, D], of unit length, K >= 2.
+    """
+    ratios = np.empty(len(features), np.float32)
+    # Several threads might add in another order in another process.
+    with threadpoolctl.threadpool_limits(1):
+        for start in range(0, len(features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            squares = 2 - 2 * features[rows] @ means.T
+            distances = np.sqrt(np.maximum(squares, 0))
+            own = np.arange(len(distances)), labels[rows]
+            nearest = distances[own]
+            distances[own] = np.inf
+            ratios[rows] = distances.min(axis=1) / np.maximum(nearest, _NEAR)
+    return ratios
 
 
 def herding(features: jax.Array, mask: jax.Array, num: int) -> jax.Array:
@@ -154,7 +185,7 @@ def class_centres(
     Returns:
         f32[K, P, D], not renormalised; zeros for a class without examples.
     """
-    points = _unit(features)
+    points = unit_on_host(features)
     shape = (num_classes, num_centres, points.shape[1])
     centres = np.zeros(shape, np.float32)
     # Several threads add in no fixed order, and gain nothing at this size.
@@ -188,14 +219,8 @@ def _k_means(points, num, random):
 
 def _set_apart(centres, random):
     """Moves centres [P, D] away from earlier ones of almost their direction."""
-    directions = _unit(centres)
+    directions = unit_on_host(centres)
     gaps = np.linalg.norm(directions[:, None] - directions, axis=-1)
     repeats = np.any(np.tril(gaps < _NEAR, -1), axis=1, keepdims=True)
     noise = random.standard_normal(centres.shape)
     return centres + repeats * (_SPREAD * centres.shape[1] ** -0.5) * noise
-
-
-def _unit(vectors):
-    """`unit` in NumPy: the number of examples differs from phase to phase."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-6)

@@ -7,19 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax import cluster, components, memory, metrics
+from mnemonics_jax import (
+    cluster,
+    components,
+    embeddings,
+    memory,
+    metrics,
+    pictures,
+)
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.phase import Outcome
 from mnemonics_jax.progress import write_atomically
 from mnemonics_jax.scene import Scene
-from mnemonics_jax.types import Carry
-from mnemonics_jax.workdir import exemplars_name
+from mnemonics_jax.types import Carry, ExemplarSet, Method
+from mnemonics_jax.workdir import exemplars_name, features_name, selected_name
 
 
-def describe(
-    scene: Scene, carry: Carry, outcome: dict[str, Any]
-) -> dict[str, Any]:
+def describe(scene: Scene, carry: Carry, outcome: Outcome) -> dict[str, Any]:
     """A phase's entry in `results.json`."""
-    counts, num_old = outcome['counts'], scene.num_old
+    counts, num_old = outcome.counts, scene.num_old
     base = scene.parts.bounds[0][1]
 
     def by_classifier(measure, among=counts):
@@ -50,11 +56,10 @@ def describe(
         'exemplars': {
             'count': int(np.asarray(carry.exemplars.mask).sum()),
             'bytes': memory.num_bytes(carry.exemplars),
-            **outcome['exemplars'],
+            **outcome.exemplars,
         },
         'seconds': {
-            name: round(seconds, 3)
-            for name, seconds in outcome['seconds'].items()
+            name: round(seconds, 3) for name, seconds in outcome.seconds.items()
         },
     }
 
@@ -81,21 +86,25 @@ def summarize(
     }
 
 
+def predictor(method: Method, phases: Sequence[dict[str, Any]]) -> str:
+    """The classifier by which a run is judged, among those that it has."""
+    name = method.predictor
+    # The network's own head needs no exemplars.
+    return name if name in phases[0]['confusion'] else 'cnn'
+
+
 def write(
     parts: components.Components,
     phases: Sequence[dict[str, Any]],
     workdir: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes `results.json` of the phases so far and returns its content."""
-    predictor = parts.method.predictor
-    if predictor not in phases[0]['confusion']:
-        predictor = 'cnn'  # The one that needs no exemplars.
     results = {
         'config': config_lib.to_json(parts.config),
         'complete': len(phases) == len(parts.bounds),
         'class_order': [int(k) for k in parts.order],
         'class_names': list(parts.source.class_names),
-        'predictor': predictor,
+        'predictor': predictor(parts.method, phases),
         'skipped_images': list(parts.source.skipped),
         'phases': list(phases),
         **summarize(phases, parts.bounds[0][1]),
@@ -107,20 +116,65 @@ def write(
     return results
 
 
-def save_exemplars(scene: Scene, carry: Carry, workdir: pathlib.Path) -> None:
-    """Writes the memory after a phase to `exemplars/phase_<i>.npz`."""
+def save_arrays(
+    scene: Scene, carry: Carry, outcome: Outcome, workdir: pathlib.Path
+) -> None:
+    """Writes the arrays of a phase.
+
+    The memory after it, its new exemplars before they were learned, and the
+    features of `embeddings.to_arrays`.
+    """
     if not cluster.is_main():
         return
-    path = workdir / exemplars_name(scene.index)
+    order, names = scene.parts.order, scene.parts.plan.classes
+    index, seen = scene.index, slice(scene.num_seen)
+    # Labels change when classes come into being later, names do not.
+    labelled = {
+        'classes': order[seen],
+        'class_names': np.array(names[seen]),
+    }
+    if outcome.selected is not None:
+        held = carry.exemplars
+        arrays = {
+            'images': np.asarray(held.images)[seen],
+            'mask': np.asarray(held.mask)[seen],
+        }
+        save(workdir / exemplars_name(index), **arrays, **labelled)
+        new = slice(scene.num_old, scene.num_seen)
+        save(
+            workdir / selected_name(index),
+            **in_slots(outcome.selected, held.mask.shape[1]),
+            **{name: column[new] for name, column in labelled.items()},
+        )
+    save(
+        workdir / features_name(index),
+        **embeddings.to_arrays(outcome.space),
+        class_names=labelled['class_names'],
+    )
+
+
+def show_exemplars(scene: Scene, carry: Carry) -> None:
+    """Gives TensorBoard a picture of the memory, if there is one."""
+    held, seen = carry.exemplars, slice(scene.num_seen)
+    mask = np.asarray(held.mask)[seen]
+    if not cluster.is_main() or not mask.any():
+        return
+    grid = pictures.exemplar_grid(np.asarray(held.images)[seen], mask)
+    scene.recorder.image('exemplars', pictures.as_png(grid), grid.shape)
+
+
+def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:
+    """Images and mask of rows, with empty slots behind for `num` in all."""
+    spare = (0, num - rows.mask.shape[1])
+    return {
+        'images': np.pad(rows.images, ((0, 0), spare, *((0, 0),) * 3)),
+        'mask': np.pad(rows.mask, ((0, 0), spare)),
+    }
+
+
+def save(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes an .npz file so that readers see all of it or none."""
     path.parent.mkdir(exist_ok=True)
     draft = path.with_suffix('.tmp.npz')
-    n = scene.num_seen
-    # Labels change when classes come into being later, names do not.
-    np.savez_compressed(
-        draft,
-        images=np.asarray(carry.exemplars.images)[:n],
-        mask=np.asarray(carry.exemplars.mask)[:n],
-        classes=scene.parts.order[:n],
-        class_names=np.array(scene.parts.plan.classes[:n]),
-    )
+    np.savez_compressed(draft, **arrays)
     draft.replace(path)

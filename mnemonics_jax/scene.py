@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax import evaluate, parallel, prototypes
+from mnemonics_jax import classifiers, parallel, prototypes
 from mnemonics_jax.components import Components
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.examples import Examples
@@ -85,7 +85,7 @@ def features_of(
 ) -> np.ndarray:
     """Features f32[n, D] of examples by a model, in their order."""
     batch_size = scene.parts.config.evaluate.batch_size
-    return evaluate.features_of(
+    return classifiers.features_of(
         scene.parts.evaluator, variables, in_order(data, batch_size)
     )
 

@@ -52,6 +52,22 @@ def exemplars_name(phase: int) -> str:
     return f'exemplars/phase_{phase}.npz'
 
 
+def selected_name(phase: int) -> str:
+    """The file of a phase's new exemplars before they were learned."""
+    return f'exemplars/selected_{phase}.npz'
+
+
+def features_name(phase: int) -> str:
+    """The file of features by the model at the end of a phase."""
+    return f'features/phase_{phase}.npz'
+
+
+def phase_files(phase: int) -> tuple[str, ...]:
+    """The files that a phase leaves; some runs have not all of them."""
+    names = exemplars_name, selected_name, features_name
+    return tuple(name(phase) for name in names)
+
+
 class BucketError(OSError):
     """A bucket cannot be read or written."""
 

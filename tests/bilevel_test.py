@@ -128,7 +128,7 @@ def test_no_inner_step_leaves_the_pixels_without_gradient(linear):
             linear['query'],
         )
     assert not np.any(grads)
-    assert np.isnan(metrics['inner_loss_last'])
+    assert np.isnan(metrics['inner_loss'])
     assert np.isfinite(metrics['outer_loss'])
 
 

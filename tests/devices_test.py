@@ -171,7 +171,7 @@ def first_steps(parts, workdir):
     model_stages.finetune_model(scene, start, carry.exemplars)
     model_stages.train_model(scene, carry, start, data)
     features = features_of(scene, start, data)
-    counts = phase.evaluate_models(scene, start, start, carry.exemplars)
+    counts, _ = phase.evaluate_models(scene, start, start, carry.exemplars)
     return journal.states, features, counts
 
 

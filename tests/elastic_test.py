@@ -1,10 +1,12 @@
 """Classes that come into being while a run is on its way."""
 
+import json
+
 import numpy as np
 import PIL.Image
 import pytest
 
-from mnemonics_jax import experiment
+from mnemonics_jax import experiment, saved
 from mnemonics_jax.progress import Recorder, read_records
 
 ORDER = ('pear', 'fig', 'quince', 'plum', 'apple', 'lime')
@@ -87,13 +89,25 @@ def test_classes_that_come_later_give_the_run_that_had_them_from_the_start(
     write_order(growing, ORDER)
     capsys.readouterr()
     parts = experiment.prepare(tiny_config, workdir, one_device)
+    # What was saved before has as many classes as there were.
+    end = saved.open_phase(workdir, -1)
+    assert (end.phase, end.class_names) == (0, ORDER[:2])
+    black = np.zeros((1, 8, 8, 3), np.float32)
+    assert end.backbone.apply(end.variables, black)[0].logits.shape == (1, 4)
     found = experiment.run(parts, workdir)
     said = capsys.readouterr().out
     assert 'resuming in phase 1 of 0..2, train' in said
     assert '6 classes in 3 phases (2 of the classes came later)' in said
+    first, second = json.loads((workdir / 'config.json').read_text())['starts']
+    assert first['resumed'] is None
+    resumed = second['resumed']
+    assert (resumed['phase'], resumed['stage']) == (1, 'train')
+    assert f'train, after step {resumed["step"]}\n' in said
     for ours, theirs in zip(found['phases'], expected['phases'], strict=True):
         assert ours['confusion'] == theirs['confusion']
         # Sums over the rows of more classes are rounded in another order.
+        for one in (ours, theirs):
+            one['exemplars'] |= one['exemplars'].pop('border')
         assert ours['exemplars'] == pytest.approx(theirs['exemplars'], rel=1e-5)
     assert found['complete']
     assert found['class_order'] == expected['class_order']

@@ -41,7 +41,7 @@ FIELDS = {
 PLACES = {
     'a checkpoint within a phase': (checkpoint.Checkpointer, 'save_within', 2),
     'a record': (progress.Recorder, 'record', 3),
-    'exemplars': (results_lib, 'save_exemplars', 1),
+    'exemplars': (results_lib, 'save_arrays', 1),
     'the end of a phase': (checkpoint.Checkpointer, 'save', 1),
     'a file': (checkpoint.Checkpointer, 'save_within', 3),
     'results': (results_lib, 'write', 1),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import config, evaluate, methods
+from mnemonics_jax import classifiers, config, methods
 from mnemonics_jax.numerics import weighted_mean
 from mnemonics_jax.types import Outputs, Phase
 
@@ -148,7 +148,7 @@ def test_phases_share_a_program(name):
 @pytest.mark.parametrize('name', methods.method_names())
 def test_a_method_says_how_it_is_judged(name):
     method = make(name)
-    assert method.predictor in evaluate.CLASSIFIERS
+    assert method.predictor in classifiers.CLASSIFIERS
     assert isinstance(method.uses_reference, bool)
 
 

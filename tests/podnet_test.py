@@ -10,8 +10,8 @@ import pytest
 
 from mnemonics_jax import (
     blocks,
+    classifiers,
     components,
-    evaluate,
     experiment,
     losses,
     methods,
@@ -285,7 +285,7 @@ def test_new_proxies_start_as_centres_with_the_norm_of_old_ones(
     for index, low, high in [(1, 2, 4), (2, 4, 6)]:
         scene = Scene(parts, index, low, high, None, None)
         data = scene.examples('train', low, high)
-        features = evaluate.features_of(
+        features = classifiers.features_of(
             parts.evaluator, before, in_order(data, 16)
         )
         centres = prototypes.class_centres(

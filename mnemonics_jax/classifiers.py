@@ -1,0 +1,278 @@
+"""Features, exemplar means, and what three classifiers say.
+
+The classifiers, each over all classes seen:
+    cnn: the model's own head.
+    nme: the nearest mean of exemplars' features.
+    finetuned: the head of the copy that was fine-tuned on the exemplars.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnemonics_jax import parallel
+from mnemonics_jax.losses import mask_logits
+from mnemonics_jax.memory import fill_exemplars
+from mnemonics_jax.numerics import batch_images, to_float, unit
+from mnemonics_jax.prototypes import class_means, nme_scores
+from mnemonics_jax.types import Backbone, ExemplarSet, Variables
+
+CLASSIFIERS = ('cnn', 'nme', 'finetuned')
+
+
+class Counts(NamedTuple):
+    """Counts of test images by classifier, in the order of `CLASSIFIERS`.
+
+    Attributes:
+        confusion: int32[3, K, K], by true and predicted class.
+        top5: int32[3, K], images of each true class among whose five highest
+            scores it is.
+    """
+
+    confusion: jax.Array
+    top5: jax.Array
+
+
+class Embedded(NamedTuple):
+    """Test images as NME compares them.
+
+    Attributes:
+        features: f32[n, D], of unit length.
+        labels: int32[n].
+        weights: f32[n], 0 for padding.
+    """
+
+    features: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+
+class Evaluator(NamedTuple):
+    """The jitted functions of evaluation, see the functions of these names."""
+
+    placement: parallel.Placement
+    embed: Callable[..., jax.Array]
+    embed_slots: Callable[..., jax.Array]
+    exemplar_means: Callable[..., jax.Array]
+    logits: Callable[..., jax.Array]
+    score: Callable[..., tuple[jax.Array, jax.Array]]
+    count: Callable[..., tuple[Counts, Embedded]]
+
+
+def make_evaluator(
+    backbone: Backbone, placement: parallel.Placement, *, mirror: bool
+) -> Evaluator:
+    """Builds the functions.
+
+    Args:
+        backbone: the model.
+        placement: of batches.
+        mirror: whether exemplar means average the left-right mirror images in,
+            as iCaRL does (a true mirror; the authors' code reverses colours).
+    """
+
+    def jit(function, *args):
+        return jax.jit(
+            functools.partial(function, *args),
+            out_shardings=placement.replicated,
+        )
+
+    return Evaluator(
+        placement=placement,
+        embed=jit(embed, backbone),
+        embed_slots=jit(embed_slots, backbone, placement, mirror),
+        exemplar_means=jit(exemplar_means),
+        logits=jit(logits, backbone),
+        score=jit(score, backbone),
+        count=jit(count, backbone),
+    )
+
+
+def embed(
+    backbone: Backbone, variables: Variables, batch: dict[str, jax.Array]
+) -> jax.Array:
+    """Features f32[B, D] of the images of a batch, as they are."""
+    return backbone.embed(variables, to_float(batch_images(batch)))[0]
+
+
+def embed_slots(
+    backbone: Backbone,
+    placement: parallel.Placement,
+    mirror: bool,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    slots: jax.Array,
+) -> jax.Array:
+    """Features of exemplars, f32[V, b, D]; V = 2 with the mirror images.
+
+    Args:
+        backbone: the model.
+        placement: of the images.
+        mirror: whether to add the mirror images.
+        variables: the model's state.
+        exemplars: the memory.
+        slots: int32[b], flat slots.
+    """
+    stored = exemplars.images.reshape(-1, *exemplars.images.shape[2:])
+    images = to_float(stored[slots])
+    views = [images, images[:, :, ::-1]] if mirror else [images]
+    return jnp.stack(
+        [backbone.embed(variables, placement.split(v))[0] for v in views]
+    )
+
+
+def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
+    """Class means for the NME rule, f32[K, D].
+
+    The mean of the unit features of a class, for the images and for their
+    mirrors, and the average of the two; `nme_scores` gives it unit length.
+
+    Args:
+        features: f32[V, K * m, D], by slot.
+        mask: bool[K, m].
+    """
+    means = [class_means(f.reshape(*mask.shape, -1), mask) for f in features]
+    return sum(means) / len(means)
+
+
+def logits(
+    backbone: Backbone,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    batch: dict[str, jax.Array],
+) -> jax.Array:
+    """Logits f32[B, K] of a batch of real images and exemplars, as they are.
+
+    Args:
+        backbone: the model.
+        variables: its state.
+        exemplars: the memory.
+        batch: `image` and `slot`, see `memory.fill_exemplars`.
+    """
+    real = to_float(batch_images(batch))
+    images = fill_exemplars(real, batch['slot'], exemplars)
+    return backbone.apply(variables, images)[0].logits
+
+
+def score(
+    backbone: Backbone,
+    models: tuple[Variables, Variables, jax.Array],
+    batch: dict[str, jax.Array],
+    num_seen: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """What the classifiers say of a batch.
+
+    Args:
+        backbone: the model.
+        models: the model, its fine-tuned copy, and the exemplar means.
+        batch: `image`.
+        num_seen: int32[], classes that may be predicted.
+
+    Returns:
+        Scores f32[3, B, K] in the order of `CLASSIFIERS`, those of classes not
+        seen masked; logits, but cosines by NME. And unit features f32[B, D].
+    """
+    variables, finetuned, means = models
+    images = to_float(batch_images(batch))
+    outputs, _ = backbone.apply(variables, images)
+    tuned, _ = backbone.apply(finetuned, images)
+    features = unit(outputs.features)
+    scores = [outputs.logits, nme_scores(features, means), tuned.logits]
+    return mask_logits(jnp.stack(scores), num_seen), features
+
+
+def count(
+    backbone: Backbone,
+    counts: Counts,
+    models: tuple[Variables, Variables, jax.Array],
+    batch: dict[str, jax.Array],
+    num_seen: jax.Array,
+) -> tuple[Counts, Embedded]:
+    """Adds a batch to the counts, and says where its images lie.
+
+    Args:
+        backbone: the model.
+        counts: so far.
+        models: the model, its fine-tuned copy, and the exemplar means.
+        batch: `image`, `label`, `weight`.
+        num_seen: int32[], classes that may be predicted.
+    """
+    scores, features = score(backbone, models, batch, num_seen)
+    labels, weight = batch['label'], batch['weight'].astype(jnp.int32)
+    classifier = jnp.arange(len(CLASSIFIERS))[:, None]
+    predicted = jnp.argmax(scores, axis=-1)
+    _, best = jax.lax.top_k(scores, min(5, scores.shape[-1]))
+    hits = jnp.any(best == labels[:, None], axis=-1).astype(jnp.int32)
+    counts = Counts(
+        counts.confusion.at[classifier, labels, predicted].add(weight),
+        counts.top5.at[classifier, labels].add(weight * hits),
+    )
+    return counts, Embedded(features, labels, batch['weight'])
+
+
+def features_of(
+    evaluator: Evaluator,
+    variables: Variables,
+    batches: Iterable[dict[str, np.ndarray]],
+) -> np.ndarray:
+    """Features f32[n, D] of all real examples of `batches`, in their order."""
+    compute = functools.partial(evaluator.embed, variables)
+    return _without_padding(evaluator.placement, compute, batches)
+
+
+def slot_features(
+    evaluator: Evaluator,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    batch_size: int,
+) -> np.ndarray:
+    """Features f32[V, K * m, D] of a memory's slots; see `embed_slots`."""
+    total = exemplars.mask.size
+    slots = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
+    # Slots behind the last repeat it; they are cut off below.
+    slots = np.minimum(slots, total - 1).reshape(-1, batch_size)
+    parts = [
+        np.asarray(evaluator.embed_slots(variables, exemplars, row))
+        for row in slots
+    ]
+    return np.concatenate(parts, axis=1)[:, :total]
+
+
+def means_of(
+    evaluator: Evaluator,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    batch_size: int,
+) -> jax.Array:
+    """Exemplar means f32[K, D] of a model; zeros for a class without any."""
+    features = slot_features(evaluator, variables, exemplars, batch_size)
+    return evaluator.exemplar_means(features, exemplars.mask)
+
+
+def logits_of(
+    evaluator: Evaluator,
+    variables: Variables,
+    exemplars: ExemplarSet,
+    batches: Iterable[dict[str, np.ndarray]],
+) -> np.ndarray:
+    """Logits f32[n, K] of all examples of `batches`, in their order."""
+    compute = functools.partial(evaluator.logits, variables, exemplars)
+    return _without_padding(evaluator.placement, compute, batches)
+
+
+def _without_padding(
+    placement: parallel.Placement,
+    compute: Callable[[dict[str, jax.Array]], jax.Array],
+    batches: Iterable[dict[str, np.ndarray]],
+) -> np.ndarray:
+    """What is computed of the examples of `batches`, [n, ...] on the host."""
+    parts = []
+    for batch, placed in parallel.shard_batches(placement, batches):
+        found = np.asarray(compute(placed))
+        weight = parallel.gather_batch(placement, batch['weight'])
+        parts.append(found[weight > 0])
+    return np.concatenate(parts)
