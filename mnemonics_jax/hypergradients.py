@@ -1,0 +1,210 @@
+"""Gradients of the outer loss in the pixels, exact and approximate.
+
+All have the signature of `bilevel.pixel_gradient`, which is the exact one. With
+theta = Phi(theta, E) for one inner step and g the gradient of the query's loss
+at the adapted params, the implicit function theorem says, if the inner steps
+have converged,
+
+    dL / dE = (dPhi / dE)^T u,    (I - dPhi / dtheta)^T u = g.
+
+| name | what | memory | inner steps gone through |
+|---|---|---|---|
+| `unroll` | exact, through all T (the paper, Eq. 9) | T params | T |
+| `truncated` | through the last `terms` alone | `terms` params | `terms` |
+| `neumann` | u = sum, k < `terms`, of (dPhi/dtheta)^Tk g | one step | `terms` |
+| `cg` | u by `terms` conjugate gradients | one step | `terms` |
+
+The last two are wrong where the inner problem has not converged: their error is
+then that of the theorem and no number of terms mends it. `cg` also takes the
+Hessian of the inner loss for positive definite, which that of a network need
+not be; `neumann` does not, but converges as slowly as the inner steps do.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mnemonics_jax.bilevel import (
+    InnerProblem,
+    Query,
+    embed,
+    outer_loss,
+    pixel_gradient,
+    sum_over,
+    unroll,
+)
+from mnemonics_jax.numerics import shares, weighted_sum
+
+Hypergradient = Callable[
+    [InnerProblem, Any, jax.Array, jax.Array, jax.Array, Query],
+    tuple[jax.Array, dict[str, jax.Array]],
+]
+NAMES = ('unroll', 'truncated', 'neumann', 'cg')
+
+
+def make_hypergradient(name: str, terms: int) -> Hypergradient:
+    """A hypergradient by its name.
+
+    Args:
+        name: one of `NAMES`.
+        terms: > 0, see there; `unroll` has no use for it.
+
+    Returns:
+        `(problem, params, pixels, labels, indices, query) -> (grads, metrics)`,
+        as `bilevel.pixel_gradient`.
+
+    Raises:
+        ValueError: there is no such name, or `terms` is not positive.
+    """
+    if name not in NAMES:
+        raise ValueError(f'hypergradient {name!r}: allowed: {", ".join(NAMES)}')
+    if name == 'unroll':
+        return pixel_gradient
+    if terms < 1:
+        raise ValueError(f'terms={terms} of {name}: allowed: >= 1')
+    if name == 'truncated':
+        return functools.partial(truncated, terms=terms)
+    solve = {'neumann': neumann_series, 'cg': conjugate_gradients}[name]
+    return functools.partial(implicit, solve=functools.partial(solve, terms))
+
+
+def truncated(
+    problem: InnerProblem,
+    params: Any,
+    pixels: jax.Array,
+    labels: jax.Array,
+    indices: jax.Array,
+    query: Query,
+    *,
+    terms: int,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The gradient through the last `terms` inner steps; exact if T <= terms.
+
+    The steps before them move the params and are taken for constant. For inner
+    transforms without a state, as plain SGD is.
+    """
+    first = max(0, len(indices) - terms)
+    inputs = jax.lax.stop_gradient(embed(problem, pixels))
+    params, losses = unroll(problem, params, inputs, labels, indices[:first])
+    grads, metrics = pixel_gradient(
+        problem, params, pixels, labels, indices[first:], query
+    )
+    if first:
+        metrics = {**metrics, 'inner_loss_first': losses[0]}
+    return grads, metrics
+
+
+def implicit(
+    problem: InnerProblem,
+    params: Any,
+    pixels: jax.Array,
+    labels: jax.Array,
+    indices: jax.Array,
+    query: Query,
+    *,
+    solve: Callable[..., Any],
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The gradient by the implicit function theorem, at the adapted params.
+
+    One inner step is that on all minibatches at once, each exemplar as often as
+    it is in them.
+
+    Args:
+        problem: the inner problem; its transform must have no state.
+        params: where the inner steps start.
+        pixels: f32[n, ...].
+        labels: int32[n].
+        indices: int32[T, b], T > 0.
+        query: the data to do well on.
+        solve: `(step_vjp, is_trained, g) -> u`.
+    """
+    weights = counts(indices, len(labels))
+
+    def judge(adapted: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        none = indices[:0]
+        return outer_loss(problem, adapted, pixels, labels, none, query)
+
+    inputs, embed_vjp = jax.vjp(functools.partial(embed, problem), pixels)
+    adapted, losses = unroll(problem, params, inputs, labels, indices)
+    grads, metrics = jax.grad(judge, has_aux=True)(adapted)
+    _, vjp = jax.vjp(
+        lambda *of: inner_step(problem, *of, labels, weights), adapted, inputs
+    )
+    u = solve(lambda v: vjp(v)[0], trained(problem.tx, adapted), grads)
+    (pixel_grads,) = embed_vjp(vjp(u)[1])
+    ends = {'inner_loss_first': losses[0], 'inner_loss': losses[-1]}
+    return pixel_grads, {**metrics, **ends}
+
+
+def counts(indices: jax.Array, num: int) -> jax.Array:
+    """How often each of `num` exemplars is in int32[T, b]; -1 is padding."""
+    flat = jnp.asarray(indices).reshape(-1)
+    return jnp.zeros(num).at[flat].add(jnp.where(flat >= 0, 1.0, 0.0))
+
+
+def inner_step(
+    problem: InnerProblem,
+    params: Any,
+    inputs: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+) -> Any:
+    """Params after one step on all inputs by weight, Phi of the module."""
+
+    def part_loss(params, rows, weights):
+        values = problem.loss_fn(params, problem.layout.split(rows[0]), rows[1])
+        return weighted_sum(values, weights)
+
+    grads = sum_over(
+        problem,
+        lambda *part: jax.grad(part_loss)(params, *part),
+        (inputs, jnp.asarray(labels)),
+        shares(weights),
+    )
+    updates, _ = problem.tx.update(grads, problem.tx.init(params), params)
+    return optax.apply_updates(params, updates)
+
+
+def trained(tx: optax.GradientTransformation, params: Any) -> Any:
+    """1 where a transform changes params and 0 where it freezes them."""
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = tx.update(ones, tx.init(params), params)
+    return jax.tree.map(lambda x: (x != 0).astype(x.dtype), updates)
+
+
+def neumann_series(
+    terms: int, step_vjp: Callable[[Any], Any], is_trained: Any, grads: Any
+) -> Any:
+    """u as the sum of the first `terms` of the Neumann series."""
+    keep = functools.partial(jax.tree.map, jnp.multiply, is_trained)
+
+    def add(carry, _):
+        total, term = carry
+        term = keep(step_vjp(term))
+        return (jax.tree.map(jnp.add, total, term), term), None
+
+    start = keep(grads)
+    (total, _), _ = jax.lax.scan(add, (start, start), length=terms - 1)
+    return total
+
+
+def conjugate_gradients(
+    terms: int, step_vjp: Callable[[Any], Any], is_trained: Any, grads: Any
+) -> Any:
+    """u by at most `terms` steps of conjugate gradients from 0."""
+    keep = functools.partial(jax.tree.map, jnp.multiply, is_trained)
+
+    def apply(u):
+        return keep(jax.tree.map(jnp.subtract, u, step_vjp(u)))
+
+    # Steps beyond what rounding leaves would divide zero by zero.
+    dtype = jnp.result_type(*jax.tree.leaves(grads))
+    tol = float(jnp.finfo(dtype).eps) ** 0.75
+    u, _ = jax.scipy.sparse.linalg.cg(
+        apply, keep(grads), tol=tol, maxiter=terms
+    )
+    return u
