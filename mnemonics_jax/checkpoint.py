@@ -21,7 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from mnemonics_jax import stored
-from mnemonics_jax.types import Carry, Variables
+from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
 class Cursor(NamedTuple):
@@ -223,6 +223,59 @@ def _anywhere(failed: bool) -> bool:
     if jax.process_count() == 1:
         return failed
     return bool(multihost_utils.process_allgather(np.array(failed)).any())
+
+
+def ends(workdir: os.PathLike[str]) -> list[int]:
+    """The phases of a work directory whose ends can be read."""
+    kinds = (name.split('/') for name in whole(workdir))
+    return [int(number) for kind, number in kinds if kind == 'phases']
+
+
+def read_end(
+    workdir: os.PathLike[str], phase: int
+) -> tuple[Carry, Variables | None, list[Any]]:
+    """Reads the end of a phase of a run that may be any, and writes nothing.
+
+    Args:
+        workdir: of the run; absolute, or in a bucket.
+        phase: one of `ends`.
+
+    Returns:
+        The carry, the other model or None, and the results, see
+        `Checkpointer.save`. Arrays have the shapes that were saved.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
+    options = ocp.CheckpointManagerOptions(create=False, read_only=True)
+    folder = epath.Path(workdir) / 'checkpoints' / 'phases'
+    try:
+        with ocp.CheckpointManager(folder, options=options) as manager:
+            items = ['carry', 'other']
+            found = stored.read(
+                manager,
+                phase,
+                arrays={
+                    item: None
+                    for item in items
+                    if (folder / str(phase) / item).exists()
+                },
+                values=['results'],
+            )
+    except Exception as e:  # Orbax's storage raises many types.
+        reason = ' '.join(str(e).split())[:200]
+        raise ValueError(
+            f'{folder / str(phase)}: cannot be read: {reason}'
+        ) from e
+    carry, other = found['carry'], found.get('other')
+    held = ExemplarSet(**carry['exemplars'])
+    carry = Carry(_variables(carry['variables']), held)
+    return carry, other and _variables(other), found['results']['phases']
+
+
+def _variables(found: dict[str, Any]) -> Variables:
+    """A model as Orbax gives it; without any statistics it leaves them out."""
+    return Variables(found['params'], found.get('batch_stats') or {})
 
 
 def whole(workdir: os.PathLike[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Features, exemplar means and confusion counts by three classifiers.
+"""Features, exemplar means, and what three classifiers say.
 
 The classifiers, each over all classes seen:
     cnn: the model's own head.
@@ -59,6 +59,7 @@ class Evaluator(NamedTuple):
     embed_slots: Callable[..., jax.Array]
     exemplar_means: Callable[..., jax.Array]
     logits: Callable[..., jax.Array]
+    score: Callable[..., tuple[jax.Array, jax.Array]]
     count: Callable[..., tuple[Counts, Embedded]]
 
 
@@ -86,6 +87,7 @@ def make_evaluator(
         embed_slots=jit(embed_slots, backbone, placement, mirror),
         exemplar_means=jit(exemplar_means),
         logits=jit(logits, backbone),
+        score=jit(score, backbone),
         count=jit(count, backbone),
     )
 
@@ -156,6 +158,33 @@ def logits(
     return backbone.apply(variables, images)[0].logits
 
 
+def score(
+    backbone: Backbone,
+    models: tuple[Variables, Variables, jax.Array],
+    batch: dict[str, jax.Array],
+    num_seen: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """What the classifiers say of a batch.
+
+    Args:
+        backbone: the model.
+        models: the model, its fine-tuned copy, and the exemplar means.
+        batch: `image`.
+        num_seen: int32[], classes that may be predicted.
+
+    Returns:
+        Scores f32[3, B, K] in the order of `CLASSIFIERS`, those of classes not
+        seen masked; logits, but cosines by NME. And unit features f32[B, D].
+    """
+    variables, finetuned, means = models
+    images = to_float(batch_images(batch))
+    outputs, _ = backbone.apply(variables, images)
+    tuned, _ = backbone.apply(finetuned, images)
+    features = unit(outputs.features)
+    scores = [outputs.logits, nme_scores(features, means), tuned.logits]
+    return mask_logits(jnp.stack(scores), num_seen), features
+
+
 def count(
     backbone: Backbone,
     counts: Counts,
@@ -172,14 +201,7 @@ def count(
         batch: `image`, `label`, `weight`.
         num_seen: int32[], classes that may be predicted.
     """
-    variables, finetuned, means = models
-    images = to_float(batch_images(batch))
-    outputs, _ = backbone.apply(variables, images)
-    tuned, _ = backbone.apply(finetuned, images)
-    scores = jnp.stack(
-        [outputs.logits, nme_scores(outputs.features, means), tuned.logits]
-    )
-    scores = mask_logits(scores, num_seen)
+    scores, features = score(backbone, models, batch, num_seen)
     labels, weight = batch['label'], batch['weight'].astype(jnp.int32)
     classifier = jnp.arange(len(CLASSIFIERS))[:, None]
     predicted = jnp.argmax(scores, axis=-1)
@@ -189,7 +211,7 @@ def count(
         counts.confusion.at[classifier, labels, predicted].add(weight),
         counts.top5.at[classifier, labels].add(weight * hits),
     )
-    return counts, Embedded(unit(outputs.features), labels, batch['weight'])
+    return counts, Embedded(features, labels, batch['weight'])
 
 
 def features_of(
@@ -254,46 +276,3 @@ def _without_padding(
         weight = parallel.gather_batch(placement, batch['weight'])
         parts.append(found[weight > 0])
     return np.concatenate(parts)
-
-
-def count_all(
-    evaluator: Evaluator,
-    models: tuple[Variables, Variables, jax.Array],
-    batches: Iterable[dict[str, np.ndarray]],
-    *,
-    num_classes: int,
-    num_seen: int,
-) -> tuple[dict[str, Counts], Embedded]:
-    """Counts of each classifier over the classes seen, on the host.
-
-    Args:
-        evaluator: the functions.
-        models: the model, its fine-tuned copy, and the exemplar means.
-        batches: test data of the classes seen.
-        num_classes: K.
-        num_seen: n.
-
-    Returns:
-        For each classifier confusion int[n, n] and top5 int[n]; and the images
-        in their order, without padding.
-    """
-    placement, rows = evaluator.placement, len(CLASSIFIERS)
-    empty = Counts(
-        np.zeros((rows, num_classes, num_classes), np.int32),
-        np.zeros((rows, num_classes), np.int32),
-    )
-    counts, parts = parallel.replicate(placement, empty), []
-    for _, batch in parallel.shard_batches(placement, batches):
-        counts, part = evaluator.count(
-            counts, models, batch, np.int32(num_seen)
-        )
-        parts.append(part)
-    confusion, top5 = (np.asarray(part) for part in counts)
-    found = {
-        name: Counts(confusion[row, :num_seen, :num_seen], top5[row, :num_seen])
-        for row, name in enumerate(CLASSIFIERS)
-    }
-    # Fetched at the end, so that no batch waits for another.
-    embedded = Embedded(*map(np.concatenate, zip(*parts, strict=True)))
-    real = embedded.weights > 0
-    return found, Embedded(*(column[real] for column in embedded))

@@ -147,7 +147,7 @@ def build(
     config, plan = plan_phases(config, source, begun)
     source, order = apply(plan, source)
     method = make_method(config.method.name, config.method)
-    backbone = build_backbone(config, source, method)
+    backbone = build_backbone(config, plan, method)
     components = Components(
         config=config,
         source=source,
@@ -170,17 +170,15 @@ def build(
 
 
 def build_backbone(
-    config: ml_collections.FrozenConfigDict,
-    source: sources.Source,
-    method: Method,
+    config: ml_collections.FrozenConfigDict, plan: Plan, method: Method
 ) -> Backbone:
     """The model of a run, with what its method and weight transfer add."""
     backbone = make_backbone(
         config.backbone.name,
-        num_classes=source.num_classes,
-        image_shape=source.image_shape,
-        mean=source.mean,
-        std=source.std,
+        num_classes=len(plan.classes),
+        image_shape=plan.image_shape,
+        mean=plan.mean,
+        std=plan.std,
         head=config.backbone.head,
         precision=config.precision,
     )

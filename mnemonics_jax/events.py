@@ -49,6 +49,22 @@ class Events:
         )
         self._write(_integer(2, step) + _bytes(5, summary))
 
+    def image(
+        self, step: int, tag: str, png: bytes, shape: tuple[int, int, int]
+    ) -> None:
+        """Writes an image.
+
+        Args:
+            step: >= 0.
+            tag: its name.
+            png: the file.
+            shape: (H, W, C); C is 1 for grey, 3 for RGB.
+        """
+        numbers = [_integer(i, size) for i, size in enumerate(shape, start=1)]
+        image = b''.join(numbers) + _bytes(4, png)
+        value = _bytes(1, tag.encode()) + _bytes(4, image)
+        self._write(_integer(2, step) + _bytes(5, _bytes(1, value)))
+
     def close(self) -> None:
         """Writes what is left."""
         self._file.close()

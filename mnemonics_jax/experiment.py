@@ -113,6 +113,7 @@ def run(
                 carry, outcome = run_phase(scene, carry)
                 phases.append(results.describe(scene, carry, outcome))
                 results.save_arrays(scene, carry, outcome, place.local)
+                results.show_exemplars(scene, carry)
                 results.write(parts, phases, place.local)
                 checkpointer.save(index, carry, phases, outcome.other)
                 # The next phase shall not hold real images of this one.

@@ -4,17 +4,16 @@ Any field of the configuration is a flag: `--config.exemplars.per_class=5`. The
 same command again resumes; a run that is finished says so and exits with 0.
 """
 
-import logging as standard_logging
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from mnemonics_jax import workdir
+from mnemonics_jax import console, workdir
+from mnemonics_jax.console import fail
 
 DEFAULT_CONFIG = 'configs/digits.py'
 _CONFIG = config_flags.DEFINE_config_file(
@@ -43,12 +42,6 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 
 
-def fail(error: BaseException | str) -> None:
-    """Says what is wrong in one line and exits with 2."""
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    sys.exit(2)
-
-
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistake is one line, not a traceback."""
     given = config_in(argv)
@@ -71,7 +64,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     except (OSError, SyntaxError, TypeError, ValueError) as e:
         fail(e)
     if not flags.FLAGS['verbosity'].present:
-        quieten()
+        console.quieten()
     if len(rest) > 1:
         fail(f'{rest[1]!r}: not a flag; flags start with --')
     if not _WORKDIR.value:
@@ -81,25 +74,6 @@ def parse(argv: Sequence[str]) -> list[str]:
     except ValueError as e:
         fail(f'--workdir={e}')
     return rest
-
-
-def quieten() -> None:
-    """Leaves what Orbax has to say to the errors that it raises.
-
-    It tells of every file it writes and, in each of its threads, of errors that
-    it raises as well. What else is under way then finds the event loop closed
-    that waited for it.
-    """
-    logging.set_verbosity(logging.FATAL)
-    asyncio_logger = standard_logging.getLogger('asyncio')
-    asyncio_logger.setLevel(standard_logging.CRITICAL)
-    usual = sys.unraisablehook
-
-    def overlook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != 'Event loop is closed':
-            usual(unraisable)
-
-    sys.unraisablehook = overlook
 
 
 def config_in(argv: Sequence[str]) -> str | None:

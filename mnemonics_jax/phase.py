@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax import classifiers, embeddings, parallel
+from mnemonics_jax import classifiers, counting, embeddings, parallel
 from mnemonics_jax.exemplar_stages import renew_memory
 from mnemonics_jax.model_stages import finetune_model, start_model, train_model
 from mnemonics_jax.scene import Clock, Scene, all_class_means, in_order
@@ -92,7 +92,7 @@ def evaluate_models(
     data = scene.examples('test', 0, scene.num_seen)
 
     def counts_with(means):
-        return classifiers.count_all(
+        return counting.count_all(
             parts.evaluator,
             (variables, finetuned, means),
             in_order(data, batch_size),

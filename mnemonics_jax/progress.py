@@ -103,6 +103,17 @@ class Recorder:
         self._step += 1
         self.num_records += 1
 
+    def image(self, tag: str, png: bytes, shape: tuple[int, int, int]) -> None:
+        """Gives TensorBoard an image, at the step of the last record.
+
+        Args:
+            tag: its name.
+            png: the file.
+            shape: (H, W, C).
+        """
+        if self._events is not None:
+            self._events.image(max(0, self._step - 1), tag, png, shape)
+
     @contextlib.contextmanager
     def stage(
         self,

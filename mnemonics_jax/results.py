@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax import cluster, components, embeddings, memory, metrics
+from mnemonics_jax import (
+    cluster,
+    components,
+    embeddings,
+    memory,
+    metrics,
+    pictures,
+)
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.phase import Outcome
 from mnemonics_jax.progress import write_atomically
 from mnemonics_jax.scene import Scene
-from mnemonics_jax.types import Carry, ExemplarSet
+from mnemonics_jax.types import Carry, ExemplarSet, Method
 from mnemonics_jax.workdir import exemplars_name, features_name, selected_name
 
 
@@ -79,21 +86,25 @@ def summarize(
     }
 
 
+def predictor(method: Method, phases: Sequence[dict[str, Any]]) -> str:
+    """The classifier by which a run is judged, among those that it has."""
+    name = method.predictor
+    # The network's own head needs no exemplars.
+    return name if name in phases[0]['confusion'] else 'cnn'
+
+
 def write(
     parts: components.Components,
     phases: Sequence[dict[str, Any]],
     workdir: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes `results.json` of the phases so far and returns its content."""
-    predictor = parts.method.predictor
-    if predictor not in phases[0]['confusion']:
-        predictor = 'cnn'  # The one that needs no exemplars.
     results = {
         'config': config_lib.to_json(parts.config),
         'complete': len(phases) == len(parts.bounds),
         'class_order': [int(k) for k in parts.order],
         'class_names': list(parts.source.class_names),
-        'predictor': predictor,
+        'predictor': predictor(parts.method, phases),
         'skipped_images': list(parts.source.skipped),
         'phases': list(phases),
         **summarize(phases, parts.bounds[0][1]),
@@ -140,6 +151,16 @@ def save_arrays(
         **embeddings.to_arrays(outcome.space),
         class_names=labelled['class_names'],
     )
+
+
+def show_exemplars(scene: Scene, carry: Carry) -> None:
+    """Gives TensorBoard a picture of the memory, if there is one."""
+    held, seen = carry.exemplars, slice(scene.num_seen)
+    mask = np.asarray(held.mask)[seen]
+    if not cluster.is_main() or not mask.any():
+        return
+    grid = pictures.exemplar_grid(np.asarray(held.images)[seen], mask)
+    scene.recorder.image('exemplars', pictures.as_png(grid), grid.shape)
 
 
 def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:

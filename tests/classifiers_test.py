@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.classifiers, on a model that is two matrices."""
+"""Tests of what three classifiers say, on a model that is two matrices."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import classifiers, parallel
+from mnemonics_jax import classifiers, counting, parallel
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
 K, NUM_SEEN, SLOTS, D = 6, 4, 3, 5
@@ -143,7 +143,7 @@ def make_models(placement):
 
 def test_confusion_counts_equal_a_loop(placement):
     models, placed = make_models(placement)
-    found, _ = classifiers.count_all(
+    found, _ = counting.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),
@@ -172,7 +172,7 @@ def test_phases_share_the_programs(one_device):
         batches = make_batches()
         for batch in batches:
             batch['label'] = batch['label'] % num_seen
-        found, _ = classifiers.count_all(
+        found, _ = counting.count_all(
             evaluator, placed, batches, num_classes=K, num_seen=num_seen
         )
         expected, _ = confusion_by_numpy(models, batches, num_seen)
@@ -253,7 +253,7 @@ def test_float_images_are_taken_as_they_are(one_device):
 def test_top5_counts_equal_a_loop(placement, num_seen):
     """Of four classes the five best hold all; of six they can miss one."""
     models, placed = make_models(placement)
-    found, _ = classifiers.count_all(
+    found, _ = counting.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),

@@ -42,3 +42,15 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
     for word in words:
         assert word in lines[0]
     assert 'Traceback' not in done.stderr + done.stdout
+
+
+def run_module(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Runs another command of the package, on one device."""
+    return subprocess.run(
+        [sys.executable, '-m', f'mnemonics_jax.{name}', *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

@@ -28,6 +28,7 @@ from ml_collections import config_dict
 
 from mnemonics_jax import parallel
 from mnemonics_jax.config import default_config
+from tests import saved_runs
 
 
 @pytest.fixture(scope='session')
@@ -79,3 +80,9 @@ def tiny_config() -> config_dict.ConfigDict:
         }
     )
     return config
+
+
+@pytest.fixture(scope='session')
+def saved_run(tmp_path_factory, one_device):
+    """A small run on a folder of images: three phases, of which two stay."""
+    return saved_runs.make(tmp_path_factory.mktemp('saved'), one_device)

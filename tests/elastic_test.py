@@ -1,5 +1,7 @@
 """Classes that come into being while a run is on its way."""
 
+import json
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -91,6 +93,11 @@ def test_classes_that_come_later_give_the_run_that_had_them_from_the_start(
     said = capsys.readouterr().out
     assert 'resuming in phase 1 of 0..2, train' in said
     assert '6 classes in 3 phases (2 of the classes came later)' in said
+    first, second = json.loads((workdir / 'config.json').read_text())['starts']
+    assert first['resumed'] is None
+    resumed = second['resumed']
+    assert (resumed['phase'], resumed['stage']) == (1, 'train')
+    assert f'train, after step {resumed["step"]}\n' in said
     for ours, theirs in zip(found['phases'], expected['phases'], strict=True):
         assert ours['confusion'] == theirs['confusion']
         # Sums over the rows of more classes are rounded in another order.

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import components, experiment, memory
+from mnemonics_jax import components, evaluate, experiment, memory, saved
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.data import batches, examples
@@ -119,7 +119,8 @@ def test_a_checkpoint_holds_model_and_exemplars_and_no_more(recording):
     assert not np.any(np.asarray(carry.exemplars.images)[~mask])
     folder = recording.workdir / 'checkpoints' / 'phases'
     size = sum(f.stat().st_size for f in (folder / '4').rglob('*'))
-    held = sum(x.nbytes for x in jax.tree.leaves(carry))
+    # Both models: the fine-tuned copy is judged, too.
+    held = sum(x.nbytes for x in jax.tree.leaves((carry, carry.variables)))
     assert size < 1.5 * held + 100_000
 
 
@@ -191,10 +192,13 @@ def test_the_work_directory_is_complete(recording):
 
 def test_a_finished_run_says_so_and_changes_nothing(recording, capsys):
     before = (recording.workdir / 'results.json').read_text()
+    config = (recording.workdir / 'config.json').read_text()
     again = experiment.run(recording.parts, recording.workdir)
     assert again == recording.results
     assert 'finished before' in capsys.readouterr().out
     assert (recording.workdir / 'results.json').read_text() == before
+    # It was no start of anything.
+    assert (recording.workdir / 'config.json').read_text() == config
 
 
 def test_another_configuration_is_refused_by_the_work_directory(
@@ -226,6 +230,11 @@ def test_paper_preset_runs_and_hardly_moves_a_pixel(
         assert phase['exemplars']['bytes'] == (
             4 * 64 * phase['exemplars']['count']
         )
+    # Where the fine-tuned copy is carried on, the trained model is kept, too.
+    end = saved.open_phase(tmp_path, -1)
+    found = evaluate.evaluate(end, end.config, one_device)
+    assert found['confusion'] == results['phases'][-1]['confusion']
+    assert end.predictor == 'nme'
 
 
 def test_capacity_is_shared_as_configured(tiny_config, one_device):

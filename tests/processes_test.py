@@ -17,6 +17,7 @@ import pytest
 
 from configs import digits
 from mnemonics_jax import experiment
+from mnemonics_jax.workdir import features_name
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
@@ -93,9 +94,23 @@ def test_two_processes_give_what_one_gives(
             theirs['exemplars']['drift_grey_levels'],
             rtol=1e-2,
         )
+    for phase in range(2):
+        check_features(workdir, tmp_path, features_name(phase))
     lines = (workdir / 'metrics.jsonl').read_text().splitlines()
     steps = [json.loads(line)['global_step'] for line in lines]
     assert steps == list(range(len(steps)))
+
+
+def check_features(ours, theirs, name):
+    """The same images in the same order, and almost the same features."""
+    with np.load(ours / name) as two, np.load(theirs / name) as one:
+        assert set(two) == set(one)
+        for exact in ('labels', 'mask', 'class_names'):
+            np.testing.assert_array_equal(two[exact], one[exact])
+        for close in ('features', 'means'):
+            assert two[close].shape == one[close].shape
+            cosines = (two[close].astype(float) * one[close]).sum(-1)
+            assert cosines.min() > 0.98
 
 
 def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(

@@ -3,16 +3,21 @@
 import io
 import json
 import pathlib
+import signal
 import struct
+import subprocess
+import sys
+import time
 import types
 
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from mnemonics_jax import progress
+from mnemonics_jax import pictures, progress
 
 
 @pytest.fixture(autouse=True)
@@ -171,6 +176,51 @@ def test_a_torn_last_line_is_left_out(tmp_path, torn):
     found = lines(tmp_path)
     assert found[:4] == whole
     assert [r['global_step'] for r in found] == list(range(6))
+
+
+WRITE_UNTIL_KILLED = """
+import pathlib, sys
+from mnemonics_jax import progress
+with progress.Recorder(pathlib.Path(sys.argv[1]), first_phase=9) as recorder:
+    while True:
+        recorder.record(0, 'train', **{f'metric_{i}': i / 7 for i in range(40)})
+"""
+
+
+def test_a_kill_tears_no_line(tmp_path):
+    """A real process that does nothing but record, killed while it does."""
+    path = tmp_path / 'metrics.jsonl'
+    for _ in range(2):  # The second one goes on with the file of the first.
+        before = path.stat().st_size if path.exists() else 0
+        process = subprocess.Popen(
+            [sys.executable, '-c', WRITE_UNTIL_KILLED, str(tmp_path)],
+            cwd=pathlib.Path(progress.__file__).parent.parent,
+        )
+        while not path.exists() or path.stat().st_size < before + 200_000:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        found = lines(tmp_path)  # Fails at a line that is none.
+        assert [r['global_step'] for r in found] == list(range(len(found)))
+        with path.open('a') as file:  # As a disk might leave it.
+            file.write('{"global_step": 1')
+
+
+def test_an_image_of_the_events_is_read_back(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (130, 20, 3), np.uint8)
+    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+        for _ in range(3):
+            recorder.record(0, 'train', loss=1.0)
+        recorder.image('exemplars', pictures.as_png(pixels), pixels.shape)
+    event = events(tmp_path)[-1]
+    assert event.step == 2  # That of the last record.
+    (value,) = event.summary.value
+    assert value.tag == 'exemplars'
+    image = value.image
+    assert (image.height, image.width, image.colorspace) == (130, 20, 3)
+    found = PIL.Image.open(io.BytesIO(image.encoded_image_string))
+    np.testing.assert_array_equal(np.asarray(found), pixels)
 
 
 def test_read_records_of_no_file(tmp_path):

@@ -9,7 +9,7 @@ sources stays cheap.
 import importlib
 import pathlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,10 +115,22 @@ def take_classes(source: Source, chosen: np.ndarray) -> Source:
         source: with K classes.
         chosen: int64[k], original labels; the i-th becomes label i.
     """
+    return match_classes(source, [source.class_names[k] for k in chosen])
+
+
+def match_classes(source: Source, names: Sequence[str]) -> Source:
+    """A source of the classes of these names; some may be empty.
+
+    Args:
+        source: with classes of these names, or some of them, or others.
+        names: of k classes; the i-th becomes label i.
+    """
+    new = {name: label for label, name in enumerate(names)}
+    ranks = np.array(
+        [new.get(name, -1) for name in source.class_names], np.int32
+    )
     positions, labels = {}, {}
     for split, theirs in source.labels.items():
-        ranks = np.full(source.num_classes, -1, np.int32)
-        ranks[chosen] = np.arange(len(chosen), dtype=np.int32)
         positions[split] = np.flatnonzero(ranks[theirs] >= 0)
         labels[split] = ranks[theirs[positions[split]]]
 
@@ -127,8 +139,8 @@ def take_classes(source: Source, chosen: np.ndarray) -> Source:
 
     encoded = source.encoded
     return source._replace(
-        num_classes=len(chosen),
-        class_names=tuple(source.class_names[k] for k in chosen),
+        num_classes=len(names),
+        class_names=tuple(names),
         labels=labels,
         read=moved(source.read),
         encoded=None if encoded is None else Encoded(*map(moved, encoded)),

@@ -1,0 +1,52 @@
+"""What all commands do: a mistake is one line, and Orbax is quiet."""
+
+import logging as standard_logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+
+
+def fail(error: BaseException | str) -> None:
+    """Says what is wrong in one line and exits with 2."""
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    sys.exit(2)
+
+
+def answer(command: Callable[[], None]) -> None:
+    """Does what a command asks; a mistake is one line, and exits with 2.
+
+    Args:
+        command: raises ValueError or OSError for what a user can get wrong.
+    """
+    quieten()
+    try:
+        command()
+    except BrokenPipeError:
+        # Who reads has seen enough; the rest would fail when Python ends.
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as e:
+        fail(f'{e.filename}: {e.strerror}' if e.filename else e)
+    except ValueError as e:
+        fail(e)
+
+
+def quieten() -> None:
+    """Leaves what Orbax has to say to the errors that it raises.
+
+    It tells of every file it writes and, in each of its threads, of errors that
+    it raises as well. What else is under way then finds the event loop closed
+    that waited for it.
+    """
+    logging.set_verbosity(logging.FATAL)
+    asyncio_logger = standard_logging.getLogger('asyncio')
+    asyncio_logger.setLevel(standard_logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def overlook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            usual(unraisable)
+
+    sys.unraisablehook = overlook

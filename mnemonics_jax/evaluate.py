@@ -1,0 +1,219 @@
+"""How well a phase that a run has finished classifies other data.
+
+    python -m mnemonics_jax.evaluate WORKDIR --data.source=folder --data.dir=DIR
+
+counts the test images of a data source, which is that of the run but for what
+flags say. Classes are matched by name; images of classes that the phase has not
+seen are left out and counted.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import config_dict
+
+from mnemonics_jax import (
+    classifiers,
+    compilation,
+    console,
+    counting,
+    loading,
+    metrics,
+    parallel,
+    progress,
+    saved,
+)
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.data import sources
+from mnemonics_jax.defaults import default_config
+from mnemonics_jax.scene import in_order
+
+# Names of left-out classes that are printed.
+_MAX_NAMES = 10
+
+
+def with_data(
+    phase: saved.Saved, given: Sequence[str]
+) -> config_dict.FrozenConfigDict:
+    """The configuration of a run, with other data.
+
+    Args:
+        phase: of the run.
+        given: flags, `--data.dir=DIR`. Where there are any, all classes of the
+            data count, and images get the size of the run's.
+
+    Raises:
+        ValueError: a flag names no field of the data, or a wrong value.
+    """
+    if not given:
+        return phase.config
+    config = config_dict.ConfigDict(phase.config.to_dict())
+    config.data.subset_classes = None
+    height, width, _ = phase.plan.image_shape
+    if height == width:
+        config.data.image_size = height
+    fields, rules = default_config().data, config_lib.field_rules()
+    for flag in given:
+        name, equals, value = flag.partition('=')
+        field = name.removeprefix('--data.')
+        if field == name or field not in fields or not equals:
+            raise ValueError(
+                f'{flag}: allowed: --data.FIELD=VALUE with one of '
+                f'{", ".join(fields)}'
+            )
+        config.data[field] = convert(name, value, fields.get_type(field))
+        if f'data.{field}' in rules:
+            config_lib.check_field(config, f'data.{field}', rules)
+    return config_dict.FrozenConfigDict(config)
+
+
+def convert(name: str, value: str, kind: type) -> Any:
+    """A value from a flag.
+
+    Raises:
+        ValueError: it is not of this kind.
+    """
+    words = {'true': True, 'false': False}
+    try:
+        return words[value.lower()] if kind is bool else kind(value)
+    except (KeyError, ValueError) as e:
+        allowed = 'true, false' if kind is bool else f'of type {kind.__name__}'
+        raise ValueError(f'{name}={value}: allowed: {allowed}') from e
+
+
+def left_out(source: sources.Source, names: Sequence[str]) -> dict[str, int]:
+    """Test images of the classes of a source that are not among `names`."""
+    counts = np.bincount(source.labels['test'], minlength=source.num_classes)
+    known = set(names)
+    return {
+        name: int(count)
+        for name, count in zip(source.class_names, counts, strict=True)
+        if name not in known and count
+    }
+
+
+def check_source(source: sources.Source, phase: saved.Saved) -> None:
+    """Raises ValueError if the phase cannot classify any of the images."""
+    if tuple(source.image_shape) != phase.plan.image_shape:
+        raise ValueError(
+            f'--data: images of the shape {tuple(source.image_shape)}; '
+            f'allowed: {phase.plan.image_shape}, that of the run'
+        )
+    others = left_out(source, phase.class_names)
+    if len(source.labels['test']) == sum(others.values()):
+        raise ValueError(
+            f'--data: no test image of a class that phase {phase.phase} has '
+            f'seen; allowed: classes such as {phase.class_names[0]!r}, not '
+            f'{next(iter(others), None)!r}'
+        )
+
+
+def evaluate(
+    phase: saved.Saved,
+    config: config_dict.FrozenConfigDict,
+    placement: parallel.Placement,
+) -> dict[str, Any]:
+    """Counts the test images of the data that a configuration names.
+
+    Returns:
+        As JSON takes it: 'phase', 'num_seen', 'class_names', 'num_images',
+        'left_out' (class -> images) and, by classifier, 'accuracy',
+        'top5_accuracy' and 'confusion'.
+
+    Raises:
+        ValueError: the data cannot be read, or are of no class seen.
+    """
+    loading.check_batches(config, placement)
+    whole = loading.build_source(config)
+    check_source(whole, phase)
+    names, seen = phase.class_names, phase.num_seen
+    source = sources.match_classes(whole, names)
+    loader = loading.make_loader(
+        config, source, np.arange(seen), [(0, seen)], placement
+    )
+    data = loader.examples('test', 0, seen)
+    evaluator = classifiers.make_evaluator(
+        phase.backbone, placement, mirror=phase.config.data.flip
+    )
+    counts, _ = counting.count_all(
+        evaluator,
+        saved.models_of(phase, evaluator, placement),
+        in_order(data, config.evaluate.batch_size),
+        num_classes=len(phase.plan.classes),
+        num_seen=seen,
+    )
+    counts = {name: counts[name] for name in phase.classifiers}
+    total = len(data.labels)
+    return {
+        'phase': phase.phase,
+        'num_seen': seen,
+        'class_names': list(names),
+        'num_images': total,
+        'left_out': left_out(whole, names),
+        'accuracy': {
+            name: metrics.accuracy(c.confusion) for name, c in counts.items()
+        },
+        'top5_accuracy': {
+            name: float(c.top5.sum() / total) for name, c in counts.items()
+        },
+        'confusion': {name: c.confusion.tolist() for name, c in counts.items()},
+    }
+
+
+def lines(found: dict[str, Any], predictor: str) -> list[str]:
+    """What is printed of the result of `evaluate`."""
+    said = [
+        f'phase {found["phase"]}: {found["num_images"]} test images of '
+        f'{found["num_seen"]} classes'
+    ]
+    for name, value in found['accuracy'].items():
+        mark = ' (by which the method is judged)' if name == predictor else ''
+        said.append(f'{name} {100 * value:.1f} %{mark}')
+    others = found['left_out']
+    if others:
+        names = ', '.join(map(repr, list(others)[:_MAX_NAMES]))
+        more = ', ...' if len(others) > _MAX_NAMES else ''
+        said.append(
+            f'left out: {sum(others.values())} images of {len(others)} classes '
+            f'that this phase has not seen: {names}{more}'
+        )
+    return said
+
+
+def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
+    """Evaluates as the arguments say; see `console.answer` for errors."""
+    phase = saved.open_phase(arguments.workdir, arguments.phase)
+    config = with_data(phase, given)
+    compilation.keep_programs(arguments.workdir)
+    parallel.avoid_cached_collectives()
+    found = evaluate(phase, config, parallel.make_placement())
+    print('\n'.join(lines(found, phase.predictor)), flush=True)
+    if arguments.out is not None:
+        text = json.dumps(found, indent=1) + '\n'
+        progress.write_atomically(pathlib.Path(arguments.out), text)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m mnemonics_jax.evaluate',
+        description='Evaluates a finished phase of a run.',
+        epilog='Any field of the data is a flag, as in --data.dir=DIR.',
+        allow_abbrev=False,
+    )
+    parser.add_argument('workdir', metavar='WORKDIR', help='of a run')
+    parser.add_argument(
+        '--phase', type=int, default=-1, help='by default the last one'
+    )
+    parser.add_argument('--out', help='a JSON file for all counts')
+    arguments, given = parser.parse_known_args(argv)
+    console.answer(lambda: run(arguments, given))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

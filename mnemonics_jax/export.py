@@ -1,0 +1,185 @@
+"""What a phase of a run has learned, in files that others read.
+
+    python -m mnemonics_jax.export WORKDIR --phase=-1 --out=DIR
+
+writes exemplars, models and class names; docs/export.md says how to load them.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mnemonics_jax import config as config_lib
+from mnemonics_jax import console, memory, pictures, saved
+from mnemonics_jax.numerics import to_float
+from mnemonics_jax.types import Variables
+
+# Of a folder's name, which may be no longer than 255 bytes, of four a letter.
+_MAX_LETTERS = 48
+
+
+def folder_name(position: int, num_classes: int, name: str) -> str:
+    """A folder for a class, such as `007_red_fox`.
+
+    Unique, sorted as the model's outputs are, and safe on any file system:
+    letters, digits, `-` and `_`.
+
+    Args:
+        position: of the class, 0..num_classes - 1.
+        num_classes: of all.
+        name: of the class.
+    """
+    digits = len(str(num_classes - 1))
+    words = re.sub(r'[^\w-]+', '_', name)[:_MAX_LETTERS].strip('_')
+    return f'{position:0{digits}}_{words}'.rstrip('_')
+
+
+def exemplars_of(phase: saved.Saved) -> dict[str, np.ndarray]:
+    """The exemplars as a list, class by class, best first.
+
+    Returns:
+        'images' [n, H, W, C], uint8 or float32 in [0, 1] as they are stored,
+        'labels' int64[n], 'ranks' int64[n] within the class, and 'class_names'.
+    """
+    seen = slice(phase.num_seen)
+    labels, ranks = np.nonzero(np.asarray(phase.exemplars.mask)[seen])
+    return {
+        'images': np.asarray(phase.exemplars.images)[labels, ranks],
+        'labels': labels,
+        'ranks': ranks,
+        'class_names': np.array(phase.class_names),
+    }
+
+
+def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
+    """Writes exemplars to a folder a class; float32 is rounded to grey levels.
+
+    Args:
+        found: by `exemplars_of`, grey or RGB.
+        folder: to make.
+    """
+    images = np.asarray(memory.to_storage(to_float(found['images']), 'uint8'))
+    names = found['class_names']
+    for image, label, rank in zip(
+        images, found['labels'], found['ranks'], strict=True
+    ):
+        target = folder / folder_name(label, len(names), str(names[label]))
+        target.mkdir(parents=True, exist_ok=True)
+        (target / f'{rank:03}.png').write_bytes(pictures.as_png(image))
+
+
+def describe(phase: saved.Saved) -> dict[str, Any]:
+    """All that is needed to build the model again, as JSON takes it."""
+    return {
+        'phase': phase.phase,
+        'num_seen': phase.num_seen,
+        'judged_by': phase.predictor,
+        'plan': phase.plan._asdict(),
+        'config': config_lib.to_json(phase.config),
+    }
+
+
+def flatten(variables: Variables) -> dict[str, np.ndarray]:
+    """Arrays by the names on their way, as in 'params.head.kernel'."""
+    tree = {'params': variables.params, 'batch_stats': variables.batch_stats}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='.'): np.array(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def write_model(variables: Variables, path: pathlib.Path) -> None:
+    """Writes an Orbax checkpoint `path` and a file `path`.safetensors."""
+    from safetensors.numpy import save_file
+
+    save_file(flatten(variables), path.with_suffix('.safetensors'))
+    tree = {'params': variables.params, 'batch_stats': variables.batch_stats}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree))
+
+
+def check_safetensors() -> None:
+    """Raises ValueError if the package is missing."""
+    try:
+        import safetensors  # noqa: F401
+    except ImportError as e:
+        raise ValueError(
+            f"{e}; to install it: pip install -e '.[export]'"
+        ) from e
+
+
+def check_empty(folder: pathlib.Path) -> None:
+    """Raises ValueError unless the folder is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f'--out={folder}: allowed: a new or an empty folder')
+
+
+def export(phase: saved.Saved, folder: pathlib.Path) -> list[str]:
+    """Writes all of it; returns the names of what it wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write_json(name: str, content: Any) -> str:
+        text = json.dumps(content, indent=1) + '\n'
+        (folder / name).write_text(text)
+        return name
+
+    written = [
+        write_json('class_names.json', list(phase.class_names)),
+        write_json('model.json', describe(phase)),
+    ]
+    models = {'model': phase.variables}
+    if 'finetuned' in phase.classifiers:
+        models['finetuned'] = phase.finetuned
+    for name, variables in models.items():
+        write_model(variables, folder / name)
+        written += [f'{name}/', f'{name}.safetensors']
+    found = exemplars_of(phase)
+    if len(found['images']):
+        np.savez_compressed(folder / 'exemplars.npz', **found)
+        written.append('exemplars.npz')
+        if found['images'].shape[-1] in (1, 3):  # What PNG takes.
+            write_pngs(found, folder / 'exemplars')
+            written.append('exemplars/')
+    return written
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Exports as the arguments say; see `console.answer` for errors."""
+    folder = pathlib.Path(arguments.out)
+    check_safetensors()
+    check_empty(folder)
+    phase = saved.open_phase(arguments.workdir, arguments.phase)
+    written = export(phase, folder)
+    count = int(np.asarray(phase.exemplars.mask).sum())
+    print(
+        f'phase {phase.phase}: {phase.num_seen} classes, {count} exemplars -> '
+        f'{folder}: {", ".join(written)}',
+        flush=True,
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m mnemonics_jax.export',
+        description='Writes exemplars and models for use elsewhere.',
+    )
+    parser.add_argument('workdir', metavar='WORKDIR', help='of a run')
+    parser.add_argument(
+        '--phase', type=int, default=-1, help='by default the last one'
+    )
+    parser.add_argument('--out', required=True, help='a new folder')
+    arguments = parser.parse_args(argv)
+    console.answer(lambda: run(arguments))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

@@ -1,0 +1,227 @@
+"""Which classes images show, by a phase that a run has finished.
+
+    python -m mnemonics_jax.predict WORKDIR IMAGE_OR_FOLDER
+
+prints the five likeliest classes of each image. The data of the run are not
+needed.
+"""
+
+import argparse
+import csv
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mnemonics_jax import (
+    classifiers,
+    compilation,
+    console,
+    parallel,
+    progress,
+    saved,
+)
+from mnemonics_jax.data import folder, images
+
+# What a score is: softmax over the classes seen, or the cosine of the angle to
+# the class mean.
+SCORES = {'cnn': 'probability', 'nme': 'cosine', 'finetuned': 'probability'}
+
+
+def find_images(path: pathlib.Path) -> list[pathlib.Path]:
+    """The image itself, or those in a folder and in folders within, sorted.
+
+    Files are taken for images by their names, as `data.folder` does; what is
+    hidden is left out.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise ValueError(f'{path}: no such file or folder')
+        return [path]
+    found = [
+        file
+        for file in sorted(path.rglob('*'))
+        if file.name.lower().endswith(folder.SUFFIXES)
+        and not any(p.startswith('.') for p in file.relative_to(path).parts)
+        and file.is_file()
+    ]
+    if not found:
+        raise ValueError(
+            f'{path}: no image in it; files must end in '
+            f'{", ".join(folder.SUFFIXES)}'
+        )
+    return found
+
+
+def read_images(
+    files: Sequence[pathlib.Path], phase: saved.Saved
+) -> np.ndarray:
+    """Images as evaluation sees them, uint8[n, H, W, C].
+
+    Raises:
+        ValueError: one of them cannot be read.
+    """
+    height, width, _ = phase.plan.image_shape
+    return images.decode_many(
+        lambda row: files[row].read_bytes(),
+        lambda row: str(files[row]),
+        len(files),
+        phase.plan.image_shape,
+        resize=height == width,
+        shorter=phase.config.data.eval_resize,
+    )
+
+
+def score_images(
+    phase: saved.Saved, classifier: str, files: Sequence[pathlib.Path]
+) -> Iterator[np.ndarray]:
+    """Scores f32[b, S] over the classes seen, of batch after batch of files.
+
+    Args:
+        phase: that classifies.
+        classifier: one of its own.
+        files: to read.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    placement = parallel.make_placement(jax.local_devices()[:1])
+    evaluator = classifiers.make_evaluator(
+        phase.backbone, placement, mirror=phase.config.data.flip
+    )
+    models = saved.models_of(phase, evaluator, placement)
+    row = classifiers.CLASSIFIERS.index(classifier)
+    size = min(phase.config.evaluate.batch_size, len(files))
+    for start in range(0, len(files), size):
+        pixels = read_images(files[start : start + size], phase)
+        count = len(pixels)
+        # One shape for all batches, and one program.
+        pixels = np.pad(pixels, ((0, size - count), *((0, 0),) * 3))
+        scores, _ = evaluator.score(
+            models, {'image': pixels}, np.int32(phase.num_seen)
+        )
+        values = np.asarray(scores)[row, :count, : phase.num_seen]
+        yield values if classifier == 'nme' else softmax(values)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities f32[n, S] of logits f32[n, S]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def predict(
+    phase: saved.Saved,
+    classifier: str,
+    files: Sequence[pathlib.Path],
+    top: int,
+) -> list[dict[str, Any]]:
+    """The classes with the highest scores, of each file.
+
+    Args:
+        phase: that classifies.
+        classifier: one of its own.
+        files: to read.
+        top: how many classes; no more than there are.
+
+    Returns:
+        For each file 'image', its path, and 'top', a list of 'class' and the
+        name of the score in `SCORES`, the likeliest first.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    kind, names = SCORES[classifier], phase.class_names
+    scores = np.concatenate(list(score_images(phase, classifier, files)))
+    best = np.argsort(-scores, axis=1, kind='stable')[:, :top]
+    return [
+        {
+            'image': str(file),
+            'top': [
+                {'class': names[k], kind: round(float(values[k]), 6)}
+                for k in order
+            ],
+        }
+        for file, values, order in zip(files, scores, best, strict=True)
+    ]
+
+
+def as_csv(found: Sequence[dict[str, Any]], kind: str) -> str:
+    """A line for each image and class: image, rank, class, score."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(['image', 'rank', 'class', kind])
+    for one in found:
+        for rank, guess in enumerate(one['top'], start=1):
+            writer.writerow([one['image'], rank, guess['class'], guess[kind]])
+    return file.getvalue()
+
+
+def choose_classifier(phase: saved.Saved, name: str | None) -> str:
+    """The classifier of a name, by default that by which the run is judged."""
+    name = name or phase.predictor
+    if name not in phase.classifiers:
+        raise ValueError(
+            f'--classifier={name}: phase {phase.phase} has none; allowed: '
+            f'{", ".join(phase.classifiers)}'
+        )
+    return name
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predicts as the arguments say; see `console.answer` for errors."""
+    if arguments.top < 1:
+        raise ValueError(f'--top={arguments.top}: allowed: >= 1')
+    phase = saved.open_phase(arguments.workdir, arguments.phase)
+    classifier = choose_classifier(phase, arguments.classifier)
+    files = find_images(pathlib.Path(arguments.images))
+    compilation.keep_programs(arguments.workdir)
+    found = predict(phase, classifier, files, arguments.top)
+    text = as_csv(found, SCORES[classifier])
+    if arguments.format == 'json':
+        content = {
+            'phase': phase.phase,
+            'classifier': classifier,
+            'images': found,
+        }
+        text = json.dumps(content, indent=1) + '\n'
+    if arguments.out is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        progress.write_atomically(pathlib.Path(arguments.out), text)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m mnemonics_jax.predict',
+        description='Says which classes images show.',
+    )
+    parser.add_argument('workdir', metavar='WORKDIR', help='of a run')
+    parser.add_argument('images', metavar='IMAGE_OR_FOLDER')
+    parser.add_argument(
+        '--phase', type=int, default=-1, help='by default the last one'
+    )
+    parser.add_argument(
+        '--classifier',
+        choices=classifiers.CLASSIFIERS,
+        help='by default the one by which the method is judged',
+    )
+    parser.add_argument('--top', type=int, default=5, help='classes an image')
+    parser.add_argument('--format', choices=('csv', 'json'), default='csv')
+    parser.add_argument('--out', help='a file; by default the terminal')
+    arguments = parser.parse_args(argv)
+    console.answer(lambda: run(arguments))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

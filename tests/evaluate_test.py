@@ -1,0 +1,120 @@
+"""A saved phase on data: the run's own, and others."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from command import assert_refused, run_module
+
+from mnemonics_jax import console, evaluate
+from tests import saved_runs
+
+
+@pytest.fixture(autouse=True)
+def as_loud_as_before(monkeypatch):
+    """The commands quieten a process of their own, not this one."""
+    monkeypatch.setattr(console, 'quieten', lambda: None)
+
+
+def evaluated(tmp_path, *arguments):
+    evaluate.main([*map(str, arguments), f'--out={tmp_path / "found.json"}'])
+    return json.loads((tmp_path / 'found.json').read_text())
+
+
+@pytest.mark.parametrize('index', [-1, 1])
+def test_the_runs_own_data_give_its_own_counts(
+    saved_run, tmp_path, capsys, index
+):
+    """Of every phase whose model is there, by all three classifiers."""
+    found = evaluated(tmp_path, saved_run.workdir, f'--phase={index}')
+    expected = saved_run.results['phases'][index]
+    assert found['phase'] == expected['phase']
+    assert set(found['confusion']) == {'cnn', 'nme', 'finetuned'}
+    for name in ('confusion', 'accuracy', 'top5_accuracy'):
+        assert found[name] == expected[name]
+    assert found['num_images'] == saved_runs.NUM_TEST * expected['num_seen']
+    said = capsys.readouterr().out
+    for value in expected['accuracy'].values():
+        assert f' {100 * value:.1f} %' in said
+
+
+def test_other_data_are_matched_by_the_names_of_classes(
+    saved_run, tmp_path, capsys
+):
+    """Other folders, another order, a class less, and one never seen."""
+    data = tmp_path / 'other'
+    moved = {'z': 'n02', 'y': 'n04', 'x': 'n06', 'w': 'n01', 'v': 'n03'}
+    for split in ('train', 'validation'):
+        for new, old in moved.items():
+            shutil.copytree(saved_run.data / split / old, data / split / new)
+    saved_runs.add_class(data, 'stranger', seed=9)
+    lines = [f'{k}\t{saved_runs.NAMES[v]}\n' for k, v in moved.items()]
+    (data / 'labels.txt').write_text(''.join(lines))
+    found = evaluated(
+        tmp_path,
+        saved_run.workdir,
+        '--data.source=folder',
+        f'--data.dir={data}',
+    )
+    assert found['left_out'] == {'stranger': saved_runs.NUM_TEST}
+    assert "'stranger'" in capsys.readouterr().out
+    gone = found['class_names'].index(saved_runs.NAMES['n05'])
+    expected = {
+        name: np.array(counts)
+        for name, counts in saved_run.results['phases'][-1]['confusion'].items()
+    }
+    for name, counts in expected.items():
+        counts[gone] = 0
+        np.testing.assert_array_equal(found['confusion'][name], counts)
+    assert found['num_images'] == 5 * saved_runs.NUM_TEST
+    share = np.trace(expected['nme']) / found['num_images']
+    assert found['accuracy']['nme'] == pytest.approx(share)
+
+
+REFUSED = {
+    'an unknown field': (['--data.dri=x'], ['--data.dri=x', 'dir']),
+    'no field of the data': (['--train.epochs=3'], ['--train.epochs=3']),
+    'no value': (['--data.flip'], ['--data.flip']),
+    'a wrong type': (['--data.image_size=big'], ['data.image_size=big', 'int']),
+    'a wrong value': (['--data.feed=disk'], ["data.feed='disk'", 'tfdata']),
+    'no such folder': (['--data.dir=/nowhere'], ['/nowhere', 'no such']),
+    'another shape': (
+        ['--data.source=digits'],
+        ['(8, 8, 1)', '(8, 8, 3)'],
+    ),
+    'other classes': (
+        [
+            '--data.source=synthetic',
+            '--data.num_classes=3',
+            '--data.channels=3',
+        ],
+        ['no test image of a class'],
+    ),
+    'a phase that is gone': (['--phase=0'], ['--phase=0', '1, 2']),
+    'a phase that never was': (['--phase=-3'], ['--phase=-3', '1, 2']),
+}
+
+
+@pytest.mark.parametrize('what', REFUSED)
+def test_what_cannot_be_evaluated_is_one_line(saved_run, capsys, what):
+    flags, words = REFUSED[what]
+    with pytest.raises(SystemExit) as left:
+        evaluate.main([str(saved_run.workdir), *flags])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    for word in words:
+        assert word in line
+
+
+def test_the_command_says_what_it_counts(saved_run, tmp_path):
+    done = run_module('evaluate', saved_run.workdir)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''
+    told = done.stdout.splitlines()
+    assert told[0] == 'phase 2: 42 test images of 6 classes'
+    (judged,) = (line for line in told if 'judged' in line)
+    assert judged.startswith('cnn ')
+    assert_refused(run_module('evaluate', tmp_path / 'no'), 'config.json')
+    assert not (tmp_path / 'no').exists()

@@ -1,0 +1,206 @@
+"""An export, loaded by the code in docs/export.md."""
+
+import json
+import pathlib
+import re
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import PIL.Image
+import pytest
+from command import assert_refused, run_module
+
+from mnemonics_jax import console, export, saved
+from tests import saved_runs
+
+ROOT = pathlib.Path(export.__file__).parent.parent
+LOADERS = re.findall(
+    r'^## (\w+)\n\n```python\n(.*?)^```$',
+    (ROOT / 'docs' / 'export.md').read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_loud_as_before(monkeypatch):
+    """The commands quieten a process of their own, not this one."""
+    monkeypatch.setattr(console, 'quieten', lambda: None)
+
+
+@pytest.fixture(scope='module')
+def exported(saved_run, tmp_path_factory):
+    """The folder that the command writes, in a process of its own."""
+    folder = tmp_path_factory.mktemp('export') / 'new' / 'folder'
+    done = run_module('export', saved_run.workdir, f'--out={folder}')
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''
+    assert done.stdout.startswith('phase 2: 6 classes, 18 exemplars -> ')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def end(saved_run):
+    return saved.open_phase(saved_run.workdir, -1)
+
+
+def loader(language):
+    code = dict(LOADERS)[language]
+    assert len([line for line in code.splitlines() if line]) <= 20
+    scope = {}
+    exec(code, scope)
+    return scope['load']
+
+
+def logits_of(end, variables, images):
+    images = np.asarray(images, np.float32) / 255
+    return np.asarray(end.backbone.apply(variables, images)[0].logits)
+
+
+def kept(end):
+    """The exemplars, class by class, uint8[n, H, W, C]."""
+    return np.asarray(end.exemplars.images).reshape(-1, 8, 8, 3)
+
+
+@pytest.mark.parametrize('name', ['model', 'finetuned'])
+def test_the_jax_loader_gives_the_logits_of_the_run(exported, end, name):
+    images, labels, model = loader('JAX')(exported, name)
+    np.testing.assert_array_equal(
+        np.rint(images * 255).astype(np.uint8), kept(end)
+    )
+    np.testing.assert_array_equal(labels, np.arange(6).repeat(3))
+    variables = {'model': end.variables, 'finetuned': end.finetuned}[name]
+    expected = logits_of(end, variables, kept(end))
+    np.testing.assert_array_equal(model(images), expected)
+    others = {'model': end.finetuned, 'finetuned': end.variables}
+    other = logits_of(end, others[name], kept(end))
+    assert abs(other - expected).max() > 0.1
+
+
+def test_the_torch_loader_gives_weights_that_give_the_same_logits(
+    exported, end
+):
+    """The network written anew in PyTorch: convolutions, norms, cosines."""
+    torch = pytest.importorskip('torch')
+    from torch.nn import functional
+
+    data, names, weights = loader('PyTorch')(exported)
+    assert names == list(end.class_names)
+    images, labels = data.tensors
+    info = json.loads((exported / 'model.json').read_text())['plan']
+    shape = (1, 3, 1, 1)
+    x = images - torch.tensor(info['mean']).reshape(shape)
+    x = x / torch.tensor(info['std']).reshape(shape)
+    for depth in range(2):
+        trunk = f'params.trunk.ConvNorm_{depth}'
+        stats = f'batch_stats.ConvNorm_{depth}.BatchNorm_0'
+        x = functional.relu(x) if depth else x
+        x = functional.conv2d(
+            x, weights[f'{trunk}.Conv_0.kernel'], stride=depth + 1, padding=1
+        )
+        x = functional.batch_norm(
+            x,
+            weights[f'{stats}.mean'],
+            weights[f'{stats}.var'],
+            weights[f'{trunk}.BatchNorm_0.scale'],
+            weights[f'{trunk}.BatchNorm_0.bias'],
+        )
+    features = functional.normalize(x.mean(dim=(2, 3)))
+    rows = functional.normalize(weights['params.head.kernel'])
+    logits = weights['params.head.sigma'] * features @ rows.T
+    np.testing.assert_allclose(
+        logits.numpy(), logits_of(end, end.variables, kept(end)), atol=1e-5
+    )
+    assert labels.tolist() == np.arange(6).repeat(3).tolist()
+
+
+def test_the_orbax_checkpoint_holds_the_same_arrays(exported, end):
+    with ocp.StandardCheckpointer() as checkpointer:
+        found = checkpointer.restore(exported.absolute() / 'finetuned')
+    expected = {
+        'params': end.finetuned.params,
+        'batch_stats': end.finetuned.batch_stats,
+    }
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_folders_of_exemplars_are_sorted_as_the_outputs_are(exported, end):
+    folders = sorted((exported / 'exemplars').iterdir())
+    names = json.loads((exported / 'class_names.json').read_text())
+    assert names == list(end.class_names)
+    assert sorted(names) == sorted(saved_runs.NAMES.values())
+    assert len(folders) == 6
+    for label, folder in enumerate(folders):
+        assert folder.name == export.folder_name(label, 6, names[label])
+        files = sorted(folder.iterdir())
+        assert [file.name for file in files] == [
+            '000.png',
+            '001.png',
+            '002.png',
+        ]
+        for rank, file in enumerate(files):
+            np.testing.assert_array_equal(
+                np.asarray(PIL.Image.open(file)),
+                np.asarray(end.exemplars.images)[label, rank],
+            )
+
+
+def test_names_of_folders_are_safe_and_unique():
+    names = ['red fox', 'a/b', '..', 'B\u00e4r', 'x' * 300, '\u00e4' * 300]
+    names += ['a?b', 'nul\0', '$(rm)', '-r', ' ', '\u72d0' * 300]
+    found = [export.folder_name(i, 12, name) for i, name in enumerate(names)]
+    assert found[:5] == ['00_red_fox', '01_a_b', '02', '03_B\u00e4r', found[4]]
+    assert sorted(found) == found
+    assert len({name.casefold() for name in found}) == 12
+    for name in found:
+        assert len(name.encode()) < 255
+        assert re.fullmatch(r'\d\d(_[\w-]+)?', name)
+
+
+def test_an_earlier_phase_is_exported_with_its_own_classes(
+    saved_run, tmp_path, capsys
+):
+    export.main([str(saved_run.workdir), '--phase=1', f'--out={tmp_path}'])
+    assert 'phase 1: 4 classes, 12 exemplars' in capsys.readouterr().out
+    names = json.loads((tmp_path / 'class_names.json').read_text())
+    assert names == list(saved_run.parts.plan.classes[:4])
+    with np.load(tmp_path / 'exemplars.npz') as found:
+        images, labels = found['images'], found['labels']
+    with np.load(saved_run.workdir / 'exemplars/phase_1.npz') as expected:
+        np.testing.assert_array_equal(
+            images.reshape(4, 3, 8, 8, 3), expected['images']
+        )
+    assert labels.max() == 3
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as left:
+        export.main([str(a) for a in arguments])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    return line
+
+
+def test_what_cannot_be_exported_is_one_line(
+    saved_run, tmp_path, capsys, monkeypatch
+):
+    out = f'--out={tmp_path / "out"}'
+    line = refused(capsys, tmp_path / 'no', out)
+    assert 'no config.json' in line
+    line = refused(capsys, saved_run.workdir, '--phase=0', out)
+    assert '--phase=0' in line
+    assert '1, 2' in line
+    line = refused(capsys, saved_run.workdir, f'--out={saved_run.data}')
+    assert 'a new or an empty folder' in line
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    line = refused(capsys, saved_run.workdir, out)
+    assert "pip install -e '.[export]'" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_of_the_command_is_one_line(saved_run):
+    done = run_module('export', saved_run.workdir, '--out=/proc/no')
+    assert_refused(done, '/proc/no')
