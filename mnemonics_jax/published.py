@@ -9,6 +9,8 @@ import importlib.resources
 import json
 from typing import Any, NamedTuple
 
+from mnemonics_jax.wording import flatten
+
 PHASES = (5, 10, 25)
 PER_CLASS = 20
 
@@ -64,7 +66,7 @@ def curves(data: str, phases: int) -> list[Curve]:
             phases in doubts.get(entry['method'], ()),
         )
         for entry in _content()['curves']
-        if (entry['data'], entry['phases']) == (data, phases)
+        if (entry['set'], entry['phases']) == (data, phases)
     ]
     return sorted(found, key=lambda curve: -sum(curve.accuracy))
 
@@ -76,8 +78,8 @@ def data_name(config: dict[str, Any], class_names: list[str]) -> str:
         config: resolved, as JSON has it.
         class_names: of all classes; a folder is ImageNet if they are synsets.
     """
-    data = config['data']
-    name, source = data.get('name'), data['source']
+    fields = flatten(config)
+    name, source = fields.get('data.name'), fields['data.source']
     base = str(name).partition(':')[0].partition('/')[0]
     if source == 'tfds' and base == 'cifar100':
         return 'CIFAR-100'
@@ -85,8 +87,8 @@ def data_name(config: dict[str, Any], class_names: list[str]) -> str:
     if synsets or (source == 'tfds' and base == 'imagenet2012'):
         if len(class_names) == 1000:
             return 'ImageNet'
-        drawn = data.get('subset_classes'), data.get('subset_seed')
-        if drawn == (100, 1993):
+        drawn = 'data.subset_classes', 'data.subset_seed'
+        if [fields.get(field) for field in drawn] == [100, 1993]:
             return 'ImageNet-Subset'
     return f'{source}, {name}' if name else source
 
@@ -119,7 +121,7 @@ def differences(
             found.append(Difference(what, str(run), str(paper)))
 
     names = data if known else ', '.join(_PROTOCOLS)
-    compare(known, 'data', data, names)
+    compare(known, 'data set', data, names)
     compare(base == classes // 2, 'classes of phase 0', base, classes // 2)
     phases = ' or '.join(map(str, PHASES))
     compare(num in PHASES, 'phases after it (N)', num, phases)

@@ -89,11 +89,10 @@ def read(folder: pathlib.Path, name: str) -> Run | None:
     if results is not None and not is_results(results):
         missing.append('results.json holds no results of a run.')
         results = None
-    setup = setup if isinstance(setup, dict) else {}
-    config = (results or setup).get('config')
-    if not is_config(config):
-        config = {}
+    if setup is not None and not is_setup(setup):
         missing.append('config.json holds no configuration of a run.')
+        setup = None
+    setup = setup or {}
     records = _records(folder / 'metrics.jsonl')
     if not any('loss' in key for record in records for key in record):
         missing.append(
@@ -102,7 +101,7 @@ def read(folder: pathlib.Path, name: str) -> Run | None:
     return Run(
         name,
         folder,
-        config,
+        (results or setup).get('config', {}),
         results,
         setup,
         records,
@@ -124,6 +123,11 @@ def is_results(content: Any) -> bool:
         )
     except (IndexError, KeyError, TypeError):
         return False
+
+
+def is_setup(content: Any) -> bool:
+    """Whether this is the content of a `config.json`."""
+    return isinstance(content, dict) and is_config(content.get('config'))
 
 
 def is_config(content: Any) -> bool:
