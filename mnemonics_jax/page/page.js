@@ -184,13 +184,15 @@
     readCell();
   };
 
-  canvas.addEventListener('pointermove', (event) => {
+  const point = (event) => {
     const frame = canvas.getBoundingClientRect(), { phase } = shown();
     const size = box.side / phase.seen;
     const t = Math.floor((event.clientY - frame.top - box.top) / size);
     const p = Math.floor((event.clientX - frame.left - box.left) / size);
     if (Math.min(t, p) >= 0 && Math.max(t, p) < phase.seen) choose([t, p]);
-  });
+  };
+  canvas.addEventListener('pointermove', point);
+  canvas.addEventListener('pointerdown', point);
   const STEPS = {
     ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
   };
