@@ -1,9 +1,11 @@
 """Pictures of exemplars: as they are, and by how much they changed."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from mnemonics_jax.figures import style
 
@@ -11,7 +13,8 @@ MAX_CLASSES = 24
 MAX_PER_CLASS = 6
 TILE = 64  # Pixels of the figure that an exemplar takes, about.
 _GAP = 3
-_LABEL = 18  # Pixels that a letter of a label takes, at most.
+# Of labels, in points: the page shows a grid much smaller than it is.
+_LABEL_SIZE = 13
 _LETTERS = 12
 
 
@@ -28,7 +31,7 @@ def grid(images: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
     """
     shown = mosaic(images, mask)
     labels = [style.plain(name, _LETTERS) for name in names]
-    indent = 16 + _LABEL * max(map(len, labels))
+    indent = 20 + math.ceil(max(map(_width, labels)))
     height, width = shown.shape[:2]
     size = np.array([indent + width + 4, height + 8])
     drawn = Figure(figsize=size / style.DPI, dpi=style.DPI)
@@ -39,9 +42,14 @@ def grid(images: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
     ax.set_yticks((np.arange(len(labels)) + 0.5) * step - 0.5, labels)
     ax.set_xticks([])
     style.tidy(ax, '', '', grid=False)
-    # The page shows it much smaller than it is.
-    ax.tick_params(labelsize=13)
+    ax.tick_params(labelsize=_LABEL_SIZE)
     return drawn
+
+
+def _width(label: str) -> float:
+    """Pixels that a label takes."""
+    path = TextPath((0, 0), label, size=_LABEL_SIZE)
+    return path.get_extents().x1 * style.DPI / 72 if label.strip() else 0
 
 
 def mosaic(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
