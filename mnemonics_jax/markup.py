@@ -12,7 +12,7 @@ from typing import Any
 # Pixels of the page for one of a chart, which is drawn finer than shown; and
 # the width at which a chart is still legible.
 _CHART_SCALE = 0.66
-_NARROW = 620
+_NARROW = 640
 _TALL = 15  # Rows that a table shows without scrolling.
 
 

@@ -240,7 +240,8 @@ def times(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
         own = [phase['seconds'] for phase in run.phases]
-        sums = {n: sum(seconds.get(n, 0) for seconds in own) for n in stages}
+        known = {n for seconds in own for n in seconds}
+        sums = {n: sum(p.get(n, 0) for p in own) for n in stages if n in known}
         if len(runs) == 1:
             rows += [
                 [str(p['phase']), *(_seconds(p['seconds'], n) for n in stages)]
@@ -248,7 +249,7 @@ def times(runs: Sequence[Run]) -> str:
             ]
             rows.append(['all', *(_seconds(sums, n) for n in stages)])
             whole = sums['total'] or 1
-            shares = (f'{percent(sums[n] / whole)} %' for n in stages)
+            shares = (f'{percent(s / whole)} %' for s in sums.values())
             rows.append(['share', *shares])
         else:
             rows.append([run.name, *(_seconds(sums, n) for n in stages)])
