@@ -1,5 +1,6 @@
 """What a work directory holds, also that of a run that was cut off."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -207,6 +208,18 @@ def label(paths: Sequence[str]) -> list[str]:
     for depth in range(1, deepest + 1):
         names = ['/'.join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
-            return names
+            return _without_common_fields(names)
     # The same directory twice.
     return [f'{name} ({i + 1})' for i, name in enumerate(names)]
+
+
+def _without_common_fields(names: list[str]) -> list[str]:
+    """Names such as 'seed=0,strategy=random' by what differs among them."""
+    cells = [name.split(',') for name in names]
+    keys = {tuple(cell.partition('=')[0] for cell in row) for row in cells}
+    if len(keys) > 1 or not all('=' in cell for row in cells for cell in row):
+        return names
+    differ = [len(set(column)) > 1 for column in zip(*cells, strict=True)]
+    if sum(differ) == 1:
+        cells = [[cell.partition('=')[2] for cell in row] for row in cells]
+    return [','.join(itertools.compress(row, differ)) for row in cells]

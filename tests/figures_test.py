@@ -145,7 +145,7 @@ def test_published_curves_lie_behind_the_judged_panel_alone():
     assert {curve.accuracy for curve in paper} <= set(shown)
     texts = {text.get_text() for text in drawn.axes[1].texts}
     assert texts == {curve.method for curve in paper}
-    legend = drawn.axes[1].get_legend().get_texts()
+    legend = drawn.legends[0].get_texts()
     assert 'paper, digitised' in [text.get_text() for text in legend]
 
 

@@ -144,7 +144,8 @@ def test_the_matrix_follows_a_change_of_scheme(visit, path):
     page = visit(path)
     before = page.evaluate(PAINTED)
     page.emulate_media(color_scheme='dark')
-    assert page.evaluate(PAINTED) != before
+    # It is told a moment later.
+    page.wait_for_function(f'(before) => ({PAINTED})() !== before', arg=before)
 
 
 def test_the_slider_changes_matrix_and_pairs(visit, path):
@@ -247,10 +248,11 @@ def test_without_scripts_the_last_matrices_are_shown(visit, path):
 def test_matrices_as_pictures_are_leafed_through(visit, tmp_path, monkeypatch):
     monkeypatch.setattr(matrices, 'MAX_NUMBERS', 10)
     page = visit(report.write(fill(tmp_path / 'run')))
-    page.wait_for_timeout(100)
+    # A picture is decoded in its own time.
+    page.wait_for_selector('[data-shown^="Phase 2: 6 classes"]')
     painted, pairs = page.evaluate(PAINTED), page.evaluate(PAIRS)
     page.locator('#matrix-phase').press('ArrowLeft')
-    page.wait_for_timeout(100)
+    page.wait_for_selector('[data-shown^="Phase 1: 4 classes"]')
     assert page.evaluate(PAINTED) != painted
     assert page.evaluate(PAIRS) != pairs
     assert page.evaluate(STATE).startswith('Phase 1: 4 classes')

@@ -283,6 +283,15 @@ def test_runs_of_the_same_name_are_told_apart():
     assert runs.label(['x/a', 'x/a']) == ['x/a (1)', 'x/a (2)']
 
 
+def test_runs_of_a_sweep_are_called_by_what_differs():
+    assert runs.label(['a/seed=0,lr=1', 'a/seed=0,lr=2']) == ['1', '2']
+    names = ['seed=0,lr=1,k=5', 'seed=1,lr=2,k=5']
+    assert runs.label(names) == ['seed=0,lr=1', 'seed=1,lr=2']
+    assert runs.label(['seed=0', 'lr=1']) == ['seed=0', 'lr=1']
+    assert runs.label(['seed=0,lr=1', 'seed=0']) == ['seed=0,lr=1', 'seed=0']
+    assert runs.label(['a,b', 'a,c']) == ['a,b', 'a,c']
+
+
 def protocol_of_the_paper(**fields):
     """The configuration of a run as in the paper, with other fields."""
     config = make_config(tuple(range(50, 101, 10)), 'mnemonics')

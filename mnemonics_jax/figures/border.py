@@ -48,10 +48,7 @@ def border(
             ax.plot(x, middle, style.marker(i), color=color, ms=5, label=words)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _logarithmic(axes[0])
-    handles, names = axes[0].get_legend_handles_labels()
-    drawn.legend(
-        handles, names, loc='outside lower center', ncols=2, **style.LEGEND
-    )
+    style.legend_below(drawn, axes)
     return drawn
 
 

@@ -67,8 +67,11 @@ def accuracy(
         ax.set_xticks(style.thinned(list(seen), 8))
         if name == judged and published is not None:
             _draw_published(ax, published)
-        ax.legend(loc='lower left', **style.LEGEND)
-    axes[0].set_ylim(*_percent_limits(axes))
+    if len(panels) == 1:
+        axes[0].legend(loc='lower left', **style.LEGEND)
+    else:
+        style.legend_below(drawn, axes)
+    axes[0].set_ylim(*_percent_limits(axes, 0.22 if len(panels) == 1 else 0))
     return drawn
 
 
@@ -125,18 +128,22 @@ def apart(values: Sequence[float], least: float) -> list[float]:
     return found.tolist()
 
 
-def _percent_limits(axes: Sequence[Axes]) -> tuple[float, float]:
-    """Limits that show at least ten points and nothing beyond 0..100."""
+def _percent_limits(axes: Sequence[Axes], room: float) -> tuple[float, float]:
+    """Limits that show at least ten points and nothing beyond 0..100.
+
+    Args:
+        axes: that share them.
+        room: for a legend below the lines, as a share.
+    """
     lines = [line for ax in axes for line in ax.get_lines()]
     values = np.concatenate([np.asarray(x.get_ydata(), float) for x in lines])
     values = values[np.isfinite(values)]
     if not values.size:
         return 0, 100
-    # Below, there is room for the legend.
     margin = max(1, 0.08 * np.ptp(values))
     high = min(100, values.max() + margin)
     low = min(values.min() - margin, high - 10)
-    return max(0, low - 0.22 * (high - low)), high
+    return max(0, low - room * (high - low)), high
 
 
 def drift(panels: Mapping[str, Mapping[int, tuple]]) -> Figure:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mnemonics_jax.figures import style
+from mnemonics_jax.wording import shortened
 
 MAX_CHOSEN = 5
 MAX_IMAGES = 100  # Of a chosen class.
@@ -115,7 +116,8 @@ def embedding(rows: Mapping[str, Mapping[str, Points]]) -> Figure:
             ax.set_axis_off()
         for ax, (title, points) in zip(line, columns.items(), strict=False):
             _draw(ax, points)
-            words = f'{run}: {title}' if len(rows) > 1 else title
+            name = shortened(run, 20)
+            words = f'{name}: {title}' if len(rows) > 1 else title
             style.title(ax, words)
             shown |= dict.fromkeys(points.names)
     drawn.legend(

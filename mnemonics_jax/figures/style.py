@@ -85,7 +85,23 @@ def tidy(ax: Axes, xlabel: str, ylabel: str, *, grid: bool = True) -> None:
 
 def title(ax: Axes, text: str) -> None:
     """A title over the left end of the axes."""
-    ax.set_title(plain(text), fontsize=10, color=INK, loc='left')
+    ax.set_title(plain(text, 40), fontsize=10, color=INK, loc='left')
+
+
+def legend_below(drawn: Figure, axes: Sequence[Axes]) -> None:
+    """One legend of all axes, each name once, as many in a row as fit."""
+    found = {}
+    for ax in axes:
+        handles, names = ax.get_legend_handles_labels()
+        found |= dict(zip(names, handles, strict=True))
+    longest = max(map(len, found), default=1) + 6
+    drawn.legend(
+        list(found.values()),
+        list(found),
+        loc='outside lower center',
+        ncols=max(1, min(len(found), int(14 * drawn.get_figwidth() / longest))),
+        **LEGEND,
+    )
 
 
 def thinned(values: Sequence[int], most: int) -> list[int]:

@@ -101,16 +101,6 @@
     }));
   };
 
-  const drawImage = (pen, phase) => {
-    const image = new Image();
-    image.onload = () => {
-      if (shown().phase !== phase) return;
-      pen.imageSmoothingEnabled = false;
-      pen.drawImage(image, box.left, box.top, box.side, box.side);
-    };
-    image.src = phase.image;
-  };
-
   const drawLines = (pen, phase, size) => {
     pen.strokeStyle = dark.matches ? '#7d8792' : '#8a929b';
     pen.lineWidth = 1;
@@ -130,6 +120,18 @@
       pen.strokeRect(box.left + cursor[1] * size, box.top + cursor[0] * size,
         size, size);
     }
+    canvas.dataset.shown = phase.text;
+  };
+
+  const drawImage = (pen, phase, size) => {
+    const image = new Image();
+    image.onload = () => {
+      if (shown().phase !== phase) return;
+      pen.imageSmoothingEnabled = false;
+      pen.drawImage(image, box.left, box.top, box.side, box.side);
+      drawLines(pen, phase, size);
+    };
+    image.src = phase.image;
   };
 
   const draw = () => {
@@ -151,9 +153,12 @@
     pen.scale(scale, scale);
     const size = box.side / phase.seen;
     if (named) drawNames(pen, classes, phase.seen, size);
-    if (phase.counts) drawNumbers(pen, phase, size);
-    else drawImage(pen, phase);
-    drawLines(pen, phase, size);
+    if (phase.counts) {
+      drawNumbers(pen, phase, size);
+      drawLines(pen, phase, size);
+    } else {
+      drawImage(pen, phase, size);
+    }
     canvas.setAttribute('aria-label',
       `Confusion matrix of ${heads.name}, ${chosen.name}. ${phase.text}.`);
   };

@@ -70,10 +70,10 @@ def accuracy(runs: Sequence[Run]) -> Picture:
 def _line(run: Run, name: str, style: int | None = None) -> curves.Line:
     """A classifier's line; named by the run where `style` tells runs apart."""
     average = run.results.get('average_incremental_accuracy', {}).get(name)
-    title = CLASSIFIERS[name] if style is None else run.name
+    title = f'{CLASSIFIERS[name]}, average {percent(average)} %'
     judged = name == run.results['predictor']
     return curves.Line(
-        f'{title}, average {percent(average)} %',
+        title if style is None else run.name,
         [phase['num_seen'] for phase in run.phases],
         [_in_percent(phase['accuracy'].get(name)) for phase in run.phases],
         judged if style is None else True,
