@@ -155,6 +155,8 @@ def differing(runs: Sequence[Run]) -> str:
         cells = [shortened(', '.join(o), 60) or NOTHING for o in orders]
         rows.append(['class order', *cells])
     order = 'in different orders' if len(known) > 1 else 'in the same order'
+    if () in orders:
+        order = 'in an order that is not known of all'
     caption = f'All other fields are equal; classes come {order}.'
     if not rows:
         return f'<p>No field differs. {markup.escape(caption)}</p>'
@@ -170,10 +172,13 @@ def _value(fields: dict[str, Any], name: str) -> str:
 
 
 def _order(run: Run) -> tuple[str, ...]:
-    if not run.results:
-        return ()
-    names = run.results['class_names']
-    return tuple(str(names[k]) for k in run.results['class_order'])
+    """Names of all classes in the order of arrival; () if unknown."""
+    if run.results:
+        names = run.results['class_names']
+        return tuple(str(names[k]) for k in run.results['class_order'])
+    plan = run.setup.get('plan')
+    names = plan.get('classes') if isinstance(plan, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def configuration(runs: Sequence[Run]) -> str:
