@@ -1,6 +1,7 @@
 """What all commands do: a mistake is one line, and Orbax is quiet."""
 
 import logging as standard_logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +25,8 @@ def answer(command: Callable[[], None]) -> None:
     try:
         command()
     except BrokenPipeError:
-        # Who reads has seen enough; the rest would fail when Python ends.
-        sys.stderr.close()
-        sys.exit(1)
+        # Who reads has seen enough. Python would try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         fail(f'{e.filename}: {e.strerror}' if e.filename else e)
     except ValueError as e:

@@ -9,11 +9,13 @@ seen are left out and counted.
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import config_dict
 
@@ -128,7 +130,6 @@ def evaluate(
     Raises:
         ValueError: the data cannot be read, or are of no class seen.
     """
-    loading.check_batches(config, placement)
     whole = loading.build_source(config)
     check_source(whole, phase)
     names, seen = phase.class_names, phase.num_seen
@@ -185,13 +186,21 @@ def lines(found: dict[str, Any], predictor: str) -> list[str]:
     return said
 
 
+def place(batch_size: int) -> parallel.Placement:
+    """As many devices as batches split over."""
+    devices = jax.devices()
+    return parallel.make_placement(
+        devices[: math.gcd(len(devices), batch_size)]
+    )
+
+
 def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     """Evaluates as the arguments say; see `console.answer` for errors."""
     phase = saved.open_phase(arguments.workdir, arguments.phase)
     config = with_data(phase, given)
     compilation.keep_programs(arguments.workdir)
     parallel.avoid_cached_collectives()
-    found = evaluate(phase, config, parallel.make_placement())
+    found = evaluate(phase, config, place(config.evaluate.batch_size))
     print('\n'.join(lines(found, phase.predictor)), flush=True)
     if arguments.out is not None:
         text = json.dumps(found, indent=1) + '\n'

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from mnemonics_jax import components, correction, experiment, model_stages
+from mnemonics_jax import (
+    components,
+    correction,
+    experiment,
+    model_stages,
+    saved,
+)
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.methods import bic, wa
@@ -201,3 +207,11 @@ def test_without_exemplars_the_network_alone_answers(
     assert [p['exemplars']['count'] for p in results['phases']] == [0, 0, 0]
     assert results['predictor'] == 'cnn'
     assert (tmp_path / 'report.html').exists()
+    # What it leaves says so, too.
+    assert not (tmp_path / 'exemplars').exists()
+    with np.load(tmp_path / 'features' / 'phase_2.npz') as found:
+        assert not found['mask'].any()
+        assert found['means'].shape[0] == 6
+    assert 'border' not in results['phases'][-1]['exemplars']
+    end = saved.open_phase(tmp_path, -1)
+    assert (end.classifiers, end.predictor) == (('cnn',), 'cnn')

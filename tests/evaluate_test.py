@@ -72,6 +72,12 @@ def test_other_data_are_matched_by_the_names_of_classes(
     assert found['accuracy']['nme'] == pytest.approx(share)
 
 
+def test_batches_are_split_over_as_many_devices_as_divide_them():
+    sizes = {16: 8, 20: 4, 7: 1, 256: 8}
+    for batch_size, expected in sizes.items():
+        assert evaluate.place(batch_size).num_devices == expected
+
+
 REFUSED = {
     'an unknown field': (['--data.dri=x'], ['--data.dri=x', 'dir']),
     'no field of the data': (['--train.epochs=3'], ['--train.epochs=3']),

@@ -9,7 +9,7 @@ import sys
 import pytest
 from etils import epath
 
-from mnemonics_jax import experiment, progress, report, workdir
+from mnemonics_jax import experiment, progress, report, saved, workdir
 from mnemonics_jax.progress import read_records
 
 URL = 'gs://bucket/run'
@@ -20,7 +20,7 @@ def bucket(tmp_path, monkeypatch):
     """The folder where `URL` leads; addresses of other kinds are as ever."""
     folder, address = tmp_path / 'bucket', workdir.address
     # In a bucket there are files of any name, without folders made for them.
-    for name in ('exemplars', 'figures'):
+    for name in ('exemplars', 'features', 'figures'):
         (folder / name).mkdir(parents=True)
 
     def find(path):
@@ -218,8 +218,8 @@ def test_a_run_killed_and_resumed_without_its_disk_ends_the_same(
     assert f'resuming {resumed}' in said
     assert f'report: {URL}/report.html' in said
     assert results_of(bucket) == results_of(whole)
-    names = ('metrics.jsonl', 'exemplars/phase_0.npz', 'exemplars/phase_1.npz')
-    for name in names:
+    names = [*workdir.phase_files(0), *workdir.phase_files(1)]
+    for name in ('metrics.jsonl', *names):
         assert (bucket / name).read_bytes() == (whole / name).read_bytes()
     steps = [r['global_step'] for r in read_records(bucket / 'metrics.jsonl')]
     assert steps == list(range(len(steps)))
@@ -238,6 +238,8 @@ def test_a_finished_run_is_found_finished_and_reported_anew(
     assert 'finished before' in capsys.readouterr().out
     page = (bucket / 'report.html').read_text()
     assert 'is missing' not in page
+    end = saved.open_phase(URL, -1)
+    assert (end.phase, end.num_seen) == (1, 6)
     (bucket / 'report.html').unlink()
     assert report.main([URL]) == 0
     assert capsys.readouterr().out == f'{URL}/report.html\n'
