@@ -61,9 +61,16 @@ def section(name: str, title: str, body: str) -> str:
     )
 
 
-def _cell(tag: str, content: str, judged: bool) -> str:
-    mark = ' class="judged"' if judged else ''
-    return f'<{tag}{mark}>{escape(content)}</{tag.split()[0]}>'
+def _row(cells: Sequence[str], first: str, rest: str, judged: int) -> str:
+    """A row of a table, of cells of these tags."""
+    found = []
+    for i, content in enumerate(cells):
+        tag = rest if i else first
+        mark = ' class="judged"' if i == judged else ''
+        found.append(
+            f'<{tag}{mark}>{escape(content)}</{tag.partition(" ")[0]}>'
+        )
+    return f'<tr>{"".join(found)}</tr>'
 
 
 def table(
@@ -85,18 +92,9 @@ def table(
         words: cells are words and not numbers.
         name: by which a script finds it.
     """
-    titles = ''.join(
-        _cell('th scope="col"', title, i == judged)
-        for i, title in enumerate(head)
-    )
-    lines = [
-        ''.join(
-            _cell('td' if i else 'th scope="row"', cell, i == judged)
-            for i, cell in enumerate(row)
-        )
-        for row in rows
-    ]
-    body = '\n'.join(f'<tr>{line}</tr>' for line in lines)
+    titles = _row(head, 'th scope="col"', 'th scope="col"', judged)
+    lines = [_row(row, 'th scope="row"', 'td', judged) for row in rows]
+    body = '\n'.join(lines)
     kind = ' class="words"' if words else ''
     kind += f' id="{name}"' if name else ''
     # Scrolls by itself where a phone is narrower, by keyboard as well.
@@ -104,7 +102,7 @@ def table(
     return (
         f'<div class="wide{tall}" role="group" tabindex="0" '
         f'aria-label="Scrollable table">\n<table{kind}>\n'
-        f'<thead>\n<tr>{titles}</tr>\n</thead>\n'
+        f'<thead>\n{titles}\n</thead>\n'
         f'<tbody>\n{body}\n</tbody>\n</table>\n</div>\n'
         f'<p class="soft">{escape(caption)}</p>'
     )

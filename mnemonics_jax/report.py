@@ -17,6 +17,7 @@ from typing import Any
 from mnemonics_jax import runs
 from mnemonics_jax.figures import style
 from mnemonics_jax.page import document, gallery, setting, tables
+from mnemonics_jax.page.pictures import Picture
 from mnemonics_jax.progress import write_atomically
 from mnemonics_jax.runs import Run
 from mnemonics_jax.wording import CLASSIFIERS, num_bytes, percent
@@ -146,7 +147,17 @@ def write_page(
             'results.json; allowed: the work directory of a run'
         )
     pictures, notes = gallery.draw(found)
-    folder = out / 'figures'
+    pngs = _save(pictures, out / 'figures')
+    path = out / 'report.html'
+    shown = document.Gallery(pictures, pngs, notes)
+    write_atomically(path, document.render(found, lost, shown))
+    return path
+
+
+def _save(
+    pictures: Mapping[str, Picture], folder: pathlib.Path
+) -> dict[str, bytes]:
+    """Writes pictures as PNG and SVG; returns the former by name."""
     folder.mkdir(parents=True, exist_ok=True)
     pngs = {}
     for name, picture in pictures.items():
@@ -156,10 +167,7 @@ def write_page(
             draft.write_bytes(data)
             draft.replace(folder / f'{name}.{kind}')
         pngs[name] = content['png']
-    path = out / 'report.html'
-    shown = document.Gallery(pictures, pngs, notes)
-    write_atomically(path, document.render(found, lost, shown))
-    return path
+    return pngs
 
 
 def default_out(paths: Sequence[str]) -> str:

@@ -121,6 +121,7 @@ def is_results(content: Any) -> bool:
             and 0 < seen[0] <= max(seen) == seen[-1] <= len(order)
             and all(0 <= k < len(names) for k in order)
             and all(_is_phase(phase, predictor) for phase in phases)
+            and len({frozenset(phase['confusion']) for phase in phases}) == 1
         )
     except (IndexError, KeyError, TypeError):
         return False

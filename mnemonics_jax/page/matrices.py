@@ -26,31 +26,11 @@ def section(runs: Sequence[Run], fallback: str) -> str:
         fallback: what is shown where no script runs.
     """
     content, notes = collect(runs)
-    last = len(runs[0].phases) - 1
-    first = content['runs'][0]
-    head = ['true', 'taken for', 'images', 'share (%)']
-    pairs = markup.table(
-        head,
-        pair_rows(runs[0], runs[0].phases[-1], runs[0].results['predictor']),
-        'Share of the test images of the true class.',
-        words=True,
-        name='pairs',
-    )
     # In JSON a script element must not be ended from within.
     data = json.dumps(content, separators=(',', ':')).replace('<', '\\u003c')
-    controls = _select(
-        'matrix-run', 'run', [r['name'] for r in content['runs']]
-    )
-    controls += _select(
-        'matrix-head', 'classifier', [h['name'] for h in first['heads']]
-    )
     return f"""
 <div class="matrix" id="matrix" hidden>
-<div class="controls">
-{controls}
-<label class="grow">phase <input type="range" id="matrix-phase" min="0"
-max="{last}" value="{last}" step="1"></label>
-</div>
+{_controls(runs, content)}
 <p id="matrix-state" role="status"></p>
 <div class="pair">
 <div>
@@ -60,7 +40,7 @@ aria-describedby="matrix-cell"></canvas>
 the arrow keys, to read its count.</p>
 </div>
 <div><h3 id="pairs-title">Most confused pairs</h3>
-{pairs}</div>
+{_pairs(runs[0])}</div>
 </div>
 </div>
 <noscript>{fallback}</noscript>
@@ -70,6 +50,29 @@ lines part the classes of earlier phases from those of the phase.</p>
 {''.join(map(markup.note, notes))}
 <script type="application/json" id="matrices">{data}</script>
 """
+
+
+def _controls(runs: Sequence[Run], content: dict[str, Any]) -> str:
+    """What chooses the run, the classifier and the phase."""
+    listed, last = content['runs'], len(runs[0].phases) - 1
+    heads = [head['name'] for head in listed[0]['heads']]
+    return f"""<div class="controls">
+{_select('matrix-run', 'run', [run['name'] for run in listed])}
+{_select('matrix-head', 'classifier', heads)}
+<label class="grow">phase <input type="range" id="matrix-phase" min="0"
+max="{last}" value="{last}" step="1"></label>
+</div>"""
+
+
+def _pairs(run: Run) -> str:
+    """The table of pairs, of the last phase until the script fills it."""
+    return markup.table(
+        ['true', 'taken for', 'images', 'share (%)'],
+        pair_rows(run, run.phases[-1], run.results['predictor']),
+        'Share of the test images of the true class.',
+        words=True,
+        name='pairs',
+    )
 
 
 def _select(name: str, title: str, options: Sequence[str]) -> str:

@@ -65,7 +65,10 @@ def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
                 continue
             names = [str(name) for name in content['class_names']]
             chosen = [names.index(n) for n in wanted if n in names]
-            if chosen:
+            if not chosen:
+                which = f'{run.name}, phase {phase}'
+                notes.append(f'{which}: none of {", ".join(wanted)}.')
+            else:
                 title = f'phase {phase}, {counted(len(names), "class")}'
                 columns[title] = embedding.gather(content, chosen)
         if columns:

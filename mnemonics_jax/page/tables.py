@@ -127,7 +127,8 @@ def phases(run: Run) -> str:
         row += [percent(phase['accuracy'].get(name)) for name in names]
         row += [f'{held["count"]:,}', f'{held["bytes"]:,}']
         for key, (_, form) in learned.items():
-            row.append(format(held[key], form) if key in held else NOTHING)
+            known = isinstance(held.get(key), int | float)
+            row.append(format(held[key], form) if known else NOTHING)
         rows.append([*row, f'{phase["seconds"]["total"]:.1f}'])
     caption = (
         'Accuracy on test images of all classes seen; the method is judged by '
