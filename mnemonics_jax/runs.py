@@ -16,6 +16,13 @@ from mnemonics_jax.wording import CLASSIFIERS, flatten
 ALONE = 'the run'
 
 _FILES = ('config.json', 'results.json', 'metrics.jsonl')
+_MEASURES = (
+    'average_incremental_accuracy',
+    'last_accuracy',
+    'forgetting',
+    'max_forgetting',
+)
+_SPLITS = 'old_accuracy', 'new_accuracy'
 # What the page reads of a configuration.
 _FIELDS = {
     'backbone.name',
@@ -122,14 +129,19 @@ def is_results(content: Any) -> bool:
             and all(0 <= k < len(names) for k in order)
             and all(_is_phase(phase, predictor) for phase in phases)
             and len({frozenset(phase['confusion']) for phase in phases}) == 1
+            and all(_are_numbers(content.get(key, {})) for key in _MEASURES)
         )
-    except (IndexError, KeyError, TypeError):
+    except (IndexError, KeyError, TypeError, ValueError):
         return False
 
 
 def is_setup(content: Any) -> bool:
     """Whether this is the content of a `config.json`."""
-    return isinstance(content, dict) and is_config(content.get('config'))
+    return (
+        isinstance(content, dict)
+        and is_config(content.get('config'))
+        and isinstance(content.get('versions', {}), dict)
+    )
 
 
 def is_config(content: Any) -> bool:
@@ -138,7 +150,10 @@ def is_config(content: Any) -> bool:
 
 
 def _is_phase(phase: dict[str, Any], predictor: str) -> bool:
-    """Whether this is an entry of a phase; raises TypeError or KeyError too."""
+    """Whether this is an entry of a phase; may raise what `is_results` catches.
+
+    Ragged counts raise ValueError, what is no mapping TypeError.
+    """
     n, confusion = phase['num_seen'], phase['confusion']
     held, seconds = phase['exemplars'], phase['seconds']
     return (
@@ -147,7 +162,18 @@ def _is_phase(phase: dict[str, Any], predictor: str) -> bool:
         and set(confusion) <= set(CLASSIFIERS)
         and all(np.shape(counts) == (n, n) for counts in confusion.values())
         and all(isinstance(held[key], int) for key in ('count', 'bytes'))
-        and isinstance(seconds['total'], int | float)
+        and 'total' in seconds
+        and _are_numbers(seconds, phase['accuracy'])
+        and _are_numbers(*(phase.get(key, {}) for key in _SPLITS))
+    )
+
+
+def _are_numbers(*groups: Any) -> bool:
+    """Whether these are numbers by name."""
+    return all(
+        isinstance(group, dict)
+        and all(isinstance(value, int | float) for value in group.values())
+        for group in groups
     )
 
 

@@ -421,6 +421,28 @@ def test_phases_that_lack_something_cost_no_traceback(tmp_path, key, quick):
     assert report.main([str(workdir)]) == 0
 
 
+@pytest.mark.parametrize('value', [None, 'x', -1, [], {}, 0.5])
+@pytest.mark.parametrize(
+    'path',
+    [
+        ('forgetting',),
+        ('phases', 0),
+        ('phases', 1, 'confusion', 'nme'),
+        ('phases', 2, 'seconds'),
+        ('phases', 2, 'new_accuracy', 'cnn'),
+    ],
+)
+def test_values_of_other_types_cost_no_traceback(tmp_path, path, value, quick):
+    results = make_results()
+    workdir = fill(tmp_path / 'run', results)
+    node = results
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    (workdir / 'results.json').write_text(json.dumps(results))
+    assert report.main([str(workdir)]) == 0
+
+
 def test_skipped_images_and_resumptions_are_named(tmp_path, no_figures):
     results = make_results()
     results['skipped_images'] = [f'image_{i}.png' for i in range(30)]
