@@ -67,8 +67,8 @@ def marker(i: int) -> str:
 
 
 def shades(num: int) -> np.ndarray:
-    """RGBA [num, 4] of things in an order, such as phases: dark to light."""
-    return matplotlib.colormaps['viridis'](np.linspace(0, 0.85, max(2, num)))
+    """RGBA [n, 4] of things in an order, legible on white and on black."""
+    return matplotlib.colormaps['viridis'](np.linspace(0.1, 0.68, max(2, num)))
 
 
 def tidy(ax: Axes, xlabel: str, ylabel: str, *, grid: bool = True) -> None:
