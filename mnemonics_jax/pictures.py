@@ -5,7 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from mnemonics_jax import figures
+from mnemonics_jax.figures import images as grids
+from mnemonics_jax.figures import style
 
 
 def as_png(pixels: np.ndarray) -> bytes:
@@ -26,8 +27,7 @@ def exemplar_grid(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
         images: uint8 or float in [0, 1], [S, m, H, W, C].
         mask: bool[S, m].
     """
-    count = min(len(images), figures.MAX_CLASSES)
-    rows = np.linspace(0, len(images) - 1, count).round().astype(int)
-    slots = slice(min(figures.MAX_PER_CLASS, mask.sum(1).max()))
-    mosaic = figures.mosaic(images[rows, slots], mask[rows, slots])
+    rows = style.spread(len(images), grids.MAX_CLASSES)
+    slots = slice(min(grids.MAX_PER_CLASS, mask.sum(1).max()))
+    mosaic = grids.mosaic(images[rows, slots], mask[rows, slots])
     return np.rint(mosaic * 255).astype(np.uint8)

@@ -1,26 +1,31 @@
 """Results as lines, as a table, and as figures on one HTML page.
 
-    python -m mnemonics_jax.report WORKDIR
+    python -m mnemonics_jax.report WORKDIR [WORKDIR ...] [--out=FOLDER]
 
-writes `figures/*.png` and `report.html` of a run, finished or not, anew, also
-of one in a bucket.
+writes `report.html` and `figures/` of a run, finished or not, anew, or of
+several runs side by side. Work directories may be in a bucket.
 """
 
 import argparse
-import json
+import contextlib
+import os
 import pathlib
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
+from mnemonics_jax import runs
+from mnemonics_jax.figures import style
+from mnemonics_jax.page import document, gallery, setting, tables
+from mnemonics_jax.page.pictures import Picture
+from mnemonics_jax.progress import write_atomically
+from mnemonics_jax.runs import Run
+from mnemonics_jax.wording import CLASSIFIERS, num_bytes, percent
+from mnemonics_jax.workdir import Workdir, address, phase_files
 
-from mnemonics_jax import figures, page
-from mnemonics_jax.figures import CLASSIFIERS, percent
-from mnemonics_jax.progress import read_records, write_atomically
-from mnemonics_jax.workdir import Workdir, exemplars_name
+# Where runs are compared, beside their work directories.
+COMPARISON = 'comparison'
+_KINDS = ('png', 'svg')
 
 
 def phase_line(phase: dict[str, Any]) -> str:
@@ -71,14 +76,14 @@ def table(results: dict[str, Any]) -> str:
             f'{num_bytes(held["bytes"]):>10}{phase["seconds"]["total"]:>9.1f}'
         )
     lines.append(lines[2])
-    for key, title, _, _ in page.MEASURES:
+    for key, title, _, _ in tables.MEASURES:
         lines.append(f'{title:28}{_percents(results[key])}'.rstrip())
     lines += [
         f'* the classifier by which {method} is judged',
         'forgetting: points lost on the classes of phase 0 from first to last '
         'model (F)',
         'max forgetting: points lost since the best past model, mean of phases',
-        *page.incomplete(results),
+        *setting.incomplete(results),
     ]
     return '\n'.join(lines)
 
@@ -96,123 +101,149 @@ def _columns(cells: Mapping[str, str], judged: str = '') -> str:
     )
 
 
-def num_bytes(count: int) -> str:
-    """Bytes in at most nine characters: '1,280', '3.01 GB'."""
-    if count < 10_000_000:
-        return f'{count:,}'
-    units = {'MB': 10**6, 'GB': 10**9, 'TB': 10**12}
-    unit = next((u for u in units if count < 1000 * units[u]), 'TB')
-    return f'{count / units[unit]:.3g} {unit}'
-
-
 def write(workdir: pathlib.Path) -> pathlib.Path:
-    """Writes the figures and the page of a run.
+    """Writes the figures and the page of a run into its work directory.
 
     Args:
-        workdir: of the run; files other than `results.json` may be missing, and
-            the page says so.
+        workdir: of the run; files may be missing, and the page says so.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: there is no `results.json`, or it is not one.
+        ValueError: there is no file of a run.
         OSError: the work directory cannot be written.
     """
-    results = read_results(workdir)
-    missing: list[str] = []
-    drawn = draw(workdir, results, missing)
-    folder = workdir / 'figures'
-    folder.mkdir(exist_ok=True)
-    pngs = {}
-    for name, figure in drawn.items():
-        path = folder / f'{name}.png'
-        draft = path.with_name(path.name + '.tmp')
-        figure.savefig(draft, format='png')
-        draft.replace(path)
-        pngs[name] = path.read_bytes()
-    setup = None
-    if (workdir / 'config.json').exists():
-        setup = json.loads((workdir / 'config.json').read_text())
-    path = workdir / 'report.html'
-    write_atomically(path, page.render(results, setup, pngs, missing))
+    run = runs.read(workdir, runs.ALONE)
+    return write_page([run], [str(workdir)], workdir)
+
+
+def write_page(
+    listed: Sequence[Run | None], paths: Sequence[str], out: pathlib.Path
+) -> pathlib.Path:
+    """Writes the figures and the page of one or several runs.
+
+    Args:
+        listed: by `runs.read`.
+        paths: of their work directories, as they are called.
+        out: the folder to write to, made if need be.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: there is no file of any run.
+        OSError: the folder cannot be written.
+    """
+    lost = [
+        f'{path}: no file of a run there.'
+        for run, path in zip(listed, paths, strict=True)
+        if run is None
+    ]
+    found = [run for run in listed if run is not None]
+    if not found:
+        raise ValueError(
+            f'{", ".join(paths)}: no config.json, metrics.jsonl or '
+            'results.json; allowed: the work directory of a run'
+        )
+    pictures, notes = gallery.draw(found)
+    pngs = _save(pictures, out / 'figures')
+    path = out / 'report.html'
+    shown = document.Gallery(pictures, pngs, notes)
+    write_atomically(path, document.render(found, lost, shown))
     return path
 
 
-def read_results(workdir: pathlib.Path) -> dict[str, Any]:
-    """Content of `results.json`; see `write` for what it raises."""
-    path = workdir / 'results.json'
-    try:
-        results = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(
-            f'{path}: no such file; allowed: the work directory of a run with '
-            'at least one finished phase'
-        ) from error
-    except ValueError as error:
-        raise ValueError(f'{path}: not JSON: {error}') from error
-    if not isinstance(results, dict) or not results.get('phases'):
-        raise ValueError(f'{path}: not the results of a run')
-    return results
+def _save(
+    pictures: Mapping[str, Picture], folder: pathlib.Path
+) -> dict[str, bytes]:
+    """Writes pictures as PNG and SVG; returns the former by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pngs = {}
+    for name, picture in pictures.items():
+        content = {k: style.encoded(picture.drawn, k) for k in _KINDS}
+        for kind, data in content.items():
+            draft = folder / f'{name}.{kind}.tmp'
+            draft.write_bytes(data)
+            draft.replace(folder / f'{name}.{kind}')
+        pngs[name] = content['png']
+    return pngs
 
 
-def draw(
-    workdir: pathlib.Path, results: dict[str, Any], missing: list[str]
-) -> dict[str, Figure]:
-    """Figures by name; what they lack is appended to `missing`."""
-    drawn = {
-        'accuracy': figures.accuracy(results),
-        'confusion': figures.confusion(results),
-    }
-    name = exemplars_name(results['phases'][-1]['phase'])
-    try:
-        # NumPy leaves a file open that it cannot read.
-        with (workdir / name).open('rb') as file, np.load(file) as stored:
-            images, mask = stored['images'], stored['mask']
-    except FileNotFoundError:
-        missing.append(f'{name} is missing: no picture of the exemplars.')
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        missing.append(f'{name} cannot be read: no picture of the exemplars.')
-    else:
-        drawn['exemplars'] = figures.exemplars(results, images, mask)
-    records = figures.with_loss(read_records(workdir / 'metrics.jsonl'))
-    if records:
-        drawn['learning'] = figures.learning(records)
-    else:
-        missing.append(
-            'metrics.jsonl is missing or holds no loss: no loss curves.'
-        )
-    return drawn
+def default_out(paths: Sequence[str]) -> str:
+    """Where the page goes: of one run with it, of several beside them."""
+    if len(paths) == 1:
+        return paths[0]
+    if any(address(path) is not None for path in paths):
+        return COMPARISON
+    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    return os.path.relpath(
+        os.path.join(os.path.commonpath(parents), COMPARISON)
+    )
 
 
-def write_anew(workdir: str) -> str:
-    """As `write`, of a work directory that may be in a bucket."""
-    with Workdir(workdir) as place:
-        for name in ('config.json', 'metrics.jsonl', 'results.json'):
+def write_anew(paths: Sequence[str], out: str | None = None) -> str:
+    """Writes the page of work directories, which may be in a bucket.
+
+    Args:
+        paths: directories, or gs://BUCKET/FOLDER.
+        out: as one of them; by default `default_out`.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        ValueError, OSError: see `write_page`.
+    """
+    out = default_out(paths) if out is None else out
+    names = runs.label(paths) if len(paths) > 1 else [runs.ALONE]
+    with contextlib.ExitStack() as stack:
+        # One mirror where the page goes into the work directory itself.
+        places = {path: Workdir(path) for path in {*paths, out}}
+        for place in places.values():
+            stack.enter_context(place)
+        listed = []
+        for path, name in zip(paths, names, strict=True):
+            fetch(places[path])
+            listed.append(runs.read(places[path].local, name))
+        place = places[out]
+        place.local.mkdir(parents=True, exist_ok=True)
+        return place.shown(write_page(listed, paths, place.local))
+
+
+def fetch(place: Workdir) -> None:
+    """Gets what a page is made of, of a work directory in a bucket."""
+    for name in ('config.json', 'metrics.jsonl', 'results.json'):
+        place.fetch(name)
+    run = runs.read(place.local, '')
+    for phase in run.phases if run else ():
+        for name in phase_files(phase['phase']):
             place.fetch(name)
-        try:
-            phases = read_results(place.local)['phases']
-        except ValueError as error:
-            raise ValueError(place.shown(error)) from error
-        place.fetch(exemplars_name(phases[-1]['phase']))
-        return place.shown(write(place.local))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the report of the work directory in `argv`; the exit status."""
+    """Writes the report of the work directories in `argv`; the exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.report',
-        description='Writes the figures and the report of a run anew.',
+        description='Writes the figures and the report of a run anew, or '
+        'compares runs on one page.',
     )
-    parser.add_argument('workdir', metavar='WORKDIR')
-    workdir = parser.parse_args(argv).workdir
+    parser.add_argument('workdirs', metavar='WORKDIR', nargs='+')
+    parser.add_argument(
+        '--out',
+        metavar='FOLDER',
+        help='where report.html and figures/ go; by default the work '
+        f'directory, or {COMPARISON}/ beside several',
+    )
+    given = parser.parse_args(argv)
     try:
-        print(write_anew(workdir))
+        print(write_anew(given.workdirs, given.out))
     except ValueError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except OSError as error:
-        print(f'error: {workdir}: {error.strerror or error}', file=sys.stderr)
+        place = given.out or ', '.join(given.workdirs)
+        print(f'error: {place}: {error.strerror or error}', file=sys.stderr)
         return 2
     return 0
 

@@ -1,107 +1,50 @@
-"""Tests of the lines, the table, the figures and the page of a run."""
+"""Tests of the lines and the table of a run, and of the page of one or more."""
 
 import html.parser
+import io
 import json
 import pathlib
 import re
 import shutil
 import struct
+import subprocess
+import sys
+import xml.etree.ElementTree
 
 import numpy as np
+import PIL.Image
 import pytest
 
-from mnemonics_jax import report
+from mnemonics_jax import report, runs, wording
+from mnemonics_jax.figures import embedding, style
+from mnemonics_jax.page import gallery, matrices
+from tests.made_runs import fill, make_config, make_phase, make_results
 
-VOID_TAGS = {'meta', 'img'}
-NAMES = ('cnn', 'nme', 'finetuned')
-SECTIONS = ('phases', 'averages', 'figures', 'time', 'config', 'versions')
-FIGURES = {'accuracy.png', 'confusion.png', 'exemplars.png', 'learning.png'}
-
-
-def named(*values):
-    return dict(zip(NAMES, values, strict=True))
-
-
-def make_phase(index, num_seen, right):
-    """A phase with `right` of 10 images a class right, the rest called 0."""
-    counts = np.zeros((num_seen, num_seen), int)
-    np.fill_diagonal(counts, right)
-    counts[:, 0] += 10 - right
-    accuracy = float(np.trace(counts) / counts.sum())
-    return {
-        'phase': index,
-        'num_old': num_seen - 2,
-        'num_seen': num_seen,
-        'accuracy': named(accuracy, 0.5, 0.25),
-        'confusion': named(*[counts.tolist()] * 3),
-        'exemplars': {
-            'count': 3 * num_seen,
-            'bytes': 48 * num_seen,
-            'drift_grey_levels': 9.84,
-            'held_out_loss_before': 0.412,
-            'held_out_loss_after': 0.333,
-        },
-        'seconds': {'train': 10.0, 'learn': 2.3, 'total': 12.3},
-    }
-
-
-def make_results():
-    """Three phases of two classes each, of six in all."""
-    return {
-        'config': {
-            'seed': 7,
-            'data': {'source': '<i>&"', 'pad': None},
-            'backbone': {'name': 'convnet'},
-            'method': {'name': 'lucir', 'imprint': True},
-            'exemplars': {
-                'strategy': 'mnemonics',
-                'per_class': 3,
-                'total': 0,
-                'storage': 'uint8',
-            },
-        },
-        'complete': True,
-        'class_order': [5, 0, 3, 4, 2, 1],
-        'class_names': ['zero', '<b>&', 'two', '$x$', 'four', 'five'],
-        'predictor': 'cnn',
-        'phases': [make_phase(i, 2 * i + 2, 9 - i) for i in range(3)],
-        'average_incremental_accuracy': named(0.9016, 0.5, 0.25),
-        'forgetting': named(0.1234, 0.0, -0.05),
-        'max_forgetting': named(0.0777, 0.01, 0.02),
-    }
-
-
-def make_records():
-    """Four records of two stages in each of three phases."""
-    return [
-        {'global_step': 8 * phase + i, 'phase': phase, **record}
-        for phase in range(3)
-        for i in range(4)
-        for record in (
-            {'stage': 'train', 'epoch': i, 'loss': 2.0 - i},
-            {'stage': 'learn', 'step': 5 * i, 'outer_loss': 1.0},
-            {'stage': 'other', 'value': 1},
-        )
-    ]
-
-
-def fill(workdir: pathlib.Path, results=None) -> pathlib.Path:
-    """Writes what a run writes."""
-    results = results or make_results()
-    last = results['phases'][-1]
-    (workdir / 'exemplars').mkdir(parents=True)
-    (workdir / 'results.json').write_text(json.dumps(results))
-    (workdir / 'metrics.jsonl').write_text(
-        ''.join(json.dumps(record) + '\n' for record in make_records())
-    )
-    setup = {'versions': {'jax': '1.2.3'}, 'commit': None, 'started': 'now'}
-    (workdir / 'config.json').write_text(json.dumps(setup))
-    np.savez_compressed(
-        workdir / 'exemplars' / f'phase_{last["phase"]}.npz',
-        images=np.zeros((last['num_seen'], 3, 4, 4, 1), np.uint8),
-        mask=np.ones((last['num_seen'], 3), bool),
-    )
-    return workdir
+VOID_TAGS = {'meta', 'img', 'input'}
+SECTIONS = [
+    'accuracy',
+    'phases',
+    'averages',
+    'confusion',
+    'exemplars',
+    'space',
+    'losses',
+    'time',
+    'config',
+    'versions',
+]
+FIGURES = {
+    'accuracy',
+    'border',
+    'confusion',
+    'drift',
+    'exemplars_difference',
+    'exemplars_last',
+    'exemplars_learned',
+    'exemplars_selected',
+    'losses',
+    'tsne',
+}
 
 
 class Page(html.parser.HTMLParser):
@@ -127,7 +70,21 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words += data
+        if self.open and self.open[-1] not in ('script', 'style'):
+            self.words += data
+
+
+def read(path):
+    page = Page(pathlib.Path(path).read_text(encoding='ascii'))
+    assert len(set(page.ids)) == len(page.ids)
+    # Links within the page lead somewhere.
+    anchors = [t[1:] for t in page.targets if t.startswith('#')]
+    assert set(anchors) <= set(page.ids)
+    return page
+
+
+def sections(page):
+    return [t[1:] for t in page.targets if t.startswith('#')]
 
 
 @pytest.fixture(name='written', scope='module')
@@ -136,15 +93,38 @@ def _written(tmp_path_factory):
     return report.write(workdir)
 
 
+@pytest.fixture(name='compared', scope='module')
+def _compared(tmp_path_factory):
+    """Three runs, of which the second is another strategy in another order."""
+    root = tmp_path_factory.mktemp('several')
+    second = make_results(strategy='herding')
+    second['class_order'] = [0, 5, 3, 4, 2, 1]
+    third = make_results(seen=(2, 4), total=6)
+    for name, results in (('a', None), ('b', second), ('c', third)):
+        fill(root / name, results)
+    paths = [str(root / name) for name in 'abc']
+    assert report.main([*paths, str(root / 'gone')]) == 0
+    return root / 'comparison' / 'report.html'
+
+
 @pytest.fixture(name='no_figures')
 def _no_figures(monkeypatch):
-    """Drawing takes its time, and some tests read words alone."""
-    monkeypatch.setattr(report, 'draw', lambda *unused: {})
+    """Some tests read words alone."""
+    monkeypatch.setattr(gallery, 'draw', lambda _: ({}, {}))
+
+
+@pytest.fixture(name='quick')
+def _quick(monkeypatch):
+    """Figures are made, but not rendered, which takes its time."""
+    pixel = io.BytesIO()
+    PIL.Image.new('RGB', (1, 1)).save(pixel, 'PNG')
+    monkeypatch.setattr(style, 'encoded', lambda *_: pixel.getvalue())
+    monkeypatch.setattr(embedding, 'embed', lambda features: features[:, :2])
 
 
 def test_phase_line():
-    phase = make_phase(1, 4, 8)
-    start = 'phase 1: 4 classes, CNN 85.0 %, NME 50.0 %, fine-tuned 25.0 %, '
+    phase = make_phase(1, 2, 4, 10, np.random.default_rng(0))
+    start = 'phase 1: 4 classes, CNN 100.0 %, NME 50.0 %, fine-tuned 25.0 %, '
     learned = 'drift 9.8 grey levels, held-out loss 0.412 -> 0.333, '
     assert report.phase_line(phase) == start + learned + '12.3 s'
     phase['exemplars'] = {'count': 6, 'bytes': 96, 'drift_grey_levels': 0.0}
@@ -152,7 +132,12 @@ def test_phase_line():
 
 
 def test_table():
-    lines = report.table(make_results()).splitlines()
+    results = make_results()
+    for phase, accuracy in zip(
+        results['phases'], (0.95, 0.85, 0.75), strict=True
+    ):
+        phase['accuracy']['cnn'] = accuracy
+    lines = report.table(results).splitlines()
     assert max(map(len, lines)) == 80
     assert ' '.join(lines[1].split()) == (
         'phase classes seen CNN* NME fine-tuned images bytes seconds'
@@ -183,24 +168,22 @@ def test_table_of_a_large_memory_is_as_wide():
 def test_num_bytes():
     counts = (0, 9_999_999, 10_000_000, 61_440_000, 3 * 10**15)
     texts = ['0', '9,999,999', '10 MB', '61.4 MB', '3e+03 TB']
-    assert [report.num_bytes(count) for count in counts] == texts
+    assert [wording.num_bytes(count) for count in counts] == texts
 
 
 @pytest.mark.usefixtures('no_figures')
 def test_an_unfinished_run_says_so(tmp_path):
-    results = make_results()
-    del results['phases'][2]
-    results['complete'] = False
+    results = make_results(seen=(2, 4), total=6)
     note = 'Not finished: 2 phases done, 4 of 6 classes; '
     note += 'the same command goes on.'
     assert report.table(results).splitlines()[-1] == note
-    page = Page(report.write(fill(tmp_path / 'run', results)).read_text())
+    page = read(report.write(fill(tmp_path / 'run', results)))
     assert note in page.words
 
 
 def test_page_has_every_section(written):
-    page = Page(written.read_text())
-    assert page.ids == list(SECTIONS)
+    page = read(written)
+    assert sections(page) == SECTIONS
     for words in (
         'lucir with mnemonics exemplars on <i>&"',
         'average incremental accuracy, CNN90.2 %',
@@ -211,90 +194,355 @@ def test_page_has_every_section(written):
         'the paper\u2019s F',
         'data.padnull',
         'jax1.2.3',
+        'commandrun it',
         'not run in a checkout',
         'all30.06.936.9',
         'share81.3 %18.7 %100.0 %',
+        '262.550.037.525.087.575.0',
+        '21.503.000.50',
     ):
-        assert words in page.words, words
+        assert words in ''.join(page.words.split('\n')), words
     assert 'Not finished' not in page.words
 
 
 def test_page_needs_nothing_beside_itself(written):
     text = written.read_text(encoding='ascii')
-    page = Page(text)
-    assert page.targets
+    page = read(written)
     assert all(re.match('data:image/png;base64,|#', t) for t in page.targets)
-    assert not re.search(r'https?://|url\(|@import|<script|<link', text)
+    assert not re.search(r'https?://|url\(|@import|<script src|<link', text)
     assert 'prefers-color-scheme: dark' in text
-    assert len(page.alts) == 4
+    assert len(page.alts) == len(FIGURES)
     assert min(map(len, page.alts)) > 20
 
 
-def test_figures_are_images(written):
+def test_figures_are_images_and_drawings(written):
     folder = written.parent / 'figures'
-    assert {path.name for path in folder.iterdir()} == FIGURES
-    for path in folder.iterdir():
+    names = {f'{name}.{kind}' for name in FIGURES for kind in ('png', 'svg')}
+    assert {path.name for path in folder.iterdir()} == names
+    for path in folder.glob('*.png'):
         data = path.read_bytes()
         assert data[:8] == b'\x89PNG\r\n\x1a\n'
         assert min(struct.unpack('>II', data[16:24])) > 100
+    for path in folder.glob('*.svg'):
+        root = xml.etree.ElementTree.parse(path).getroot()
+        assert root.tag.endswith('svg')
 
 
-def test_what_is_missing_is_named(tmp_path):
-    workdir = fill(tmp_path / 'run')
-    shutil.rmtree(workdir / 'exemplars')
-    (workdir / 'metrics.jsonl').unlink()
-    (workdir / 'config.json').unlink()
-    page = Page(report.write(workdir).read_text())
-    assert 'exemplars/phase_2.npz is missing' in page.words
-    assert 'metrics.jsonl is missing' in page.words
-    assert 'config.json is missing' in page.words
-    assert len(page.alts) == 2
-
-
-def test_torn_exemplars_are_named(tmp_path):
-    workdir = fill(tmp_path / 'run')
-    path = workdir / 'exemplars' / 'phase_2.npz'
-    path.write_bytes(path.read_bytes()[:100])
-    assert 'phase_2.npz cannot be read' in report.write(workdir).read_text()
+def test_the_same_files_give_the_same_page_and_figures(written, tmp_path):
+    assert report.main([str(written.parent), f'--out={tmp_path}']) == 0
+    again = {p.name: p.read_bytes() for p in (tmp_path / 'figures').iterdir()}
+    folder = written.parent / 'figures'
+    assert again == {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert (tmp_path / 'report.html').read_bytes() == written.read_bytes()
 
 
 def test_text_is_escaped(written):
     text = written.read_text()
     assert 'exemplars on &lt;i&gt;&amp;&quot;</h1>' in text
-    assert 'from five to &lt;b&gt;&amp;.' in text
+    assert 'from five to &lt;b&gt;&amp;' in text
     assert '<b>&' not in text
     assert '<i>&' not in text
 
 
+def test_runs_are_compared_and_what_differs_is_named(compared):
+    page = read(compared)
+    words = ' '.join(page.words.split())
+    assert sections(page) == ['differences', *SECTIONS]
+    assert '3 runs compared: a, b, c' in words
+    assert 'c: Not finished: 2 phases done, 4 of 6 classes' in words
+    assert re.search(r'\S*/gone: no file of a run there\.', words)
+    table = words.split('fieldabc')[1].split('All other fields')[0]
+    assert 'exemplars.strategymnemonicsherdingmnemonics' in table
+    assert 'protocol.phases221' in table
+    assert 'class order' in table
+    assert 'method.name' not in table
+    assert 'in different orders' in words
+
+
+def test_a_comparison_has_pictures_of_each_run(compared):
+    names = {path.stem for path in (compared.parent / 'figures').iterdir()}
+    common = {'accuracy', 'border', 'drift', 'tsne'}
+    own = {f'{n}_{i}' for n in ('confusion', 'losses') for i in range(3)}
+    assert common | own <= names
+    assert {f'exemplars_selected_{i}' for i in range(3)} <= names
+    # Real images are not learned.
+    assert 'exemplars_learned_0' in names
+    assert 'exemplars_learned_1' not in names
+
+
+def test_where_a_page_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert report.default_out(['runs/a']) == 'runs/a'
+    assert report.default_out(['runs/a', 'runs/b/']) == 'runs/comparison'
+    assert report.default_out(['runs/a', 'b']) == 'comparison'
+
+
+def test_runs_of_the_same_name_are_told_apart():
+    assert runs.label(['x/a/', 'y/a', 'y/b']) == ['x/a', 'y/a', 'y/b']
+    assert runs.label(['x/a', 'x/b/']) == ['a', 'b']
+    assert runs.label(['x/a', 'x/a']) == ['x/a (1)', 'x/a (2)']
+
+
+def test_runs_of_a_sweep_are_called_by_what_differs():
+    assert runs.label(['a/seed=0,lr=1', 'a/seed=0,lr=2']) == ['1', '2']
+    names = ['seed=0,lr=1,k=5', 'seed=1,lr=2,k=5']
+    assert runs.label(names) == ['seed=0,lr=1', 'seed=1,lr=2']
+    assert runs.label(['seed=0', 'lr=1']) == ['seed=0', 'lr=1']
+    assert runs.label(['seed=0,lr=1', 'seed=0']) == ['seed=0,lr=1', 'seed=0']
+    assert runs.label(['a,b', 'a,c']) == ['a,b', 'a,c']
+
+
+def protocol_of_the_paper(**fields):
+    """The configuration of a run as in the paper, with other fields."""
+    config = make_config(tuple(range(50, 101, 10)), 'mnemonics')
+    config['data'] = {'source': 'tfds', 'name': 'cifar100'}
+    config['backbone']['name'] = 'resnet32'
+    config['exemplars']['per_class'] = 20
+    for name, value in fields.items():
+        section, field = name.split('__')
+        config[section][field] = value
+    return config
+
+
+def words_of_accuracy(config, tmp_path, monkeypatch):
+    """The section on accuracy of a run with this configuration."""
+    monkeypatch.setattr(gallery, 'draw', lambda _: ({}, {}))
+    results = make_results(seen=tuple(range(50, 101, 10)))
+    results['config'] = config
+    results['phases'] = [{**p} for p in results['phases']]
+    page = read(report.write(fill(tmp_path / 'run', results)))
+    return page.words.partition('\nAccuracy\n')[2].partition('\nPhases\n')[0]
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'said'),
+    [
+        ('data__name', 'cifar10', 'data settfds, cifar10CIFAR-100, '),
+        ('protocol__base_classes', 40, 'classes of phase 04050'),
+        ('protocol__phases', 4, 'phases after it (N)45 or 10 or 25'),
+        ('exemplars__per_class', 10, 'exemplars10 a class20 a class'),
+        ('backbone__name', 'resnet20', 'backboneresnet20resnet32'),
+    ],
+)
+def test_another_protocol_is_named(tmp_path, monkeypatch, field, value, said):
+    config = protocol_of_the_paper(**{field: value})
+    words = words_of_accuracy(config, tmp_path, monkeypatch)
+    assert said in words
+    assert 'are not drawn' in words
+    assert words.count('resnet32') == (field == 'backbone__name')
+
+
+def test_another_class_order_is_named(tmp_path, monkeypatch):
+    config = protocol_of_the_paper(protocol__class_order_seed=7)
+    words = words_of_accuracy(config, tmp_path, monkeypatch)
+    assert 'not drawn' not in words
+    assert 'class order is not the paper' in words
+
+
+# Files that a run may lack, with what the page then says.
+LOSSES = {
+    'config.json': 'config.json is missing: versions are unknown',
+    'metrics.jsonl': 'metrics.jsonl is missing or holds no loss',
+    'results.json': 'results.json is missing: no phase has been finished',
+    'exemplars/phase_2.npz': 'exemplars/phase_2.npz is missing',
+    'exemplars/selected_1.npz': 'exemplars/selected_1.npz is missing',
+    'features/phase_0.npz': 'features/phase_0.npz is missing',
+}
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_what_is_missing_is_named(tmp_path, name, quick):
+    workdir = fill(tmp_path / 'run')
+    (workdir / name).unlink()
+    assert LOSSES[name] in read(report.write(workdir)).words
+
+
+@pytest.mark.parametrize('name', LOSSES)
+@pytest.mark.parametrize('content', ['torn', 'other'])
+def test_what_cannot_be_read_is_named(tmp_path, name, content, quick):
+    """Cut in the middle, and whole but something else."""
+    workdir = fill(tmp_path / 'run')
+    path = workdir / name
+    data = path.read_bytes()
+    if content == 'torn':
+        # Of lines those before the tear are read.
+        path.write_bytes(
+            data[: 5 if name == 'metrics.jsonl' else len(data) // 2]
+        )
+    elif path.suffix == '.npz':
+        np.savez(path, images=np.zeros(3), mask=np.zeros((2, 2), bool))
+    else:
+        path.write_text('[1, {"phase": "x"}]')
+    page = read(report.write(workdir))
+    start = 'holds no' if content == 'other' else 'cannot be read'
+    said = 'holds no loss' if name == 'metrics.jsonl' else f'{name} {start}'
+    if path.suffix == '.npz':
+        said = f'{name} cannot be read'
+    assert said in page.words
+
+
+def test_a_run_killed_in_its_first_phase_has_a_page(tmp_path, quick):
+    workdir = fill(tmp_path / 'run')
+    (workdir / 'results.json').unlink()
+    shutil.rmtree(workdir / 'exemplars')
+    shutil.rmtree(workdir / 'features')
+    page = read(report.write(workdir))
+    assert sections(page) == ['losses', 'config', 'versions']
+    assert 'lucir with mnemonics exemplars on' in page.words
+    assert len(page.alts) == 1
+
+
+def test_records_alone_make_a_page(tmp_path, quick):
+    workdir = fill(tmp_path / 'run')
+    (workdir / 'results.json').unlink()
+    (workdir / 'config.json').unlink()
+    page = read(report.write(workdir))
+    assert 'A run whose configuration is lost' in page.words
+
+
+@pytest.mark.parametrize(
+    'key', ['class_names', 'phases', 'config', 'predictor']
+)
+def test_results_that_lack_something_are_none(tmp_path, key, quick):
+    results = make_results()
+    workdir = fill(tmp_path / 'run', results)
+    del results[key]
+    (workdir / 'results.json').write_text(json.dumps(results))
+    page = read(report.write(workdir))
+    assert 'results.json holds no results of a run' in page.words
+
+
+@pytest.mark.parametrize('key', sorted(make_results()['phases'][0]))
+def test_phases_that_lack_something_cost_no_traceback(tmp_path, key, quick):
+    results = make_results()
+    workdir = fill(tmp_path / 'run', results)
+    del results['phases'][1][key]
+    (workdir / 'results.json').write_text(json.dumps(results))
+    assert report.main([str(workdir)]) == 0
+
+
+@pytest.mark.parametrize('value', [None, 'x', -1, [], {}, 0.5])
+@pytest.mark.parametrize(
+    'path',
+    [
+        ('forgetting',),
+        ('phases', 0),
+        ('phases', 1, 'confusion', 'nme'),
+        ('phases', 2, 'seconds'),
+        ('phases', 2, 'new_accuracy', 'cnn'),
+    ],
+)
+def test_values_of_other_types_cost_no_traceback(tmp_path, path, value, quick):
+    results = make_results()
+    workdir = fill(tmp_path / 'run', results)
+    node = results
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    (workdir / 'results.json').write_text(json.dumps(results))
+    assert report.main([str(workdir)]) == 0
+
+
+def test_skipped_images_and_resumptions_are_named(tmp_path, no_figures):
+    results = make_results()
+    results['skipped_images'] = [f'image_{i}.png' for i in range(30)]
+    workdir = fill(tmp_path / 'run', results)
+    setup = json.loads((workdir / 'config.json').read_text())
+    moment = {'phase': 1, 'stage': 'learn', 'step': 40}
+    setup['starts'].append({'time': '10:00', 'resumed': moment})
+    moment = {'phase': 2, 'stage': None, 'step': None}
+    setup['starts'].append({'time': '11:00', 'resumed': moment})
+    (workdir / 'config.json').write_text(json.dumps(setup))
+    words = read(report.write(workdir)).words
+    assert 'Skipped 30 images that cannot be read: image_0.png, ' in words
+    assert 'image_19.png and 10 more.' in words
+    assert (
+        'Resumed 2 times: phase 1, learn, after step 40 (10:00); '
+        'phase 2 (11:00).'
+    ) in words
+
+
 @pytest.mark.usefixtures('no_figures')
 def test_real_exemplars_have_no_columns_of_learning(tmp_path):
-    results = make_results()
-    results['config']['exemplars']['strategy'] = 'herding'
+    results = make_results(strategy='herding')
     for phase in results['phases']:
         del phase['exemplars']['held_out_loss_before']
         del phase['exemplars']['held_out_loss_after']
-    page = Page(report.write(fill(tmp_path / 'run', results)).read_text())
+    page = read(report.write(fill(tmp_path / 'run', results)))
     assert 'held-out' not in page.words
-    assert 'drift' not in page.words
+    assert 'drift (grey levels)' not in page.words
 
 
-@pytest.mark.usefixtures('no_figures')
-def test_main(tmp_path, capsys):
+def test_a_run_without_exemplars_has_a_page(tmp_path, quick):
+    results = make_results(strategy='none')
+    for phase in results['phases']:
+        phase['exemplars'] = {'count': 0, 'bytes': 0, 'drift_grey_levels': 0.0}
+    workdir = fill(tmp_path / 'run', results)
+    shutil.rmtree(workdir / 'exemplars')
+    page = read(report.write(workdir))
+    assert 'lucir with no exemplars' in page.words
+    assert 'exemplars' not in sections(page)
+
+
+def test_numbers_of_a_large_matrix_stay_out_of_the_page(monkeypatch):
+    """What does not fit is named; the judged classifier stays, as a picture."""
+    run = runs.Run('big', None, {}, make_results(), {}, [], [])
+    content, notes = matrices.collect([run])
+    heads = content['runs'][0]['heads']
+    assert [head['name'] for head in heads] == ['CNN', 'NME', 'fine-tuned']
+    counts = run.phases[2]['confusion']['cnn']
+    assert heads[0]['phases'][2]['counts'] == counts
+    assert notes == []
+    # 4 + 16 + 36 fields a classifier.
+    monkeypatch.setattr(matrices, 'MAX_NUMBERS', 60)
+    content, notes = matrices.collect([run])
+    assert [head['name'] for head in content['runs'][0]['heads']] == ['CNN']
+    assert 'the matrices of NME, fine-tuned are left out' in notes[0]
+    monkeypatch.setattr(matrices, 'MAX_NUMBERS', 10)
+    monkeypatch.setattr(matrices, 'MAX_IMAGES', 2)
+    content, notes = matrices.collect([run])
+    phases = content['runs'][0]['heads'][0]['phases']
+    assert [phase['seen'] for phase in phases] == [2, 6]
+    assert all(p['image'].startswith('data:image/png') for p in phases)
+    assert 'Of 3 phases, 2 are shown' in notes[0]
+
+
+def test_main(tmp_path, capsys, no_figures):
     workdir = fill(tmp_path / 'run')
     assert report.main([str(workdir)]) == 0
     assert capsys.readouterr().out == f'{workdir / "report.html"}\n'
 
 
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [(None, 'no such file'), ('{', 'not JSON'), ('[]', 'not the results')],
-)
-def test_a_wrong_workdir_is_one_line(tmp_path, capsys, content, message):
-    if content is not None:
-        (tmp_path / 'results.json').write_text(content)
-    assert report.main([str(tmp_path)]) == 2
+def test_nothing_to_report_of_is_one_line(tmp_path, capsys):
+    assert report.main([str(tmp_path), str(tmp_path / 'gone')]) == 2
     streams = capsys.readouterr()
     assert streams.out == ''
     assert streams.err.count('\n') == 1
-    assert streams.err.startswith(f'error: {tmp_path / "results.json"}: ')
-    assert message in streams.err
+    assert streams.err.startswith(f'error: {tmp_path}, {tmp_path}/gone: ')
+    assert 'results.json; allowed: the work directory of a run' in streams.err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    workdir = fill(tmp_path / 'run')
+    (tmp_path / 'file').write_text('')
+    assert report.main([str(workdir), f'--out={tmp_path / "file"}']) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {tmp_path / "file"}: ')
+    assert error.count('\n') == 1
+
+
+def test_the_command_as_it_is_typed(tmp_path):
+    fill(tmp_path / 'run')
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'mnemonics_jax.report'),
+            *(str(tmp_path / 'run'), '--out', str(tmp_path / 'out')),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert done.stdout == f'{tmp_path / "out" / "report.html"}\n'
+    assert done.stderr == ''
+    assert (tmp_path / 'out' / 'report.html').is_file()

@@ -1,0 +1,1 @@
+"""Figures, each a function from arrays and names to a Matplotlib figure."""

@@ -1,0 +1,171 @@
+"""Lines over phases: accuracy over classes seen, and the drift of exemplars."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mnemonics_jax.figures import style
+
+
+class Line(NamedTuple):
+    """A line of a chart.
+
+    Attributes:
+        name: in the legend.
+        x: of the points.
+        y: of the points; NaN where there is none.
+        strong: drawn thicker than others.
+        style: position of its colour and marker.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    strong: bool
+    style: int
+
+
+class Published(NamedTuple):
+    """Curves of the paper.
+
+    Attributes:
+        seen: classes seen after each phase.
+        curves: accuracy in percent, by method.
+    """
+
+    seen: Sequence[int]
+    curves: Mapping[str, Sequence[float]]
+
+
+def accuracy(
+    panels: Mapping[str, Sequence[Line]],
+    published: Published | None,
+    judged: str,
+) -> Figure:
+    """Accuracy over classes seen, a panel for each title.
+
+    Args:
+        panels: lines in percent, by title; one panel has no title.
+        published: drawn behind, if the protocol is the same.
+        judged: the panel that they are drawn in.
+    """
+    drawn, axes = style.panels(len(panels), 3.3)
+    if published is not None:
+        # Names stand beside its curves.
+        drawn.set_size_inches(drawn.get_figwidth() + 1, drawn.get_figheight())
+    for ax, (name, lines) in zip(axes, panels.items(), strict=False):
+        style.tidy(ax, 'classes seen', 'accuracy (%)')
+        if len(panels) > 1:
+            style.title(ax, name)
+        for line in lines:
+            _draw(ax, line)
+        seen = max((line.x for line in lines), key=len)
+        ax.set_xticks(style.thinned(list(seen), 8))
+        if name == judged and published is not None:
+            _draw_published(ax, published)
+    if len(panels) == 1:
+        axes[0].legend(loc='lower left', **style.LEGEND)
+    else:
+        style.legend_below(drawn, axes)
+    axes[0].set_ylim(*_percent_limits(axes, 0.22 if len(panels) == 1 else 0))
+    return drawn
+
+
+def _draw(ax: Axes, line: Line) -> None:
+    ax.plot(
+        line.x,
+        line.y,
+        color=style.color(line.style),
+        marker=style.marker(line.style),
+        markersize=6 if line.strong else 4.5,
+        linewidth=2.4 if line.strong else 1.3,
+        linestyle='-' if line.style < len(style.COLORS) else '--',
+        zorder=4 if line.strong else 3,
+        clip_on=False,
+        label=style.plain(line.name),
+    )
+
+
+def _draw_published(ax: Axes, published: Published) -> None:
+    """Gray lines, named at their right ends, apart from each other."""
+    seen, curves = published
+    low = min(min(y) for y in curves.values())
+    high = max(max(y) for y in curves.values())
+    places = apart([y[-1] for y in curves.values()], (high - low) / 14)
+    for (name, y), place in zip(curves.items(), places, strict=True):
+        ax.plot(seen, y, color='#a9adb3', linewidth=1.1, zorder=2)
+        ax.annotate(
+            style.plain(name),
+            (seen[-1], place),
+            xytext=(5, 0),
+            textcoords='offset points',
+            fontsize=8,
+            color='#6d7278',
+            va='center',
+            annotation_clip=False,
+        )
+    ax.plot([], [], color='#a9adb3', lw=1.1, label='paper, digitised')
+
+
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """Places near the values, in their order, at least `least` apart."""
+    order = np.argsort(values)
+    places = np.asarray(values, float)[order]
+    for _ in range(100):
+        gaps = np.diff(places)
+        if not np.any(gaps < least - 1e-9):
+            break
+        for i in np.flatnonzero(gaps < least - 1e-9):
+            push = (least - (places[i + 1] - places[i])) / 2
+            places[i] -= push
+            places[i + 1] += push
+    found = np.empty_like(places)
+    found[order] = places
+    return found.tolist()
+
+
+def _percent_limits(axes: Sequence[Axes], room: float) -> tuple[float, float]:
+    """Limits that show at least ten points and nothing beyond 0..100.
+
+    Args:
+        axes: that share them.
+        room: for a legend below the lines, as a share.
+    """
+    lines = [line for ax in axes for line in ax.get_lines()]
+    values = np.concatenate([np.asarray(x.get_ydata(), float) for x in lines])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0, 100
+    margin = max(1, 0.08 * np.ptp(values))
+    high = min(100, values.max() + margin)
+    low = min(values.min() - margin, high - 10)
+    return max(0, low - room * (high - low)), high
+
+
+def drift(panels: Mapping[str, Mapping[int, tuple]]) -> Figure:
+    """Distance from the images as selected, a line for each phase of arrival.
+
+    Args:
+        panels: by run, then by phase of arrival: phases, and the mean change of
+            a pixel by the end of each, in grey levels.
+    """
+    drawn, axes = style.panels(len(panels), 2.9)
+    for ax, (name, lines) in zip(axes, panels.items(), strict=False):
+        style.tidy(ax, 'after phase', 'drift (grey levels)')
+        if len(panels) > 1:
+            style.title(ax, name)
+        named = style.thinned(sorted(lines), 5)
+        for (phase, (x, y)), shade in zip(
+            sorted(lines.items()), style.shades(len(lines)), strict=False
+        ):
+            words = f'classes of phase {phase}' if phase in named else None
+            ax.plot(x, y, color=shade, marker='o', markersize=4, label=words)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.legend(**style.LEGEND)
+    # Only now, since the panels share it: else the first would decide.
+    axes[0].set_ylim(bottom=0)
+    return drawn

@@ -1,0 +1,183 @@
+"""t-SNE of features, as in the paper's Figures 1 and 5.
+
+Images of a few classes in colour, faint; their exemplars strong; every other
+class a grey cross, its mean.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import threadpoolctl
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mnemonics_jax.figures import style
+from mnemonics_jax.wording import shortened
+
+MAX_CHOSEN = 5
+MAX_IMAGES = 100  # Of a chosen class.
+MAX_EXEMPLARS = 50  # Of a chosen class.
+MAX_OTHERS = 200
+MAX_UNSEEN = 400  # Images of other classes, in all.
+_PERPLEXITY = 30
+_ITERATIONS = 500
+
+
+class Points(NamedTuple):
+    """Features of a phase, and what they are of.
+
+    Attributes:
+        features: [n, D].
+        labels: int[n], position in `names`; for other classes -1 is a mean, -2
+            an image, which is not drawn.
+        is_exemplar: bool[n].
+        names: of the chosen classes.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    is_exemplar: np.ndarray
+    names: Sequence[str]
+
+
+def gather(stored: Mapping[str, np.ndarray], chosen: Sequence[int]) -> Points:
+    """The points of a picture, a bounded number of them.
+
+    Args:
+        stored: content of `features/phase_<i>.npz`.
+        chosen: rows of the classes in colour.
+    """
+    parts, labels, flags = [], [], []
+
+    def add(features, label, is_exemplar):
+        parts.append(np.asarray(features, np.float32))
+        labels.append(np.full(len(features), label))
+        flags.append(np.full(len(features), is_exemplar))
+
+    for i, row in enumerate(chosen):
+        own = stored['features'][stored['labels'] == row]
+        add(own[style.spread(len(own), MAX_IMAGES)], i, False)
+        held = stored['exemplars'][row][stored['mask'][row]]
+        add(held[:MAX_EXEMPLARS], i, True)
+    others = np.setdiff1d(np.arange(len(stored['means'])), chosen)
+    others = others[style.spread(len(others), MAX_OTHERS)]
+    add(stored['means'][others], -1, False)
+    # Without images around it a mean would lie nowhere in particular.
+    unseen = np.flatnonzero(np.isin(stored['labels'], others))
+    unseen = unseen[style.spread(len(unseen), MAX_UNSEEN)]
+    add(stored['features'][unseen], -2, False)
+    return Points(
+        np.concatenate(parts),
+        np.concatenate(labels),
+        np.concatenate(flags),
+        [str(stored['class_names'][row]) for row in chosen],
+    )
+
+
+def embed(features: np.ndarray) -> np.ndarray:
+    """Features in the plane by t-SNE, f32[n, 2]; the same for the same."""
+    # Late: it takes a second to import, and most of the page has no need.
+    from sklearn.manifold import TSNE
+
+    n = len(features)
+    if n < 4 or np.ptp(features, axis=0).max() == 0:
+        return np.zeros((n, 2), np.float32)
+    tsne = TSNE(
+        perplexity=min(_PERPLEXITY, max(1, (n - 1) / 3)),
+        init='pca' if min(features.shape) >= 2 else 'random',
+        max_iter=_ITERATIONS,
+        random_state=0,
+        n_jobs=1,
+    )
+    # One thread: several add in no fixed order, and wait for each other.
+    with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
+        # Of equal points, which a phase may have.
+        warnings.simplefilter('ignore', RuntimeWarning)
+        return tsne.fit_transform(features)
+
+
+def embedding(rows: Mapping[str, Mapping[str, Points]]) -> Figure:
+    """Pictures by t-SNE, a row for each run, a column for each phase.
+
+    Args:
+        rows: by run, then by title, such as 'phase 3, 10 classes'.
+    """
+    num = max(len(columns) for columns in rows.values())
+    size = 4.4 if num == 1 else 7.6
+    drawn = style.figure(size, 3.6 * len(rows) + 0.4)
+    axes = drawn.subplots(len(rows), num, squeeze=False)
+    shown = {}
+    for line, (run, columns) in zip(axes, rows.items(), strict=True):
+        for ax in line[len(columns) :]:
+            ax.set_axis_off()
+        for ax, (title, points) in zip(line, columns.items(), strict=False):
+            _draw(ax, points)
+            name = shortened(run, 20)
+            words = f'{name}: {title}' if len(rows) > 1 else title
+            style.title(ax, words)
+            shown |= dict.fromkeys(points.names)
+    drawn.legend(
+        *_legend(list(shown)),
+        loc='outside lower center',
+        ncols=4,
+        **style.LEGEND,
+    )
+    return drawn
+
+
+def _draw(ax: Axes, points: Points) -> None:
+    """One picture; its axes have no unit, hence no numbers."""
+    xy = embed(points.features)
+    for i, _ in enumerate(points.names):
+        own = points.labels == i
+        for flag in (False, True):
+            x, y = xy[own & (points.is_exemplar == flag)].T
+            ax.scatter(
+                x,
+                y,
+                s=26 if flag else 9,
+                c=[strong(i) if flag else faint(i)],
+                marker=style.marker(i),
+                linewidths=0.7 if flag else 0,
+                edgecolors='white' if flag else 'none',
+                zorder=3 if flag else 2,
+            )
+    ax.scatter(
+        *xy[points.labels == -1].T,
+        s=24,
+        c='#999999',
+        marker='x',
+        zorder=1,
+        lw=1,
+    )
+    ax.set(xticks=[], yticks=[])
+    ax.margins(0.05)
+    for spine in ax.spines.values():
+        spine.set(color=style.GRID)
+
+
+def strong(i: int) -> tuple[float, ...]:
+    """The colour of the exemplars of the i-th class."""
+    return tuple(0.8 * np.array(to_rgb(style.color(i))))
+
+
+def faint(i: int) -> tuple[float, ...]:
+    """The colour of its images."""
+    return tuple(0.4 * np.array(to_rgb(style.color(i))) + 0.6)
+
+
+def _legend(names: Sequence[str]) -> tuple[list[Line2D], list[str]]:
+    def point(i, color, size):
+        return Line2D(
+            [], [], ls='', marker=style.marker(i), color=color, ms=size
+        )
+
+    handles = [point(i, strong(i), 6) for i in range(len(names))]
+    handles += [point(0, '#c4c4c4', 4), point(0, '#555555', 6)]
+    handles.append(Line2D([], [], ls='', marker='x', color='#999999'))
+    words = [style.label(name) for name in names]
+    return handles, [*words, 'test image', 'exemplar', 'other class']

@@ -1,0 +1,1 @@
+"""The report as one HTML page, a file for each kind of section."""

@@ -1,0 +1,174 @@
+"""The charts of the page, each with its caption and its words for the blind."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from mnemonics_jax import published
+from mnemonics_jax.figures import curves, learning, matrix
+from mnemonics_jax.runs import Run
+from mnemonics_jax.wording import CLASSIFIERS, counted, percent
+
+# Colour and marker of each classifier where a chart shows those.
+_STYLES = {'cnn': 0, 'nme': 1, 'finetuned': 2, 'oracle': 6}
+
+
+class Picture(NamedTuple):
+    """A figure of the page.
+
+    Attributes:
+        drawn: the figure.
+        caption: what it shows.
+        alt: the same for those who do not see it.
+        chart: whether light and dark may be swapped in the dark.
+    """
+
+    drawn: Figure
+    caption: str
+    alt: str
+    chart: bool = True
+
+
+def classifiers(runs: Sequence[Run]) -> list[str]:
+    """Classifiers of any of the runs, in the usual order."""
+    known = {name for run in runs for name in run.phases[0]['accuracy']}
+    return [name for name in CLASSIFIERS if name in known]
+
+
+def accuracy(runs: Sequence[Run]) -> Picture:
+    """Accuracy over classes seen; `runs` have results."""
+    names = classifiers(runs)
+    if len(runs) == 1:
+        panels = {'': [_line(runs[0], name) for name in names]}
+        judged = ''
+    else:
+        panels = {
+            CLASSIFIERS[name]: [
+                _line(run, name, i)
+                for i, run in enumerate(runs)
+                if name in run.phases[0]['accuracy']
+            ]
+            for name in names
+        }
+        judged = CLASSIFIERS[runs[0].results['predictor']]
+    behind = _published(runs)
+    caption = 'Accuracy on all classes seen so far, after each phase.'
+    if len(runs) == 1:
+        name = CLASSIFIERS[runs[0].results['predictor']]
+        caption += f' The thick line is {name}, which judges the method.'
+    if behind is not None:
+        caption += _doubts(runs[0])
+    words = '; '.join(_in_words(run) for run in runs)
+    return Picture(
+        curves.accuracy(panels, behind, judged),
+        caption,
+        f'Line chart of accuracy over classes seen. {words}.',
+    )
+
+
+def _line(run: Run, name: str, style: int | None = None) -> curves.Line:
+    """A classifier's line; named by the run where `style` tells runs apart."""
+    average = run.results.get('average_incremental_accuracy', {}).get(name)
+    title = f'{CLASSIFIERS[name]}, average {percent(average)} %'
+    judged = name == run.results['predictor']
+    return curves.Line(
+        title if style is None else run.name,
+        [phase['num_seen'] for phase in run.phases],
+        [_in_percent(phase['accuracy'].get(name)) for phase in run.phases],
+        judged if style is None else True,
+        _STYLES[name] if style is None else style,
+    )
+
+
+def _in_percent(fraction: float | None) -> float:
+    return float('nan') if fraction is None else 100 * fraction
+
+
+def _in_words(run: Run) -> str:
+    name, phases = run.results['predictor'], run.phases
+    first, last = (percent(phases[i]['accuracy'].get(name)) for i in (0, -1))
+    return (
+        f'{run.name}, {CLASSIFIERS[name]}: {first} % with '
+        f'{phases[0]["num_seen"]}, {last} % with {phases[-1]["num_seen"]}'
+    )
+
+
+def protocol(run: Run) -> tuple[str, int]:
+    """The data of a run by the paper's name, and N."""
+    names = list(map(str, run.results['class_names']))
+    phases = run.config['protocol']['phases']
+    return published.data_name(run.config, names), phases
+
+
+def _published(runs: Sequence[Run]) -> curves.Published | None:
+    """The curves of the runs' protocol, if all follow the same."""
+    for run in runs:
+        names = list(map(str, run.results['class_names']))
+        if published.differences(run.config, names):
+            return None
+    if len({protocol(run) for run in runs}) > 1:
+        return None
+    data, phases = protocol(runs[0])
+    base = runs[0].config['protocol']['base_classes']
+    step = (len(runs[0].results['class_names']) - base) // phases
+    return curves.Published(
+        [base + i * step for i in range(phases + 1)],
+        {c.method: c.accuracy for c in published.curves(data, phases)},
+    )
+
+
+def _doubts(run: Run) -> str:
+    text = (
+        ' Grey: the paper, digitised from its Figure 4, with the same data, '
+        'classes a phase, exemplars a class and backbone.'
+    )
+    doubtful = [
+        c.method for c in published.curves(*protocol(run)) if c.doubtful
+    ]
+    if doubtful:
+        text += (
+            f' Its curve of {doubtful[0]} does not have the average of its '
+            'Table 1, but that of the variant without adjustment in Table 2.'
+        )
+    return text
+
+
+def confusion(run: Run) -> Picture:
+    """The matrix of the judged classifier after the last phase."""
+    name, phases, names = run.results['predictor'], run.phases, run.names
+    bounds = [phase['num_seen'] for phase in phases[:-1]]
+    every = len(matrix.lines_between(bounds)) == len(bounds)
+    lines = 'between phases' if every else 'after phase 0'
+    title = CLASSIFIERS[name]
+    return Picture(
+        matrix.confusion(phases[-1]['confusion'][name], names, bounds),
+        f'What {title} takes test images of each class for, after the last '
+        'phase; classes in the order in which they came, with lines '
+        f'{lines}. Colours follow the square root of the share.',
+        f'Confusion matrix of {title} over {counted(len(names), "class")}; '
+        f'{percent(phases[-1]["accuracy"][name])} % of the images lie on the '
+        'diagonal.',
+    )
+
+
+def losses(run: Run) -> Picture | None:
+    """Loss curves of both levels, if there are any."""
+    shown = learning.panels(run.records)
+    if not shown:
+        return None
+    levels = {value for _, value, _, _ in shown}
+    caption = 'Loss of each stage that has one, a line for each phase.'
+    if 'outer_loss' in levels:
+        caption += (
+            ' Outer: of the temporary model on the images that judge; inner: '
+            'of the same model on the exemplars, before its last step.'
+        )
+    if 'outer_loss' in levels and 'inner_loss' not in levels:
+        caption += ' metrics.jsonl has no inner_loss: that level is not shown.'
+    titles = ', '.join(title.lower() for *_, title in shown)
+    return Picture(
+        learning.learning(run.records),
+        caption,
+        f'Line charts of the loss over epochs and outer steps: {titles}.',
+    )

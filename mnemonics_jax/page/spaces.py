@@ -1,0 +1,166 @@
+"""Where exemplars lie among images: t-SNE, and the number beside it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnemonics_jax import markup, prototypes, runs
+from mnemonics_jax.figures import border as border_figure
+from mnemonics_jax.figures import embedding
+from mnemonics_jax.page.pictures import Picture
+from mnemonics_jax.runs import Run
+from mnemonics_jax.wording import counted
+from mnemonics_jax.workdir import features_name
+
+MAX_RUNS = 6
+_KEYS = ('features', 'labels', 'means', 'exemplars', 'mask', 'class_names')
+
+
+def stored(run: Run, phase: int) -> dict[str, np.ndarray] | None:
+    """Features of a phase, if they are there and fit each other."""
+    found = runs.arrays(run, features_name(phase), _KEYS)
+    return found if found is not None and _fits(found) else None
+
+
+def _fits(found: dict[str, np.ndarray]) -> bool:
+    """Whether the arrays belong together, and there are images."""
+    n, labels = len(found['means']), found['labels']
+    return (
+        len(labels) == len(found['features']) > 0
+        and 0 <= labels.min() <= labels.max() < n
+        and len(found['mask']) == len(found['class_names']) == n
+        and found['exemplars'].shape[:2] == found['mask'].shape
+        and found['means'].ndim == 2
+        and found['features'].shape[1:] == found['means'].shape[1:]
+        and found['exemplars'].shape[2:] == found['means'].shape[1:]
+    )
+
+
+def _shown(run: Run) -> list[int]:
+    """An early and a late phase: the first and the last."""
+    return sorted({run.phases[0]['phase'], run.phases[-1]['phase']})
+
+
+def chosen_names(listed: Sequence[Run]) -> list[str]:
+    """Classes in colour: of phase 0 in all runs, or in the first."""
+    firsts = [run.names[: run.phases[0]['num_seen']] for run in listed]
+    common = [n for n in firsts[0] if all(n in first for first in firsts)]
+    return (common or firsts[0])[: embedding.MAX_CHOSEN]
+
+
+def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
+    """Pictures of the early and the late phase of each run."""
+    listed = [run for run in listed if run.phases]
+    if len(listed) > MAX_RUNS:
+        notes.append(f'Of {len(listed)} runs, the first {MAX_RUNS} are shown.')
+    rows = {}
+    wanted = chosen_names(listed) if listed else []
+    for run in listed[:MAX_RUNS]:
+        columns = {}
+        for phase in _shown(run):
+            content = stored(run, phase)
+            if content is None:
+                name = features_name(phase)
+                notes.append(f'{run.name}: {runs.lack(run, name)}.')
+                continue
+            names = [str(name) for name in content['class_names']]
+            chosen = [names.index(n) for n in wanted if n in names]
+            if not chosen:
+                which = f'{run.name}, phase {phase}'
+                notes.append(f'{which}: none of {", ".join(wanted)}.')
+            else:
+                title = f'phase {phase}, {counted(len(names), "class")}'
+                columns[title] = embedding.gather(content, chosen)
+        if columns:
+            rows[run.name] = columns
+    if not rows:
+        return None
+    return Picture(
+        embedding.embedding(rows),
+        'Features by t-SNE, as in Figures 1 and 5 of the paper: the first and '
+        f'the last phase; {counted(len(wanted), "class")} of phase '
+        '0 in colour, test images faint, exemplars strong, each other class a '
+        'cross at its mean; its images are embedded, too, but not drawn. '
+        'Each picture is computed by itself: distances between groups and '
+        'their sizes mean little.',
+        f'Scatter plots of features of {", ".join(wanted)} for '
+        f'{", ".join(rows)}, in an early and a late phase.',
+    )
+
+
+def distributions(run: Run) -> dict[int, tuple[list[float], list[float]]]:
+    """Quantiles of the border ratio by phase: of exemplars, of images."""
+    found = {}
+    for phase in run.phases:
+        content = stored(run, phase['phase'])
+        if content is None:
+            continue
+        means, mask = content['means'].astype(np.float32), content['mask']
+        if len(means) < 2 or not mask.any():
+            continue
+        among = (
+            (content['exemplars'][mask], np.nonzero(mask)[0]),
+            (content['features'], content['labels']),
+        )
+        found[phase['phase']] = tuple(
+            border_figure.quantiles(
+                prototypes.border_ratios(
+                    features.astype(np.float32), labels, means
+                )
+            )
+            for features, labels in among
+        )
+    return found
+
+
+def border(listed: Sequence[Run]) -> Picture | None:
+    """Exemplars beside images, by distance from the border."""
+    panels = {run.name: distributions(run) for run in listed}
+    panels = {name: found for name, found in panels.items() if found}
+    if not panels:
+        return None
+    words = '; '.join(
+        f'{name}, last phase: exemplars {last[0][2]:.2f}, images '
+        f'{last[1][2]:.2f}'
+        for name, last in (
+            (name, found[max(found)]) for name, found in panels.items()
+        )
+    )
+    return Picture(
+        border_figure.border(panels),
+        'Distance of a feature to the nearest other class mean over that to '
+        'its own, means of all test images: 1 is the border (dashed), more is '
+        'inside. Marks are medians, thick bars the middle half, thin ones '
+        '5 to 95 %; of images a sample.',
+        f'Distributions of the distance from the border. Medians: {words}.',
+    )
+
+
+def border_table(listed: Sequence[Run]) -> str:
+    """Medians of the border ratio over exemplars and all test images."""
+    several = len(listed) > 1
+    rows = []
+    for run in listed:
+        for phase in run.phases:
+            found = phase['exemplars'].get('border')
+            if isinstance(found, dict) and {'exemplars', 'images'} <= set(
+                found
+            ):
+                values = found['exemplars'], found['images']
+                rows.append([run.name] * several + [str(phase['phase'])])
+                rows[-1] += [f'{v:.2f}' for v in (*values, np.divide(*values))]
+    if not rows:
+        return ''
+    head = ['run'] * several + [
+        'phase',
+        'exemplars',
+        'all test images',
+        'ratio',
+    ]
+    return markup.table(
+        head,
+        rows,
+        'Medians of nearest other / own. A ratio below 1 says that exemplars '
+        'lie nearer the border than images of their class do, above 1 farther '
+        'from it.',
+    )

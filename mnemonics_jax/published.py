@@ -1,0 +1,144 @@
+"""The paper's curves, and whether a run followed the protocol they stand for.
+
+The numbers lie in `published.json`: accuracy on all classes seen after each
+phase, recovered from the vector paths of the paper's Figure 4.
+"""
+
+import functools
+import importlib.resources
+import json
+from typing import Any, NamedTuple
+
+from mnemonics_jax.wording import flatten
+
+PHASES = (5, 10, 25)
+PER_CLASS = 20
+
+# Of the paper's data sets: classes in all, and the network.
+_PROTOCOLS = {
+    'CIFAR-100': (100, 'resnet32'),
+    'ImageNet-Subset': (100, 'resnet18'),
+    'ImageNet': (1000, 'resnet18'),
+}
+
+
+class Curve(NamedTuple):
+    """A published curve.
+
+    Attributes:
+        method: its name in the paper.
+        accuracy: percent, one a phase.
+        doubtful: its mean is not the average of the paper's Table 1, but that
+            of the variant without adjustment in Table 2.
+    """
+
+    method: str
+    accuracy: tuple[float, ...]
+    doubtful: bool
+
+
+class Difference(NamedTuple):
+    """A way in which a run leaves the paper's protocol, as words."""
+
+    what: str
+    run: str
+    paper: str
+
+
+@functools.cache
+def _content() -> dict[str, Any]:
+    file = importlib.resources.files(__package__) / 'published.json'
+    return json.loads(file.read_text())
+
+
+def curves(data: str, phases: int) -> list[Curve]:
+    """The curves of a protocol, best first.
+
+    Args:
+        data: a name of the paper's data sets.
+        phases: N, the phases after phase 0.
+    """
+    doubts = _content()['doubts'].get(data, {})
+    found = [
+        Curve(
+            entry['method'],
+            tuple(entry['accuracy']),
+            phases in doubts.get(entry['method'], ()),
+        )
+        for entry in _content()['curves']
+        if (entry['set'], entry['phases']) == (data, phases)
+    ]
+    return sorted(found, key=lambda curve: -sum(curve.accuracy))
+
+
+def data_name(config: dict[str, Any], class_names: list[str]) -> str:
+    """The paper's name for the data of a run, or what the run calls them.
+
+    Args:
+        config: resolved, as JSON has it.
+        class_names: of all classes; a folder is ImageNet if they are synsets.
+    """
+    fields = flatten(config)
+    name, source = fields.get('data.name'), fields['data.source']
+    base = str(name).partition(':')[0].partition('/')[0]
+    if source == 'tfds' and base == 'cifar100':
+        return 'CIFAR-100'
+    synsets = source == 'folder' and all(map(_is_synset, class_names))
+    if synsets or (source == 'tfds' and base == 'imagenet2012'):
+        if len(class_names) == 1000:
+            return 'ImageNet'
+        drawn = 'data.subset_classes', 'data.subset_seed'
+        if [fields.get(field) for field in drawn] == [100, 1993]:
+            return 'ImageNet-Subset'
+    return f'{source}, {name}' if name else source
+
+
+def _is_synset(name: str) -> bool:
+    return len(name) == 9 and name[0] == 'n' and name[1:].isdecimal()
+
+
+def differences(
+    config: dict[str, Any], class_names: list[str]
+) -> list[Difference]:
+    """How a run differs from the protocol of the paper's curves; [] if not.
+
+    Data that the paper does not have are held against CIFAR-100.
+
+    Args:
+        config: resolved, as JSON has it.
+        class_names: of all classes.
+    """
+    data = data_name(config, class_names)
+    known = data in _PROTOCOLS
+    classes, backbone = _PROTOCOLS[data if known else 'CIFAR-100']
+    protocol, memory = config['protocol'], config['exemplars']
+    base, num = protocol['base_classes'], protocol['phases']
+    ran = config['backbone']['name']
+    found = []
+
+    def compare(same: bool, what: str, run: object, paper: object) -> None:
+        if not same:
+            found.append(Difference(what, str(run), str(paper)))
+
+    names = data if known else ', '.join(_PROTOCOLS)
+    compare(known, 'data set', data, names)
+    compare(base == classes // 2, 'classes of phase 0', base, classes // 2)
+    phases = ' or '.join(map(str, PHASES))
+    compare(num in PHASES, 'phases after it (N)', num, phases)
+    compare(
+        memory['strategy'] != 'none'
+        and (memory['per_class'], memory['total']) == (PER_CLASS, 0),
+        'exemplars',
+        _budget(memory),
+        f'{PER_CLASS} a class',
+    )
+    compare(ran == backbone, 'backbone', ran, backbone)
+    return found
+
+
+def _budget(memory: dict[str, Any]) -> str:
+    if memory['strategy'] == 'none':
+        return 'none'
+    if memory['per_class']:
+        return f'{memory["per_class"]} a class'
+    return f'{memory["total"]:,} in all'

@@ -1,0 +1,50 @@
+"""How names and numbers are written for people."""
+
+import math
+from typing import Any
+
+CLASSIFIERS = {
+    'cnn': 'CNN',
+    'nme': 'NME',
+    'finetuned': 'fine-tuned',
+    'oracle': 'oracle',
+}
+NOTHING = '\N{EN DASH}'
+ELLIPSIS = '\N{HORIZONTAL ELLIPSIS}'
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent with a decimal; 'n/a' for NaN and None."""
+    if fraction is None or math.isnan(fraction):
+        return 'n/a'
+    return f'{100 * fraction:.1f}'
+
+
+def num_bytes(count: int) -> str:
+    """Bytes in at most nine characters: '1,280', '3.01 GB'."""
+    if count < 10_000_000:
+        return f'{count:,}'
+    units = {'MB': 10**6, 'GB': 10**9, 'TB': 10**12}
+    unit = next((u for u in units if count < 1000 * units[u]), 'TB')
+    return f'{count / units[unit]:.3g} {unit}'
+
+
+def shortened(name: str, most: int = 18) -> str:
+    """A name cut to `most` characters."""
+    return name if len(name) <= most else name[: most - 1] + ELLIPSIS
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 phase', '2 phases', '1,000 classes'."""
+    ending = 'es' if noun.endswith('s') else 's'
+    return f'{count:,} {noun}{ending * (count != 1)}'
+
+
+def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
+    """Nested fields as {'a.b': value}."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    found = {}
+    for name, value in config.items():
+        found |= flatten(value, f'{prefix}.{name}' if prefix else name)
+    return found
