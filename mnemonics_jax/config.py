@@ -11,6 +11,7 @@ from mnemonics_jax import (
     exemplars,
     inner,
     methods,
+    plugins,
     presets,
     rules,
     selection,
@@ -30,6 +31,7 @@ def field_rules() -> dict[str, rules.Rule]:
     return {
         # JAX keeps 32 bits of a seed.
         'seed': rules.SEED,
+        'plugins': rules.FILES,
         'data.source': rules.one_of(sources.source_names()),
         'data.pad': rules.at_least(0),
         'data.flip': rules.BOOLEAN,
@@ -119,8 +121,10 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
             allowed.
     """
     config = config_dict.ConfigDict(config.to_dict())
+    config.plugins = plugins.load_all(config.plugins)
     checks = field_rules()
     check_field(config, 'method.name', checks)
+    add_settings(config)
     drop_other_methods(config, checks)
     for field, value in methods.defaults_of(config.method.name).items():
         section = config.backbone if field == 'head' else config.method
@@ -133,6 +137,18 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
         check_field(config, field, checks)
     check_together(config)
     return config_dict.FrozenConfigDict(config)
+
+
+def add_settings(config: config_dict.ConfigDict) -> None:
+    """Gives the method's section the settings that it lacks their defaults.
+
+    Those of a plug-in were not known when the configuration was made.
+    """
+    section = config.method.get(config.method.name, config_dict.ConfigDict())
+    for name, (value, _) in methods.settings_of(config.method.name).items():
+        if name not in section:
+            section[name] = value
+    config.method[config.method.name] = section
 
 
 def drop_other_methods(

@@ -15,6 +15,9 @@ def default_config() -> config_dict.ConfigDict:
     optional = config_dict.placeholder
     fields = config_dict.create(
         seed=0,
+        # Files with a method, backbone or data source of one's own (see
+        # plugins.py), separated by commas.
+        plugins='',
         data=config_dict.create(
             source='digits',
             # Of a TFDS set (source tfds): cifar100, imagenet2012, ...

@@ -17,6 +17,7 @@ from mnemonics_jax import (
     classifiers,
     components,
     parallel,
+    plugins,
     results,
 )
 from mnemonics_jax.data.plan import Plan, from_json
@@ -104,6 +105,7 @@ def open_phase(workdir: str | pathlib.Path, phase: int) -> Saved:
 
 def config_of(content: dict[str, Any]) -> config_dict.FrozenConfigDict:
     """The configuration of a run, from its JSON."""
+    plugins.load_all(content.get('plugins', ''))
     fields = default_config()
     # A run keeps the settings of its own method alone.
     with fields.unlocked():

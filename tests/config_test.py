@@ -40,6 +40,7 @@ INFINITE = float('inf')
 # depend on what files there are.
 BAD = {
     'seed': ([-1], SEED),
+    'plugins': (['no_file.py'], None),
     'data.source': (['mnist', ''], None),
     'data.pad': ([-1], COUNT_OR_0),
     'data.flip': ([], SWITCH),

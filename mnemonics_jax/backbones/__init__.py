@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mnemonics_jax import types
+from mnemonics_jax import plugins, types
 from mnemonics_jax.backbones import heads
 
 # What trunks compute in. With 'float32' the images' dtype is left as it is.
@@ -121,8 +121,10 @@ def from_trunk(
 
 
 def _trunks() -> dict[str, Callable[[], nn.Module]]:
-    """Collects the `BACKBONES` of all files of this folder."""
+    """Collects the `BACKBONES` of plug-ins and of this folder's files."""
     trunks = {}
+    for module in plugins.registered('backbones').values():
+        trunks.update(module.BACKBONES)
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f'{__name__}.{info.name}')
         trunks.update(getattr(module, 'BACKBONES', {}))

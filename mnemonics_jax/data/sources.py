@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnemonics_jax import plugins
+
 _NOT_SOURCES = (
     'batches',
     'checks',
@@ -82,11 +84,12 @@ def source_names() -> tuple[str, ...]:
     """Names of all sources, sorted."""
     folder = str(pathlib.Path(__file__).parent)
     names = sorted(module.name for module in pkgutil.iter_modules([folder]))
-    return tuple(
+    files = {
         name
         for name in names
         if name not in _NOT_SOURCES and hasattr(_module(name), 'make')
-    )
+    }
+    return tuple(sorted({*files, *plugins.registered('sources')}))
 
 
 def make_source(name: str, options: Any) -> Source:
@@ -205,4 +208,6 @@ def phase_positions(
 
 
 def _module(name: str) -> Any:
+    if name in plugins.registered('sources'):
+        return plugins.registered('sources')[name]
     return importlib.import_module(f'{__package__}.{name}')

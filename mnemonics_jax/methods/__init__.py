@@ -13,13 +13,15 @@ import pkgutil
 import types as python_types
 from typing import Any
 
+from mnemonics_jax import plugins
 from mnemonics_jax.rules import Rule
 from mnemonics_jax.types import Method
 
 
 def method_names() -> list[str]:
-    """Names of all methods: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Names of all methods: the files of this folder, and plug-ins."""
+    files = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted({*files, *plugins.registered('methods')})
 
 
 def make_method(name: str, config: Any) -> Method:
@@ -65,4 +67,6 @@ def _file(name: str) -> python_types.ModuleType:
             f'method.name={name!r}: no such method; allowed: '
             f'{", ".join(method_names())}'
         )
+    if name in plugins.registered('methods'):
+        return plugins.registered('methods')[name]
     return importlib.import_module(f'{__name__}.{name}')

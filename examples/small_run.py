@@ -1,0 +1,36 @@
+"""The small run that the examples of this folder make."""
+
+import tempfile
+from typing import Any
+
+from mnemonics_jax import experiment
+from mnemonics_jax.defaults import default_config
+
+FIELDS = {
+    'data.feed': 'device',
+    'backbone.name': 'convnet_tiny',
+    'protocol.base_classes': 4,
+    'protocol.phases': 3,
+    'train.epochs': 10,
+    'train.batch_size': 32,
+    'train.milestones': (7,),
+    'exemplars.per_class': 5,
+    'exemplars.adjust': False,
+    'finetune.epochs': 10,
+}
+
+
+def run(**fields: Any) -> None:
+    """Runs it to the end, with other fields, and prints the averages.
+
+    Args:
+        **fields: by name, `__` for the dot.
+    """
+    config = default_config()
+    config.update_from_flattened_dict(FIELDS)
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name.replace('__', '.'): value})
+    with tempfile.TemporaryDirectory() as workdir:
+        results = experiment.run(experiment.prepare(config, workdir), workdir)
+    for name, value in results['average_incremental_accuracy'].items():
+        print(f'average incremental accuracy, {name}: {100 * value:.1f} %')
