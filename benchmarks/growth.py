@@ -28,6 +28,7 @@ import collectives
 import jax
 import jax.numpy as jnp
 import record
+from ml_collections import config_dict
 
 from mnemonics_jax import components, config, experiment, parallel, programs
 from mnemonics_jax.programs import Program
@@ -67,8 +68,10 @@ FIELDS = {
 }
 
 
-def build(point: Mapping[str, int]) -> components.Components:
-    """The parts of a run at a point of `BASE`'s numbers."""
+def configure(
+    point: Mapping[str, int],
+) -> tuple[config_dict.ConfigDict, parallel.Placement]:
+    """The configuration of a run at a point of `BASE`'s numbers, and where."""
     chosen = config.default_config()
     chosen.update_from_flattened_dict(
         {
@@ -81,12 +84,13 @@ def build(point: Mapping[str, int]) -> components.Components:
         }
     )
     placement = parallel.make_placement(jax.devices()[: point['devices']])
-    return components.build(config.resolve(chosen), placement)
+    return chosen, placement
 
 
 def measure_steps(point: Mapping[str, int]) -> dict[str, Any]:
     """What one step of each program takes, by its name."""
-    parts = build(point)
+    chosen, placement = configure(point)
+    parts = components.build(config.resolve(chosen), placement)
     found = {}
     for program in programs.programs(parts, point['phases']):
         # One step: the last argument is their number.
@@ -131,7 +135,9 @@ def measure_run(point: Mapping[str, int]) -> dict[str, Any]:
     jax.monitoring.register_event_duration_secs_listener(heard)
     with tempfile.TemporaryDirectory() as workdir:
         begun = time.perf_counter()
-        results = experiment.run(build(point), workdir)
+        chosen, placement = configure(point)
+        parts = experiment.prepare(chosen, workdir, placement)
+        results = experiment.run(parts, workdir)
         seconds = time.perf_counter() - begun
     jax.monitoring.unregister_event_duration_listener(heard)
     phases = [sum(p['seconds'].values()) for p in results['phases']]

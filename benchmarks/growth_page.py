@@ -131,7 +131,8 @@ def paragraph(figures: Mapping[str, Any]) -> str:
         f'with K = {figures["base"]["K"]} on {point["devices"]} devices, '
         f'{reduces} all-reduces of {in_words(reduced)}, '
         f'{reduced / pixel_bytes(figures):.1f} times those of its pixels, '
-        'whose gradient is summed anew in each inner step.'
+        'whose gradient is summed once; the rest is the gradients of the '
+        'inner steps and their derivatives.'
     )
 
 
