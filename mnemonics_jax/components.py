@@ -248,6 +248,12 @@ def learner_settings(
         query_batch=ex.query_batch,
         query_augmentation=query_augmentation(config, source),
         microbatch=ex.microbatch,
+        objective=ex.objective,
+        means_weight=ex.means_weight,
+        balanced_queries=ex.balanced_queries,
+        inner_augment=ex.inner_augment,
+        augmentation=augmentation(config.data),
+        mirror=config.data.flip,
     )
 
 

@@ -112,6 +112,10 @@ def default_config() -> config_dict.ConfigDict:
             inner_scope=optional(str),
             inner_start=optional(str),
             query_batch=optional(int),
+            objective=optional(str),
+            means_weight=optional(float),
+            balanced_queries=optional(bool),
+            inner_augment=optional(bool),
             # Images in work at once while exemplars are learned, where memory
             # is short; None: all of a minibatch.
             microbatch=optional(int),

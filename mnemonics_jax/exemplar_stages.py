@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mnemonics_jax import blocks, exemplars, memory, selection
+from mnemonics_jax import blocks, classifiers, exemplars, memory, selection
 from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.objectives import Memory, needs_memory
 from mnemonics_jax.randomness import Stage
 from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
@@ -38,7 +39,10 @@ def renew_memory(
     clock.lap('select')
     report = {'drift_grey_levels': 0.0}
     if config.strategy == 'mnemonics':
-        images, report = learn_exemplars(scene, variables, images, mask, data)
+        old = old_memory(scene, variables, carry.exemplars)
+        images, report = learn_exemplars(
+            scene, variables, images, mask, data, old=old
+        )
         clock.lap('learn')
     held = carry.exemplars
     if config.adjust and scene.num_old:
@@ -139,14 +143,43 @@ def query_dispatches(
     return dispatches
 
 
+def old_memory(
+    scene: Scene, variables: Variables, held: ExemplarSet
+) -> Memory | None:
+    """The memory of old classes for those objectives that read it.
+
+    As it will be after this phase, and its means by the current model.
+    """
+    config = scene.parts.config
+    ex = config.exemplars
+    reads = ex.balanced_queries or needs_memory(ex.objective)
+    if not (reads and scene.num_old):
+        return None
+    held = shrink(held, np.int32(scene.parts.slots(scene.index)))
+    means = classifiers.means_of(
+        scene.parts.evaluator, variables, held, config.evaluate.batch_size
+    )
+    return Memory(held, means)
+
+
 def learn_exemplars(
     scene: Scene,
     variables: Variables,
     images: np.ndarray,
     mask: np.ndarray,
     data: Examples,
+    *,
+    old: Memory | None = None,
 ) -> tuple[jax.Array, dict[str, float]]:
     """Learns the new exemplars' pixels (the paper, Eq. 8, 9).
+
+    Args:
+        scene: of the phase.
+        variables: the current model.
+        images: f32[c, s, H, W, C] in [0, 1], what learning starts from.
+        mask: bool[c, s].
+        data: training images of the new classes.
+        old: see `old_memory`.
 
     Returns:
         The pixels, and how far they moved and what that did to the loss on
@@ -163,7 +196,9 @@ def learn_exemplars(
     )
     listed = exemplars.as_exemplars(where, mask, classes, scene.num_old)
     dispatches = query_dispatches(scene, where, data)
-    learned = exemplars.learn(where, images, listed, dispatches, scene.run)
+    learned = exemplars.learn(
+        where, images, listed, dispatches, scene.run, old=old
+    )
     gauge = where._replace(key=scene.key(Stage.GAUGE))
     held_out = scene.examples('test', *classes)
 

@@ -17,6 +17,7 @@ from mnemonics_jax.blocks import Dispatch, in_groups
 from mnemonics_jax.inner import Exemplars
 from mnemonics_jax.journal import Loop, State
 from mnemonics_jax.learner import AdjustInputs, Learner, LearnInputs
+from mnemonics_jax.objectives import Memory, Situation
 from mnemonics_jax.selection import SELECTIONS
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
@@ -88,6 +89,8 @@ def learn(
     exemplars: Exemplars,
     dispatches: Callable[[int], Iterator[Dispatch]],
     run: Run,
+    *,
+    old: Memory | None = None,
 ) -> Learned:
     """Learns the pixels of the new classes' exemplars.
 
@@ -98,10 +101,15 @@ def learn(
         dispatches: `(step) -> blocks of real images of the new classes`, from
             that step on.
         run: runs the loop.
+        old: the memory of old classes, where these judge, too.
     """
     start, total = flatten(images), setting.num_steps
     inputs = LearnInputs(
-        exemplars, *_on_devices(setting), key=setting.key, block=None
+        exemplars,
+        *_on_devices(setting),
+        key=setting.key,
+        block=None,
+        memory=parallel.replicate(setting.placement, old),
     )
 
     def step(number, state, dispatch):
@@ -206,9 +214,10 @@ def teach(
         exemplars: the flat list of the same images.
     """
     pixels = parallel.replicate(setting.placement, flatten(images))
-    return setting.learner.adapt(
-        setting.variables, pixels, exemplars, setting.phase, setting.key
+    situation = Situation(
+        setting.variables, exemplars, setting.phase, setting.key
     )
+    return setting.learner.adapt(situation, pixels)
 
 
 def held_out_loss(

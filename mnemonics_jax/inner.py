@@ -37,6 +37,13 @@ class LearnerSettings(NamedTuple):
         query_augmentation: of the query images, on the device.
         remat: see `bilevel.InnerProblem`.
         microbatch: images in work at once, None for all; see there.
+        objective: what the pixels are learned by, a name in `objectives`.
+        means_weight: of the term `means` in a sum of objectives, >= 0.
+        balanced_queries: whether old exemplars judge new ones, too, each class
+            seen counting alike, see `queries`.
+        inner_augment: whether exemplars are augmented where they teach.
+        augmentation: of exemplars, then and among queries.
+        mirror: whether means of exemplars take in their mirror images.
     """
 
     inner_steps: int
@@ -50,6 +57,12 @@ class LearnerSettings(NamedTuple):
     query_augmentation: augment.Augmentation
     remat: bool = True
     microbatch: int | None = None
+    objective: str = 'unroll'
+    means_weight: float = 1.0
+    balanced_queries: bool = False
+    inner_augment: bool = False
+    augmentation: augment.Augmentation = augment.Augmentation()
+    mirror: bool = False
 
 
 class Exemplars(NamedTuple):
@@ -95,12 +108,17 @@ class Inner(NamedTuple):
         params: where it starts.
         indices: int32[T, b], its minibatches.
         merge: `(adapted params) -> Variables`, back into the whole model.
+        labels: int32[V * n], of what is trained on.
+        show: `(pixels [n, ...]) -> [V * n, ...]`, what is trained on: V views
+            of each exemplar, which `indices` refer to.
     """
 
     problem: bilevel.InnerProblem
     params: Any
     indices: jax.Array
     merge: Callable[[Any], Variables]
+    labels: jax.Array
+    show: Callable[[jax.Array], jax.Array]
 
 
 def draw_minibatches(
@@ -143,6 +161,52 @@ def inner_start(
     return variables.replace(params={**variables.params, 'head': head})
 
 
+class Views(NamedTuple):
+    """What inner steps see of the exemplars; see `Inner`."""
+
+    indices: jax.Array
+    labels: jax.Array
+    show: Callable[[jax.Array], jax.Array]
+
+
+def draw_views(
+    key: jax.Array,
+    settings: LearnerSettings,
+    exemplars: Exemplars,
+    indices: jax.Array,
+) -> Views:
+    """The exemplars as they are or, with `inner_augment`, augmented.
+
+    Each inner step then has a view of its own. Where the inner steps begin with
+    features, which are computed once, all steps share one view.
+
+    Args:
+        key: of the augmentation.
+        settings: of the inner problem.
+        exemplars: n of them.
+        indices: int32[T, b], minibatches of the n exemplars.
+    """
+    if not settings.inner_augment:
+        return Views(indices, exemplars.labels, lambda pixels: pixels)
+    size = exemplars.labels.shape[0]
+    num = 1 if settings.inner_scope == 'head' else settings.inner_steps
+    shift = size * (jnp.arange(len(indices), dtype=jnp.int32) % num)
+
+    def show(pixels):
+        return augment.augment(
+            key,
+            jnp.tile(pixels, (num, 1, 1, 1)),
+            jnp.arange(num * size),
+            settings.augmentation,
+        )
+
+    return Views(
+        jnp.where(indices >= 0, indices + shift[:, None], -1),
+        jnp.tile(exemplars.labels, num),
+        show,
+    )
+
+
 def inner_problem(
     context: Context,
     variables: Variables,
@@ -170,6 +234,8 @@ def inner_problem(
     indices = draw_minibatches(
         batch_key, exemplars.mask, settings.inner_steps, settings.inner_batch
     )
+    # The third key that a split would have given; the first two stay.
+    views = draw_views(jax.random.fold_in(key, 2), settings, exemplars, indices)
 
     def model_loss(params, images, labels):
         outputs, _ = backbone.apply(start.replace(params=params), images)
@@ -197,13 +263,13 @@ def inner_problem(
             **common,
         )
         rows = heads.row_params(start.params['head'])
-        return Inner(problem, rows, indices, merge_rows)
+        return Inner(problem, rows, merge=merge_rows, **views._asdict())
     # Weight transfer freezes kernels, or scales, here as in training.
     common['tx'] = transfer.masked(common['tx'], phase.index)
     problem = bilevel.InnerProblem(loss_fn=model_loss, **common)
     return Inner(
         problem,
         start.params,
-        indices,
-        lambda params: start.replace(params=params),
+        merge=lambda params: start.replace(params=params),
+        **views._asdict(),
     )
