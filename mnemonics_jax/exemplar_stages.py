@@ -152,8 +152,7 @@ def old_memory(
     """
     config = scene.parts.config
     ex = config.exemplars
-    reads = ex.balanced_queries or needs_memory(ex.objective)
-    if not (reads and scene.num_old):
+    if not (scene.num_old and needs_memory(ex.objective, ex.balanced_queries)):
         return None
     held = shrink(held, np.int32(scene.parts.slots(scene.index)))
     means = classifiers.means_of(

@@ -299,6 +299,6 @@ def pixel_gradient(
     return jax.grad(loss_of, has_aux=True)(pixels)
 
 
-def needs_memory(name: str) -> bool:
-    """Whether an objective reads the memory of old classes."""
-    return 'prototypes' in name.split('+')
+def needs_memory(objective: str, balanced_queries: bool) -> bool:
+    """Whether old exemplars take part in learning new ones."""
+    return balanced_queries or 'prototypes' in objective.split('+')

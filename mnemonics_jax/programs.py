@@ -95,7 +95,7 @@ def learning(parts: components.Components, last: int) -> Program:
     ]
     loads = [size + judges * (i > 0) for i, size in enumerate(sizes)]
     phase = int(np.argmax(loads))
-    reads = ex.balanced_queries or needs_memory(ex.objective)
+    reads = needs_memory(ex.objective, ex.balanced_queries)
     pixels = (sizes[phase], *parts.source.image_shape)
     state = jax.eval_shape(parts.learner.init, float_array(pixels))
     inputs = LearnInputs(

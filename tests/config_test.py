@@ -83,6 +83,13 @@ BAD = {
     'exemplars.inner_scope': (['trunk'], 'all, head'),
     'exemplars.inner_start': (['random'], 'current, redraw'),
     'exemplars.query_batch': ([0], COUNT),
+    'exemplars.objective': (
+        ['mean', 'means+unroll'],
+        'unroll, means, prototypes, unroll+means, prototypes+means',
+    ),
+    'exemplars.means_weight': ([-1.0], WEIGHT),
+    'exemplars.balanced_queries': ([], SWITCH),
+    'exemplars.inner_augment': ([], SWITCH),
     'exemplars.microbatch': ([0], COUNT),
     'finetune.epochs': ([0], COUNT),
     'finetune.batch_size': ([0], COUNT),
@@ -403,6 +410,10 @@ def test_a_users_value_wins_over_the_preset(preset):
         if default.inner_start == 'redraw'
         else 'redraw',
         'query_batch': 64,
+        'objective': 'prototypes+means',
+        'means_weight': 2.0,
+        'balanced_queries': not default.balanced_queries,
+        'inner_augment': not default.inner_augment,
     }
     assert set(other) == set(presets.PRESETS[preset]) - {
         'outer_steps',
