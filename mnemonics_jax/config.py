@@ -95,6 +95,8 @@ def field_rules() -> dict[str, rules.Rule]:
         'exemplars.means_weight': rules.NOT_NEGATIVE,
         'exemplars.balanced_queries': rules.BOOLEAN,
         'exemplars.inner_augment': rules.BOOLEAN,
+        'exemplars.forget_steps': rules.at_least(1),
+        'exemplars.forget_lr': rules.POSITIVE,
         'exemplars.microbatch': rules.or_none(rules.at_least(1)),
         'finetune.epochs': rules.at_least(1),
         'finetune.batch_size': rules.at_least(1),

@@ -116,6 +116,9 @@ def default_config() -> config_dict.ConfigDict:
             means_weight=optional(float),
             balanced_queries=optional(bool),
             inner_augment=optional(bool),
+            # Of inner_start=forgot.
+            forget_steps=20,
+            forget_lr=0.05,
             # Images in work at once while exemplars are learned, where memory
             # is short; None: all of a minibatch.
             microbatch=optional(int),

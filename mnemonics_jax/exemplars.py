@@ -38,6 +38,7 @@ class Setting(NamedTuple):
         num_steps: outer steps.
         per_dispatch: of them in one dispatch.
         key: of the stage.
+        start: the model that inner steps start from; None for the current one.
     """
 
     learner: Learner
@@ -47,6 +48,7 @@ class Setting(NamedTuple):
     num_steps: int
     per_dispatch: int
     key: jax.Array
+    start: Variables | None = None
 
 
 class Learned(NamedTuple):
@@ -110,6 +112,7 @@ def learn(
         key=setting.key,
         block=None,
         memory=parallel.replicate(setting.placement, old),
+        start=setting.start,
     )
 
     def step(number, state, dispatch):
@@ -179,7 +182,9 @@ def adjust_loop(setting: Setting, lists: list[Exemplars]) -> Loop:
     keys = parallel.replicate_key(
         setting.placement, jax.random.split(setting.key)
     )
-    inputs = AdjustInputs(stacked, *_on_devices(setting), keys=keys)
+    inputs = AdjustInputs(
+        stacked, *_on_devices(setting), keys=keys, start=setting.start
+    )
     num_images = len(lists[0].mask)
 
     def dispatches(first: int) -> Iterator[Dispatch]:
@@ -215,7 +220,11 @@ def teach(
     """
     pixels = parallel.replicate(setting.placement, flatten(images))
     situation = Situation(
-        setting.variables, exemplars, setting.phase, setting.key
+        setting.variables,
+        exemplars,
+        setting.phase,
+        setting.key,
+        start=setting.start,
     )
     return setting.learner.adapt(situation, pixels)
 

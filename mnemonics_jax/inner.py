@@ -17,7 +17,7 @@ from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')
-STARTS = ('current', 'redraw')
+STARTS = ('current', 'redraw', 'previous', 'forgot')
 
 
 class LearnerSettings(NamedTuple):
@@ -30,7 +30,10 @@ class LearnerSettings(NamedTuple):
         inner_scope: 'all' adapts every parameter, 'head' the head's rows on
             frozen features (its scale stays).
         inner_start: 'current' model, or 'redraw' the head rows of the classes
-            that the exemplars are of, at random in each outer step.
+            that the exemplars are of, at random in each outer step; 'previous',
+            the model that the phase's training started from (in phase 0:
+            'redraw'); 'forgot', the model after some steps without exemplars,
+            see `forgetting`.
         outer_tx: transform of the pixels' gradient, learning rate included.
         adjust_tx: the same for old exemplars; of the same kind.
         query_batch: images a step that judge.
@@ -44,6 +47,7 @@ class LearnerSettings(NamedTuple):
         inner_augment: whether exemplars are augmented where they teach.
         augmentation: of exemplars, then and among queries.
         mirror: whether means of exemplars take in their mirror images.
+        forget_lr: rate of the steps by which a model forgets.
     """
 
     inner_steps: int
@@ -63,6 +67,7 @@ class LearnerSettings(NamedTuple):
     inner_augment: bool = False
     augmentation: augment.Augmentation = augment.Augmentation()
     mirror: bool = False
+    forget_lr: float = 0.05
 
 
 class Exemplars(NamedTuple):
@@ -154,8 +159,11 @@ def inner_start(
     classes: jax.Array,
     start: str,
 ) -> Variables:
-    """The model that the inner steps start from, see `LearnerSettings`."""
-    if start == 'current':
+    """The model that the inner steps start from, see `LearnerSettings`.
+
+    For 'previous' and 'forgot' it is what `variables` are.
+    """
+    if start in ('current', 'forgot'):
         return variables
     head = heads.redraw_rows(key, variables.params['head'], *classes)
     return variables.replace(params={**variables.params, 'head': head})
@@ -221,16 +229,18 @@ def inner_problem(
 
     Args:
         context: of the learner.
-        variables: the current model; what is not adapted stays at it.
+        variables: the model to start from; what is not adapted stays at it.
         exemplars: what the temporary model is trained on.
         phase: which classes are in the softmax, and what is frozen.
         key: of the start and of the minibatches.
     """
     backbone, settings, layout = context
     start_key, batch_key = jax.random.split(key)
-    start = inner_start(
-        start_key, variables, exemplars.classes, settings.inner_start
-    )
+    redrawn = exemplars.classes
+    if settings.inner_start == 'previous':
+        # Before phase 0 there is no model: then as 'redraw', later no row.
+        redrawn = jnp.where(phase.index == 0, redrawn, 0)
+    start = inner_start(start_key, variables, redrawn, settings.inner_start)
     indices = draw_minibatches(
         batch_key, exemplars.mask, settings.inner_steps, settings.inner_batch
     )

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax import augment, bilevel, losses, objectives, queries
+from mnemonics_jax import (
+    augment,
+    bilevel,
+    forgetting,
+    losses,
+    objectives,
+    queries,
+)
 from mnemonics_jax.blocks import Block, batch_at, repeat
 from mnemonics_jax.inner import (
     Context,
@@ -44,6 +51,7 @@ class LearnInputs(NamedTuple):
         block: batches of real images that judge (`image` or `pool` and `row`,
             `label`, `index`, `weight` as in `train.Trainer`).
         memory: of old classes, where they judge, too; else None.
+        start: of inner steps, see `objectives.Situation`.
     """
 
     exemplars: Exemplars
@@ -53,6 +61,7 @@ class LearnInputs(NamedTuple):
     key: jax.Array
     block: Block
     memory: Memory | None = None
+    start: Variables | None = None
 
 
 class AdjustInputs(NamedTuple):
@@ -64,6 +73,7 @@ class AdjustInputs(NamedTuple):
         phase: which classes are in the softmax.
         num_steps: int32[], outer steps of each half.
         keys: [2], one for each half.
+        start: of inner steps, see `objectives.Situation`.
     """
 
     exemplars: Exemplars
@@ -71,6 +81,7 @@ class AdjustInputs(NamedTuple):
     phase: Phase
     num_steps: jax.Array
     keys: jax.Array
+    start: Variables | None = None
 
 
 class Learner(NamedTuple):
@@ -88,6 +99,8 @@ class Learner(NamedTuple):
             steps, whatever the objective: what the exemplars teach.
         batch_loss: `(variables, batch, phase) -> f32[2]`, sum of cross
             entropies and of weights of a batch, without augmentation.
+        begin_to_forget: `(variables, key) -> Variables`, and
+        forget: `(variables, batch, phase, key) -> Variables`, see `forgetting`.
     """
 
     init: Callable[..., bilevel.ExemplarState]
@@ -95,6 +108,8 @@ class Learner(NamedTuple):
     adjust: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
     adapt: Callable[..., Variables]
     batch_loss: Callable[..., jax.Array]
+    begin_to_forget: Callable[..., Variables]
+    forget: Callable[..., Variables]
 
 
 def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
@@ -146,6 +161,7 @@ def learn(context: Context, state, inputs: LearnInputs):
         step_key,
         query,
         inputs.memory,
+        inputs.start,
     )
     scale = scale_of(state.step, inputs.num_steps)
     return outer_step(context, state, situation, settings.outer_tx, scale)
@@ -164,7 +180,14 @@ def adjust(context: Context, states, inputs: AdjustInputs):
     changed, metrics = outer_step(
         context,
         state,
-        Situation(inputs.variables, exemplars, inputs.phase, step_key, query),
+        Situation(
+            inputs.variables,
+            exemplars,
+            inputs.phase,
+            step_key,
+            query,
+            start=inputs.start,
+        ),
         settings.adjust_tx,
         scale_of(state.step, inputs.num_steps),
     )
@@ -223,4 +246,6 @@ def make_learner(
         adjust=repeat(functools.partial(adjust, context), placement, 'adjust'),
         adapt=jit(functools.partial(adapt, context)),
         batch_loss=jit(functools.partial(batch_loss, context)),
+        begin_to_forget=jit(forgetting.begin),
+        forget=jit(functools.partial(forgetting.step, context)),
     )

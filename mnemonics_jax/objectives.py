@@ -52,6 +52,7 @@ class Situation(NamedTuple):
         key: for all that is random in one step.
         query: what the exemplars are judged by; None where they are not.
         memory: of old classes; None where there is none, or no need of it.
+        start: the model that inner steps start from; None for the current one.
     """
 
     variables: Variables
@@ -60,6 +61,7 @@ class Situation(NamedTuple):
     key: jax.Array
     query: bilevel.Query | None = None
     memory: Memory | None = None
+    start: Variables | None = None
 
 
 Objective = Callable[[Context, Situation, jax.Array], tuple[jax.Array, Metrics]]
@@ -67,9 +69,10 @@ Objective = Callable[[Context, Situation, jax.Array], tuple[jax.Array, Metrics]]
 
 def inner_of(context: Context, situation: Situation) -> Inner:
     """The inner problem of a situation."""
+    start = situation.start
     return inner_problem(
         context,
-        situation.variables,
+        situation.variables if start is None else start,
         situation.exemplars,
         situation.phase,
         situation.key,
@@ -213,18 +216,10 @@ def _confusion(situation, embedded) -> jax.Array:
 def exemplar_means(
     context: Context, situation: Situation, pixels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Means m_c of exemplars, as NME takes them.
-
-    With `inner_augment`, of augmented exemplars.
-
-    Args:
-        context: of the learner.
-        situation: whose exemplars they are.
-        pixels: f32[n, H, W, C] in [0, 1].
+    """Means m_c of exemplars, as NME takes them; augmented, if they are to be.
 
     Returns:
-        f32[K, D], zeros for classes without exemplars, and bool[K], which
-        classes have some.
+        f32[K, D], zeros for classes without exemplars; bool[K], false for them.
     """
     settings, exemplars = context.settings, situation.exemplars
     if settings.inner_augment:

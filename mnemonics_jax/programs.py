@@ -106,6 +106,7 @@ def learning(parts: components.Components, last: int) -> Program:
         key=None,
         block=None,
         memory=old if reads and phase else None,
+        start=abstract_start(parts, phase),
     )
     state, inputs = replicated(parts, (state, inputs))
     inputs = inputs._replace(
@@ -134,6 +135,7 @@ def adjusting(parts: components.Components) -> Program:
         PHASE,
         NUMBER,
         keys=None,
+        start=abstract_start(parts, 1),
     )
     states, inputs = replicated(parts, (states, inputs))
     inputs = inputs._replace(keys=some_key(parts, 2))
@@ -161,6 +163,16 @@ def some_key(parts: components.Components, num: int | None = None) -> jax.Array:
 def abstract_variables(parts: components.Components) -> Variables:
     """A model."""
     return jax.eval_shape(parts.backbone.init, jax.random.key(0))
+
+
+def abstract_start(
+    parts: components.Components, phase: int
+) -> Variables | None:
+    """A model that inner steps start from, other than the current one."""
+    start = parts.config.exemplars.inner_start
+    if start == 'forgot' or (start == 'previous' and phase):
+        return abstract_variables(parts)
+    return None
 
 
 def abstract_memory(parts: components.Components) -> ExemplarSet:

@@ -81,7 +81,12 @@ BAD = {
     'exemplars.inner_lr': ([-1.0], RATE),
     'exemplars.inner_batch': ([-1], COUNT_OR_0),
     'exemplars.inner_scope': (['trunk'], 'all, head'),
-    'exemplars.inner_start': (['random'], 'current, redraw'),
+    'exemplars.inner_start': (
+        ['random'],
+        'current, redraw, previous, forgot',
+    ),
+    'exemplars.forget_steps': ([0], COUNT),
+    'exemplars.forget_lr': ([0.0], RATE),
     'exemplars.query_batch': ([0], COUNT),
     'exemplars.objective': (
         ['mean', 'means+unroll'],

@@ -62,7 +62,7 @@ LAYERS = (
     ),
     ('journal',),
     ('classifiers', 'defaults', 'inner', 'report', 'train'),
-    ('counting', 'objectives', 'queries'),
+    ('counting', 'forgetting', 'objectives', 'queries'),
     ('embeddings', 'learner'),
     ('components', 'exemplars'),
     ('config', 'programs', 'scene'),

@@ -365,23 +365,6 @@ def held_out_nme(scene, variables, images, mask):
     return np.mean(np.argmax(scores, axis=1) == test.labels)
 
 
-def trained_scene(config, workdir, one_device):
-    """The only phase, its model, and a random image of each class."""
-    parts = components.build(config_lib.resolve(config), one_device)
-    scene = scene_lib.Scene(
-        parts,
-        0,
-        *parts.bounds[0],
-        Recorder(workdir, first_phase=0, quiet=True),
-        Journal(),
-    )
-    carry = experiment.first_carry(parts)
-    data = scene.examples('train', 0, scene.num_seen)
-    variables = model_stages.train_model(scene, carry, carry.variables, data)
-    chosen = exemplar_stages.choose_exemplars(scene, variables, data)
-    return scene, variables, data, chosen
-
-
 def test_learned_exemplars_classify_held_out_images_better(
     tiny_config, tmp_path, one_device
 ):
@@ -392,20 +375,29 @@ def test_learned_exemplars_classify_held_out_images_better(
     config.train.update(epochs=20, milestones=(15,))
     config.data.update(train_per_class=40, test_per_class=20)
     config.protocol.update(base_classes=8, phases=0)
-    scene, variables, data, chosen = trained_scene(config, tmp_path, one_device)
-    parts = scene.parts
+    parts = components.build(config_lib.resolve(config), one_device)
     settings = components.learner_settings(parts.config, parts.source)
-    before = held_out_nme(scene, variables, *chosen)
-    for objective in ('means', 'prototypes'):
-        made = learner.make_learner(
-            parts.backbone, settings._replace(objective=objective), one_device
+    carry = experiment.first_carry(parts)
+    with Recorder(tmp_path, first_phase=0) as recorder:
+        scene = scene_lib.Scene(parts, 0, 0, 8, recorder, Journal())
+        data = scene.examples('train', 0, 8)
+        variables = model_stages.train_model(
+            scene, carry, carry.variables, data
         )
-        where = scene._replace(parts=parts._replace(learner=made))
-        learned, _ = exemplar_stages.learn_exemplars(
-            where, variables, *chosen, data
-        )
-        after = held_out_nme(scene, variables, learned, chosen[1])
-        assert after >= before + 0.1, objective
+        chosen = exemplar_stages.choose_exemplars(scene, variables, data)
+        before = held_out_nme(scene, variables, *chosen)
+        for objective in ('means', 'prototypes'):
+            made = learner.make_learner(
+                parts.backbone,
+                settings._replace(objective=objective),
+                one_device,
+            )
+            where = scene._replace(parts=parts._replace(learner=made))
+            learned, _ = exemplar_stages.learn_exemplars(
+                where, variables, *chosen, data
+            )
+            after = held_out_nme(scene, variables, learned, chosen[1])
+            assert after >= before + 0.1, objective
 
 
 class KillError(Exception):
