@@ -185,8 +185,9 @@ def draw_views(
 ) -> Views:
     """The exemplars as they are or, with `inner_augment`, augmented.
 
-    Each inner step then has a view of its own. Where the inner steps begin with
-    features, which are computed once, all steps share one view.
+    Each inner step then has a view of its own: together they take the room of T
+    times the exemplars. Where the inner steps begin with features, which are
+    computed once, all steps share one view.
 
     Args:
         key: of the augmentation.
