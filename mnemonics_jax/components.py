@@ -228,8 +228,16 @@ def make_trainers(
 def learner_settings(
     config: ml_collections.FrozenConfigDict, source: sources.Source
 ) -> LearnerSettings:
-    """The exemplar problem of a config, its rates put into units of pixels."""
-    ex = config.exemplars
+    """The exemplar problem of a config, its rates put into units of pixels.
+
+    Raises ValueError if images do not fit the start of the inner steps.
+    """
+    ex, (height, width, _) = config.exemplars, source.image_shape
+    if ex.inner_start == 'forgot' and height != width:
+        raise ValueError(
+            f'exemplars.inner_start=forgot: turns images of {height}x{width} '
+            'pixels; allowed: square images, as by data.image_size'
+        )
     unit = np.asarray(source.std, np.float32)
 
     def transform(lr):
@@ -248,6 +256,13 @@ def learner_settings(
         query_batch=ex.query_batch,
         query_augmentation=query_augmentation(config, source),
         microbatch=ex.microbatch,
+        objective=ex.objective,
+        means_weight=ex.means_weight,
+        balanced_queries=ex.balanced_queries,
+        inner_augment=ex.inner_augment,
+        augmentation=augmentation(config.data),
+        mirror=config.data.flip,
+        forget_lr=ex.forget_lr,
     )
 
 

@@ -115,6 +115,13 @@ def default_config() -> config_dict.ConfigDict:
             inner_scope=optional(str),
             inner_start=optional(str),
             query_batch=optional(int),
+            objective=optional(str),
+            means_weight=optional(float),
+            balanced_queries=optional(bool),
+            inner_augment=optional(bool),
+            # Of inner_start=forgot.
+            forget_steps=20,
+            forget_lr=0.05,
             # Images in work at once while exemplars are learned, where memory
             # is short; None: all of a minibatch.
             microbatch=optional(int),

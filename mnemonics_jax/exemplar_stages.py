@@ -6,10 +6,18 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mnemonics_jax import blocks, exemplars, memory, selection
+from mnemonics_jax import (
+    blocks,
+    classifiers,
+    exemplars,
+    memory,
+    parallel,
+    selection,
+)
 from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.objectives import Memory, needs_memory
 from mnemonics_jax.randomness import Stage
 from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
@@ -22,27 +30,38 @@ to_storage = jax.jit(memory.to_storage, static_argnums=1)
 def renew_memory(
     scene: Scene,
     carry: Carry,
-    variables: Variables,
+    models: tuple[Variables, Variables],
     data: Examples,
     clock: Clock,
 ) -> tuple[ExemplarSet, ExemplarSet, dict[str, float]]:
     """The memory at the end of a phase.
 
+    Args:
+        scene: of the phase.
+        carry: of the phase before.
+        models: before and after the training of this phase.
+        data: training images of the new classes.
+        clock: of the stages.
+
     Returns:
         The memory; the rows of the new classes as they were selected, before
         anything was learned, on the host; and what became of the pixels.
     """
-    config = scene.parts.config.exemplars
+    config, (_, variables) = scene.parts.config.exemplars, models
     images, mask = choose_exemplars(scene, variables, data)
     selected = ExemplarSet(np.asarray(to_storage(images, config.storage)), mask)
     clock.lap('select')
     report = {'drift_grey_levels': 0.0}
+    start = starting_model(scene, models, data)
     if config.strategy == 'mnemonics':
-        images, report = learn_exemplars(scene, variables, images, mask, data)
+        old = old_memory(scene, variables, carry.exemplars)
+        images, report = learn_exemplars(
+            scene, variables, images, mask, data, old=old, start=start
+        )
         clock.lap('learn')
     held = carry.exemplars
     if config.adjust and scene.num_old:
-        held, drift = adjust_exemplars(scene, variables, held)
+        held, drift = adjust_exemplars(scene, variables, held, start)
         report['adjust_drift_grey_levels'] = drift
         clock.lap('adjust')
     held = shrink(held, np.int32(scene.parts.slots(scene.index)))
@@ -139,14 +158,84 @@ def query_dispatches(
     return dispatches
 
 
+def starting_model(
+    scene: Scene, models: tuple[Variables, Variables], data: Examples
+) -> Variables | None:
+    """Where inner steps start, if not from the model after training."""
+    ex, (before, after) = scene.parts.config.exemplars, models
+    learns = ex.strategy == 'mnemonics' or (ex.adjust and scene.num_old)
+    start = None
+    if learns and ex.inner_start == 'previous' and scene.num_old:
+        start = before
+    if learns and ex.inner_start == 'forgot':
+        start = forget(scene, after, data)
+    return parallel.replicate(scene.parts.placement, start)
+
+
+def forget(scene: Scene, variables: Variables, data: Examples) -> Variables:
+    """The model after some steps of SGD on turned images, see `forgetting`."""
+    parts, key = scene.parts, scene.key(Stage.FORGET)
+    ex, size = parts.config.exemplars, len(data.labels)
+    feed = data.feed(ex.query_batch, augmented=True)
+    epochs = (
+        feed.epoch(
+            scene.order(Stage.FORGET, epoch, size),
+            seed=scene.crop_seed(Stage.FORGET, epoch),
+        )
+        for epoch in itertools.count()
+    )
+    batches = itertools.islice(
+        itertools.chain.from_iterable(epochs), ex.forget_steps
+    )
+    model = parts.learner.begin_to_forget(variables, key)
+    for step, (_, batch) in enumerate(
+        parallel.shard_batches(parts.placement, batches)
+    ):
+        model = parts.learner.forget(
+            model, batch, scene.traced, jax.random.fold_in(key, step)
+        )
+    head = variables.params['head']
+    return variables.replace(params={**model.params, 'head': head})
+
+
+def old_memory(
+    scene: Scene, variables: Variables, held: ExemplarSet
+) -> Memory | None:
+    """The memory of old classes for those objectives that read it.
+
+    As it will be after this phase, and its means by the current model.
+    """
+    config = scene.parts.config
+    ex = config.exemplars
+    if not (scene.num_old and needs_memory(ex.objective, ex.balanced_queries)):
+        return None
+    held = shrink(held, np.int32(scene.parts.slots(scene.index)))
+    means = classifiers.means_of(
+        scene.parts.evaluator, variables, held, config.evaluate.batch_size
+    )
+    return Memory(held, means)
+
+
 def learn_exemplars(
     scene: Scene,
     variables: Variables,
     images: np.ndarray,
     mask: np.ndarray,
     data: Examples,
+    *,
+    old: Memory | None = None,
+    start: Variables | None = None,
 ) -> tuple[jax.Array, dict[str, float]]:
     """Learns the new exemplars' pixels (the paper, Eq. 8, 9).
+
+    Args:
+        scene: of the phase.
+        variables: the current model.
+        images: f32[c, s, H, W, C] in [0, 1], what learning starts from.
+        mask: bool[c, s].
+        data: training images of the new classes.
+        old: see `old_memory`.
+        start: see `starting_model`.
 
     Returns:
         The pixels, and how far they moved and what that did to the loss on
@@ -160,10 +249,12 @@ def learn_exemplars(
         variables,
         Stage.LEARN,
         num_outer_steps(scene, ex.outer_steps, size),
-    )
+    )._replace(start=start)
     listed = exemplars.as_exemplars(where, mask, classes, scene.num_old)
     dispatches = query_dispatches(scene, where, data)
-    learned = exemplars.learn(where, images, listed, dispatches, scene.run)
+    learned = exemplars.learn(
+        where, images, listed, dispatches, scene.run, old=old
+    )
     gauge = where._replace(key=scene.key(Stage.GAUGE))
     held_out = scene.examples('test', *classes)
 
@@ -181,7 +272,10 @@ def learn_exemplars(
 
 
 def adjust_exemplars(
-    scene: Scene, variables: Variables, held: ExemplarSet
+    scene: Scene,
+    variables: Variables,
+    held: ExemplarSet,
+    start: Variables | None = None,
 ) -> tuple[ExemplarSet, float]:
     """Adjusts the old exemplars (the paper, Eq. 10); also returns their drift.
 
@@ -191,5 +285,5 @@ def adjust_exemplars(
     steps = scene.parts.config.exemplars.adjust_steps
     where = setting(
         scene, variables, Stage.ADJUST, num_outer_steps(scene, steps, half)
-    )
+    )._replace(start=start)
     return exemplars.adjust(where, held, scene.num_old, scene.run)

@@ -17,6 +17,7 @@ from mnemonics_jax.blocks import Dispatch, in_groups
 from mnemonics_jax.inner import Exemplars
 from mnemonics_jax.journal import Loop, State
 from mnemonics_jax.learner import AdjustInputs, Learner, LearnInputs
+from mnemonics_jax.objectives import Memory, Situation
 from mnemonics_jax.selection import SELECTIONS
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
@@ -37,6 +38,7 @@ class Setting(NamedTuple):
         num_steps: outer steps.
         per_dispatch: of them in one dispatch.
         key: of the stage.
+        start: the model that inner steps start from; None for the current one.
     """
 
     learner: Learner
@@ -46,6 +48,7 @@ class Setting(NamedTuple):
     num_steps: int
     per_dispatch: int
     key: jax.Array
+    start: Variables | None = None
 
 
 class Learned(NamedTuple):
@@ -88,6 +91,8 @@ def learn(
     exemplars: Exemplars,
     dispatches: Callable[[int], Iterator[Dispatch]],
     run: Run,
+    *,
+    old: Memory | None = None,
 ) -> Learned:
     """Learns the pixels of the new classes' exemplars.
 
@@ -98,10 +103,16 @@ def learn(
         dispatches: `(step) -> blocks of real images of the new classes`, from
             that step on.
         run: runs the loop.
+        old: the memory of old classes, where these judge, too.
     """
     start, total = flatten(images), setting.num_steps
     inputs = LearnInputs(
-        exemplars, *_on_devices(setting), key=setting.key, block=None
+        exemplars,
+        *_on_devices(setting),
+        key=setting.key,
+        block=None,
+        memory=parallel.replicate(setting.placement, old),
+        start=setting.start,
     )
 
     def step(number, state, dispatch):
@@ -171,7 +182,9 @@ def adjust_loop(setting: Setting, lists: list[Exemplars]) -> Loop:
     keys = parallel.replicate_key(
         setting.placement, jax.random.split(setting.key)
     )
-    inputs = AdjustInputs(stacked, *_on_devices(setting), keys=keys)
+    inputs = AdjustInputs(
+        stacked, *_on_devices(setting), keys=keys, start=setting.start
+    )
     num_images = len(lists[0].mask)
 
     def dispatches(first: int) -> Iterator[Dispatch]:
@@ -206,9 +219,14 @@ def teach(
         exemplars: the flat list of the same images.
     """
     pixels = parallel.replicate(setting.placement, flatten(images))
-    return setting.learner.adapt(
-        setting.variables, pixels, exemplars, setting.phase, setting.key
+    situation = Situation(
+        setting.variables,
+        exemplars,
+        setting.phase,
+        setting.key,
+        start=setting.start,
     )
+    return setting.learner.adapt(situation, pixels)
 
 
 def held_out_loss(

@@ -17,7 +17,7 @@ from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')
-STARTS = ('current', 'redraw')
+STARTS = ('current', 'redraw', 'previous', 'forgot')
 
 
 class LearnerSettings(NamedTuple):
@@ -30,13 +30,24 @@ class LearnerSettings(NamedTuple):
         inner_scope: 'all' adapts every parameter, 'head' the head's rows on
             frozen features (its scale stays).
         inner_start: 'current' model, or 'redraw' the head rows of the classes
-            that the exemplars are of, at random in each outer step.
+            that the exemplars are of, at random in each outer step; 'previous',
+            the model that the phase's training started from (in phase 0:
+            'redraw'); 'forgot', the model after some steps without exemplars,
+            see `forgetting`.
         outer_tx: transform of the pixels' gradient, learning rate included.
         adjust_tx: the same for old exemplars; of the same kind.
         query_batch: images a step that judge.
         query_augmentation: of the query images, on the device.
         remat: see `bilevel.InnerProblem`.
         microbatch: images in work at once, None for all; see there.
+        objective: what the pixels are learned by, a name in `objectives`.
+        means_weight: of the term `means` in a sum of objectives, >= 0.
+        balanced_queries: whether old exemplars judge new ones, too, each class
+            seen counting alike, see `queries`.
+        inner_augment: whether exemplars are augmented where they teach.
+        augmentation: of exemplars, then and among queries.
+        mirror: whether means of exemplars take in their mirror images.
+        forget_lr: rate of the steps by which a model forgets.
     """
 
     inner_steps: int
@@ -50,6 +61,13 @@ class LearnerSettings(NamedTuple):
     query_augmentation: augment.Augmentation
     remat: bool = True
     microbatch: int | None = None
+    objective: str = 'unroll'
+    means_weight: float = 1.0
+    balanced_queries: bool = False
+    inner_augment: bool = False
+    augmentation: augment.Augmentation = augment.Augmentation()
+    mirror: bool = False
+    forget_lr: float = 0.05
 
 
 class Exemplars(NamedTuple):
@@ -95,12 +113,17 @@ class Inner(NamedTuple):
         params: where it starts.
         indices: int32[T, b], its minibatches.
         merge: `(adapted params) -> Variables`, back into the whole model.
+        labels: int32[V * n], of what is trained on.
+        show: `(pixels [n, ...]) -> [V * n, ...]`, what is trained on: V views
+            of each exemplar, which `indices` refer to.
     """
 
     problem: bilevel.InnerProblem
     params: Any
     indices: jax.Array
     merge: Callable[[Any], Variables]
+    labels: jax.Array
+    show: Callable[[jax.Array], jax.Array]
 
 
 def draw_minibatches(
@@ -136,11 +159,61 @@ def inner_start(
     classes: jax.Array,
     start: str,
 ) -> Variables:
-    """The model that the inner steps start from, see `LearnerSettings`."""
-    if start == 'current':
+    """The model that the inner steps start from, see `LearnerSettings`.
+
+    For 'previous' and 'forgot' it is what `variables` are.
+    """
+    if start in ('current', 'forgot'):
         return variables
     head = heads.redraw_rows(key, variables.params['head'], *classes)
     return variables.replace(params={**variables.params, 'head': head})
+
+
+class Views(NamedTuple):
+    """What inner steps see of the exemplars; see `Inner`."""
+
+    indices: jax.Array
+    labels: jax.Array
+    show: Callable[[jax.Array], jax.Array]
+
+
+def draw_views(
+    key: jax.Array,
+    settings: LearnerSettings,
+    exemplars: Exemplars,
+    indices: jax.Array,
+) -> Views:
+    """The exemplars as they are or, with `inner_augment`, augmented.
+
+    Each inner step then has a view of its own: together they take the room of T
+    times the exemplars. Where the inner steps begin with features, which are
+    computed once, all steps share one view.
+
+    Args:
+        key: of the augmentation.
+        settings: of the inner problem.
+        exemplars: n of them.
+        indices: int32[T, b], minibatches of the n exemplars.
+    """
+    if not settings.inner_augment:
+        return Views(indices, exemplars.labels, lambda pixels: pixels)
+    size = exemplars.labels.shape[0]
+    num = 1 if settings.inner_scope == 'head' else settings.inner_steps
+    shift = size * (jnp.arange(len(indices), dtype=jnp.int32) % num)
+
+    def show(pixels):
+        return augment.augment(
+            key,
+            jnp.tile(pixels, (num, 1, 1, 1)),
+            jnp.arange(num * size),
+            settings.augmentation,
+        )
+
+    return Views(
+        jnp.where(indices >= 0, indices + shift[:, None], -1),
+        jnp.tile(exemplars.labels, num),
+        show,
+    )
 
 
 def inner_problem(
@@ -157,19 +230,23 @@ def inner_problem(
 
     Args:
         context: of the learner.
-        variables: the current model; what is not adapted stays at it.
+        variables: the model to start from; what is not adapted stays at it.
         exemplars: what the temporary model is trained on.
         phase: which classes are in the softmax, and what is frozen.
         key: of the start and of the minibatches.
     """
     backbone, settings, layout = context
     start_key, batch_key = jax.random.split(key)
-    start = inner_start(
-        start_key, variables, exemplars.classes, settings.inner_start
-    )
+    redrawn = exemplars.classes
+    if settings.inner_start == 'previous':
+        # Before phase 0 there is no model: then as 'redraw', later no row.
+        redrawn = jnp.where(phase.index == 0, redrawn, 0)
+    start = inner_start(start_key, variables, redrawn, settings.inner_start)
     indices = draw_minibatches(
         batch_key, exemplars.mask, settings.inner_steps, settings.inner_batch
     )
+    # The third key that a split would have given; the first two stay.
+    views = draw_views(jax.random.fold_in(key, 2), settings, exemplars, indices)
 
     def model_loss(params, images, labels):
         outputs, _ = backbone.apply(start.replace(params=params), images)
@@ -197,13 +274,13 @@ def inner_problem(
             **common,
         )
         rows = heads.row_params(start.params['head'])
-        return Inner(problem, rows, indices, merge_rows)
+        return Inner(problem, rows, merge=merge_rows, **views._asdict())
     # Weight transfer freezes kernels, or scales, here as in training.
     common['tx'] = transfer.masked(common['tx'], phase.index)
     problem = bilevel.InnerProblem(loss_fn=model_loss, **common)
     return Inner(
         problem,
         start.params,
-        indices,
-        lambda params: start.replace(params=params),
+        merge=lambda params: start.replace(params=params),
+        **views._asdict(),
     )

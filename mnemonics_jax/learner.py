@@ -13,18 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax import augment, bilevel, losses
+from mnemonics_jax import (
+    augment,
+    bilevel,
+    forgetting,
+    losses,
+    objectives,
+    queries,
+)
 from mnemonics_jax.blocks import Block, batch_at, repeat
 from mnemonics_jax.inner import (
     Context,
     Exemplars,
-    Inner,
     LearnerSettings,
     draw_minibatches,
-    inner_problem,
     layout_of,
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
+from mnemonics_jax.objectives import Memory, Situation
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import Backbone, Phase, Variables
 
@@ -44,6 +50,8 @@ class LearnInputs(NamedTuple):
         key: of the stage.
         block: batches of real images that judge (`image` or `pool` and `row`,
             `label`, `index`, `weight` as in `train.Trainer`).
+        memory: of old classes, where they judge, too; else None.
+        start: of inner steps, see `objectives.Situation`.
     """
 
     exemplars: Exemplars
@@ -52,6 +60,8 @@ class LearnInputs(NamedTuple):
     num_steps: jax.Array
     key: jax.Array
     block: Block
+    memory: Memory | None = None
+    start: Variables | None = None
 
 
 class AdjustInputs(NamedTuple):
@@ -63,6 +73,7 @@ class AdjustInputs(NamedTuple):
         phase: which classes are in the softmax.
         num_steps: int32[], outer steps of each half.
         keys: [2], one for each half.
+        start: of inner steps, see `objectives.Situation`.
     """
 
     exemplars: Exemplars
@@ -70,6 +81,7 @@ class AdjustInputs(NamedTuple):
     phase: Phase
     num_steps: jax.Array
     keys: jax.Array
+    start: Variables | None = None
 
 
 class Learner(NamedTuple):
@@ -83,10 +95,12 @@ class Learner(NamedTuple):
         adjust: `(states of both halves, AdjustInputs, num) -> (states, metrics
             f32[num])`, outer steps judged by the other half; each of them
             updates one half, A first, then B, then A.
-        adapt: `(variables, pixels, exemplars, phase, key) -> Variables`, the
-            model after the inner steps: what the exemplars teach.
+        adapt: `(Situation, pixels) -> Variables`, the model after the inner
+            steps, whatever the objective: what the exemplars teach.
         batch_loss: `(variables, batch, phase) -> f32[2]`, sum of cross
             entropies and of weights of a batch, without augmentation.
+        begin_to_forget: `(variables, key) -> Variables`, and
+        forget: `(variables, batch, phase, key) -> Variables`, see `forgetting`.
     """
 
     init: Callable[..., bilevel.ExemplarState]
@@ -94,6 +108,8 @@ class Learner(NamedTuple):
     adjust: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
     adapt: Callable[..., Variables]
     batch_loss: Callable[..., jax.Array]
+    begin_to_forget: Callable[..., Variables]
+    forget: Callable[..., Variables]
 
 
 def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
@@ -104,22 +120,15 @@ def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
 def outer_step(
     context: Context,
     state: bilevel.ExemplarState,
-    exemplars: Exemplars,
-    inner: Inner,
-    query: bilevel.Query,
+    situation: Situation,
     tx: optax.GradientTransformation,
     scale: jax.Array,
 ) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
-    layout = context.layout
+    layout, query = context.layout, situation.query
     query = query._replace(images=layout.split(query.images))
-    grads, metrics = bilevel.pixel_gradient(
-        inner.problem,
-        inner.params,
-        state.pixels,
-        exemplars.labels,
-        inner.indices,
-        query,
+    grads, metrics = objectives.pixel_gradient(
+        context, situation._replace(query=query), state.pixels
     )
     # Gathered before the update: else it would be computed in parts, and both
     # the pixels and the moments of Adam would be gathered after it.
@@ -129,13 +138,10 @@ def outer_step(
 
 def learn(context: Context, state, inputs: LearnInputs):
     """One outer step judged by real images; see `Learner.learn`."""
-    settings, phase = context.settings, inputs.phase
-    exemplars, variables = inputs.exemplars, inputs.variables
+    settings = context.settings
     batch = batch_at(inputs.block, state.step)
-    step_key, augment_key = jax.random.split(
-        jax.random.fold_in(inputs.key, state.step)
-    )
-    inner = inner_problem(context, variables, exemplars, phase, step_key)
+    key = jax.random.fold_in(inputs.key, state.step)
+    step_key, augment_key = jax.random.split(key)
     images = augment.augment(
         augment_key,
         to_float(batch_images(batch)),
@@ -143,10 +149,22 @@ def learn(context: Context, state, inputs: LearnInputs):
         settings.query_augmentation,
     )
     query = bilevel.Query(images, batch['label'], batch['weight'])
-    scale = scale_of(state.step, inputs.num_steps)
-    return outer_step(
-        context, state, exemplars, inner, query, settings.outer_tx, scale
+    if settings.balanced_queries:
+        held = inputs.memory and inputs.memory.exemplars
+        # The third key that the split would have given; the first two stay.
+        old_key = jax.random.fold_in(key, 2)
+        query = queries.balance(context, query, held, inputs.phase, old_key)
+    situation = Situation(
+        inputs.variables,
+        inputs.exemplars,
+        inputs.phase,
+        step_key,
+        query,
+        inputs.memory,
+        inputs.start,
     )
+    scale = scale_of(state.step, inputs.num_steps)
+    return outer_step(context, state, situation, settings.outer_tx, scale)
 
 
 def adjust(context: Context, states, inputs: AdjustInputs):
@@ -157,17 +175,19 @@ def adjust(context: Context, states, inputs: AdjustInputs):
     state, exemplars, key = jax.tree.map(lambda x: x[this], both)
     other, others, _ = jax.tree.map(lambda x: x[1 - this], both)
     step_key, query_key = jax.random.split(jax.random.fold_in(key, state.step))
-    inner = inner_problem(
-        context, inputs.variables, exemplars, inputs.phase, step_key
-    )
     index = draw_minibatches(query_key, others.mask, 1, settings.query_batch)[0]
     query = bilevel.Query(other.pixels[index], others.labels[index], index >= 0)
     changed, metrics = outer_step(
         context,
         state,
-        exemplars,
-        inner,
-        query,
+        Situation(
+            inputs.variables,
+            exemplars,
+            inputs.phase,
+            step_key,
+            query,
+            start=inputs.start,
+        ),
         settings.adjust_tx,
         scale_of(state.step, inputs.num_steps),
     )
@@ -176,13 +196,13 @@ def adjust(context: Context, states, inputs: AdjustInputs):
 
 
 def adapt(
-    context: Context, variables, pixels, exemplars, phase, key
+    context: Context, situation: Situation, pixels: jax.Array
 ) -> Variables:
     """The model that the exemplars teach; see `Learner.adapt`."""
-    inner = inner_problem(context, variables, exemplars, phase, key)
-    inputs = bilevel.embed(inner.problem, pixels)
+    inner = objectives.inner_of(context, situation)
+    inputs = bilevel.embed(inner.problem, inner.show(pixels))
     adapted, _ = bilevel.unroll(
-        inner.problem, inner.params, inputs, exemplars.labels, inner.indices
+        inner.problem, inner.params, inputs, inner.labels, inner.indices
     )
     return inner.merge(adapted)
 
@@ -226,4 +246,6 @@ def make_learner(
         adjust=repeat(functools.partial(adjust, context), placement, 'adjust'),
         adapt=jit(functools.partial(adapt, context)),
         batch_loss=jit(functools.partial(batch_loss, context)),
+        begin_to_forget=jit(forgetting.begin),
+        forget=jit(functools.partial(forgetting.step, context)),
     )

@@ -57,7 +57,7 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, Outcome]:
     report = {'drift_grey_levels': 0.0}
     if config.exemplars.strategy != 'none':
         held, selected, report = renew_memory(
-            scene, carry, variables, data, clock
+            scene, carry, (start, variables), data, clock
         )
         finetuned = finetune_model(scene, variables, held)
         clock.lap('finetune')

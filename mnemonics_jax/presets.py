@@ -25,6 +25,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         'inner_scope': 'all',
         'inner_start': 'current',
         'query_batch': 128,
+        'objective': 'unroll',
+        'means_weight': 50.0,
+        'balanced_queries': False,
+        'inner_augment': False,
     },
     # The best bilevel recipe measured so far.
     'tuned': {
@@ -43,6 +47,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         'inner_scope': 'head',
         'inner_start': 'redraw',
         'query_batch': 128,
+        'objective': 'unroll',
+        'means_weight': 50.0,
+        'balanced_queries': False,
+        'inner_augment': False,
     },
 }
 

@@ -16,6 +16,7 @@ from mnemonics_jax.blocks import Block
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.inner import Exemplars
 from mnemonics_jax.learner import AdjustInputs, LearnInputs
+from mnemonics_jax.objectives import Memory, needs_memory
 from mnemonics_jax.train import StepInputs
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
@@ -54,14 +55,7 @@ def training(parts: components.Components, last: int) -> Program:
     """Steps of the model: from phase 1 on with the one before, and a memory."""
     trainer = parts.trainers.later if last else parts.trainers.base
     variables = abstract_variables(parts)
-    held = jax.eval_shape(
-        lambda: memory.empty(
-            parts.source.num_classes,
-            parts.slots(0),
-            parts.source.image_shape,
-            parts.config.exemplars.storage,
-        )
-    )
+    held = abstract_memory(parts)
     inputs = StepInputs(
         reference=variables,
         exemplars=held,
@@ -88,16 +82,20 @@ def training(parts: components.Components, last: int) -> Program:
 
 
 def learning(parts: components.Components, last: int) -> Program:
-    """Steps of learning, in the phase that has the most exemplars to learn."""
+    """Steps of learning, in the phase that has the most images in work.
+
+    Those are the exemplars to learn, and the old ones that judge them.
+    """
+    ex, old = parts.config.exemplars, abstract_old(parts)
+    num, batch = parts.per_dispatch.exemplars, ex.query_batch
+    judges = min(batch, old.exemplars.mask.size) * ex.balanced_queries
     sizes = [
         (high - low) * parts.slots(min(phase, 1))
         for phase, (low, high) in enumerate(parts.bounds[: last + 1])
     ]
-    num, batch = (
-        parts.per_dispatch.exemplars,
-        parts.config.exemplars.query_batch,
-    )
-    phase = int(np.argmax(sizes))
+    loads = [size + judges * (i > 0) for i, size in enumerate(sizes)]
+    phase = int(np.argmax(loads))
+    reads = needs_memory(ex.objective, ex.balanced_queries)
     pixels = (sizes[phase], *parts.source.image_shape)
     state = jax.eval_shape(parts.learner.init, float_array(pixels))
     inputs = LearnInputs(
@@ -107,6 +105,8 @@ def learning(parts: components.Components, last: int) -> Program:
         NUMBER,
         key=None,
         block=None,
+        memory=old if reads and phase else None,
+        start=abstract_start(parts, phase),
     )
     state, inputs = replicated(parts, (state, inputs))
     inputs = inputs._replace(
@@ -135,6 +135,7 @@ def adjusting(parts: components.Components) -> Program:
         PHASE,
         NUMBER,
         keys=None,
+        start=abstract_start(parts, 1),
     )
     states, inputs = replicated(parts, (states, inputs))
     inputs = inputs._replace(keys=some_key(parts, 2))
@@ -162,6 +163,39 @@ def some_key(parts: components.Components, num: int | None = None) -> jax.Array:
 def abstract_variables(parts: components.Components) -> Variables:
     """A model."""
     return jax.eval_shape(parts.backbone.init, jax.random.key(0))
+
+
+def abstract_start(
+    parts: components.Components, phase: int
+) -> Variables | None:
+    """A model that inner steps start from, other than the current one."""
+    start = parts.config.exemplars.inner_start
+    if start == 'forgot' or (start == 'previous' and phase):
+        return abstract_variables(parts)
+    return None
+
+
+def abstract_memory(parts: components.Components) -> ExemplarSet:
+    """The memory of a run."""
+    return jax.eval_shape(
+        lambda: memory.empty(
+            parts.source.num_classes,
+            parts.slots(0),
+            parts.source.image_shape,
+            parts.config.exemplars.storage,
+        )
+    )
+
+
+def abstract_old(parts: components.Components) -> Memory:
+    """The memory and its means."""
+    held = abstract_memory(parts)
+    features = jax.eval_shape(
+        lambda variables, image: parts.backbone.embed(variables, image)[0],
+        abstract_variables(parts),
+        float_array((1, *parts.source.image_shape)),
+    )
+    return Memory(held, float_array((len(held.mask), *features.shape[1:])))
 
 
 def abstract_list(num: int) -> Exemplars:

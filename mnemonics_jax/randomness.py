@@ -21,6 +21,7 @@ class Stage(enum.IntEnum):
     FINETUNE = 5
     GAUGE = 6
     HOLD_OUT = 7
+    FORGET = 8
 
 
 def stage_key(seed: int, phase: int, stage: Stage, epoch: int = 0) -> jax.Array:

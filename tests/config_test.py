@@ -82,8 +82,20 @@ BAD = {
     'exemplars.inner_lr': ([-1.0], RATE),
     'exemplars.inner_batch': ([-1], COUNT_OR_0),
     'exemplars.inner_scope': (['trunk'], 'all, head'),
-    'exemplars.inner_start': (['random'], 'current, redraw'),
+    'exemplars.inner_start': (
+        ['random'],
+        'current, redraw, previous, forgot',
+    ),
+    'exemplars.forget_steps': ([0], COUNT),
+    'exemplars.forget_lr': ([0.0], RATE),
     'exemplars.query_batch': ([0], COUNT),
+    'exemplars.objective': (
+        ['mean', 'means+unroll'],
+        'unroll, means, prototypes, unroll+means, prototypes+means',
+    ),
+    'exemplars.means_weight': ([-1.0], WEIGHT),
+    'exemplars.balanced_queries': ([], SWITCH),
+    'exemplars.inner_augment': ([], SWITCH),
     'exemplars.microbatch': ([0], COUNT),
     'finetune.epochs': ([0], COUNT),
     'finetune.batch_size': ([0], COUNT),
@@ -404,6 +416,10 @@ def test_a_users_value_wins_over_the_preset(preset):
         if default.inner_start == 'redraw'
         else 'redraw',
         'query_batch': 64,
+        'objective': 'prototypes+means',
+        'means_weight': 2.0,
+        'balanced_queries': not default.balanced_queries,
+        'inner_augment': not default.inner_augment,
     }
     assert set(other) == set(presets.PRESETS[preset]) - {
         'outer_steps',

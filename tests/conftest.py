@@ -30,6 +30,8 @@ from mnemonics_jax import parallel
 from mnemonics_jax.config import default_config
 from tests import saved_runs
 
+STEPS = ('jit(train)', 'jit(learn)', 'jit(adjust)')
+
 
 @pytest.fixture(scope='session')
 def one_device() -> parallel.Placement:
@@ -80,6 +82,22 @@ def tiny_config() -> config_dict.ConfigDict:
         }
     )
     return config
+
+
+@pytest.fixture
+def compiled() -> Iterator[list[str]]:
+    """Names of the steps that are compiled while a test runs."""
+    names = []
+
+    def listen(event, duration, **more):
+        del duration
+        name = more.get('fun_name')
+        if event.endswith('backend_compile_duration') and name in STEPS:
+            names.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,5 @@
 """Whether a run fits is known before it begins, and costs no compilation."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,9 +7,9 @@ from absl import flags
 
 from mnemonics_jax import components, experiment, footprint, main
 from mnemonics_jax import config as config_lib
+from tests import conftest
 
 ENOUGH = 2**40
-STEPS = ('jit(train)', 'jit(learn)', 'jit(adjust)')
 
 
 @pytest.fixture
@@ -22,41 +21,32 @@ def small(tiny_config):
     return tiny_config
 
 
-@pytest.fixture
-def compiled():
-    """Names of the steps that are compiled while a test runs."""
-    names = []
-
-    def listen(event, duration, **more):
-        del duration
-        name = more.get('fun_name')
-        if event.endswith('backend_compile_duration') and name in STEPS:
-            names.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def build(config, placement):
     return components.build(config_lib.resolve(config), placement)
 
 
-@pytest.mark.parametrize('feed', ['tfdata', 'device'])
+@pytest.mark.parametrize(
+    ('feed', 'objective'), [('tfdata', 'unroll'), ('device', 'prototypes')]
+)
 def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
-    small, feed, tmp_path, one_device, compiled, monkeypatch
+    small, feed, objective, tmp_path, one_device, compiled, monkeypatch
 ):
+    """Learning in phase 0, or in phase 1 if old exemplars take part."""
+    balanced = objective == 'prototypes'
+    start = 'previous' if balanced else 'redraw'
+    small.exemplars.update(
+        objective=objective, balanced_queries=balanced, inner_start=start
+    )
     monkeypatch.setattr(experiment.report, 'write', lambda workdir: 'none')
     small.data.feed = feed
     parts = experiment.prepare(small, tmp_path, one_device)
     line = footprint.check(parts, 1, ENOUGH)
     assert line.startswith('largest step: ')
     assert line.endswith(' of 1,024.0 GiB on each device')
-    # Training as in phase 1, and learning as in phase 0.
-    assert compiled == list(STEPS)
+    assert compiled == list(conftest.STEPS)
     compiled.clear()
     experiment.run(parts, tmp_path)
-    # Training in phase 0, fine-tuning, and learning fewer in phase 1.
+    # Training in phase 0, fine-tuning, and learning in the other phase.
     assert sorted(compiled) == ['jit(learn)', 'jit(train)', 'jit(train)']
 
 

@@ -1,0 +1,299 @@
+"""What exemplars are learned by: losses of pixels, by name.
+
+`unroll` is the paper's bilevel problem. `means` and `prototypes` are not: they
+have one level, no inner steps and no temporary model, and ask of the exemplars
+that their features, by the current model f, do what the nearest-mean rule (NME)
+needs. Below, u(x) = x / |x|, and the mean of a class c over a set S,
+
+    m_c(S) = mean over the images x of class c in S of u(f(x)),
+
+takes in the mirror images of exemplars where NME's means do. E are the
+exemplars, Q is the query, w its weights.
+
+`a+means` is the sum of `a` and of `means_weight` times `means`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mnemonics_jax import augment, bilevel, losses, pieces
+from mnemonics_jax.inner import Context, Exemplars, Inner, inner_problem
+from mnemonics_jax.numerics import shares, unit, weighted_sum
+from mnemonics_jax.types import ExemplarSet, Phase, Variables
+
+Metrics = dict[str, jax.Array]
+
+# Of cosines in `prototypes` for heads that have learned none, as iCaRL's.
+SCALE = 10.0
+
+
+class Memory(NamedTuple):
+    """What is kept of old classes while exemplars of new ones are learned.
+
+    Attributes:
+        exemplars: rows of other classes are empty.
+        means: f32[K, D], m_c of those by the current model.
+    """
+
+    exemplars: ExemplarSet
+    means: jax.Array
+
+
+class Situation(NamedTuple):
+    """What an objective is a function of, beside the pixels.
+
+    Attributes:
+        variables: the current model.
+        exemplars: the flat list whose pixels they are.
+        phase: which classes are seen, and which of them old.
+        key: for all that is random in one step.
+        query: what the exemplars are judged by; None where they are not.
+        memory: of old classes; None where there is none, or no need of it.
+        start: the model that inner steps start from; None for the current one.
+    """
+
+    variables: Variables
+    exemplars: Exemplars
+    phase: Phase
+    key: jax.Array
+    query: bilevel.Query | None = None
+    memory: Memory | None = None
+    start: Variables | None = None
+
+
+Objective = Callable[[Context, Situation, jax.Array], tuple[jax.Array, Metrics]]
+
+
+def inner_of(context: Context, situation: Situation) -> Inner:
+    """The inner problem of a situation."""
+    start = situation.start
+    return inner_problem(
+        context,
+        situation.variables if start is None else start,
+        situation.exemplars,
+        situation.phase,
+        situation.key,
+    )
+
+
+def unroll(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """The loss of the model trained on the pixels (the paper, Eq. 8 and 9).
+
+        L(theta'(E); Q),  theta' after T steps on E
+
+    Args:
+        context: of the learner.
+        situation: with a query.
+        pixels: f32[n, H, W, C] in [0, 1].
+
+    Returns:
+        f32[], weighted mean cross entropy in nats, and the metrics of
+        `bilevel.outer_loss`.
+    """
+    inner = inner_of(context, situation)
+    return bilevel.outer_loss(
+        inner.problem,
+        inner.params,
+        inner.show(pixels),
+        inner.labels,
+        inner.indices,
+        situation.query,
+    )
+
+
+def means(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """How far class means of exemplars are from those of real images.
+
+        mean over c in C of 1 - cos(m_c(E), m_c(Q))
+
+    C are the classes that have both exemplars and, by chance of the draw,
+    images in the query: a class without any in this step waits for another.
+    Weights of the query only say which images are there.
+
+    Args:
+        context: of the learner.
+        situation: with a query.
+        pixels: f32[n, H, W, C] in [0, 1].
+
+    Returns:
+        f32[] in [0, 2], 0 if C is empty, and the metric 'outer_loss'.
+    """
+    loss = _gap(situation, _embed(context, situation, pixels))
+    return loss, {'outer_loss': loss}
+
+
+def prototypes(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """How well the exemplars' means classify the query.
+
+        sum w_i CE(s <u(f(x_i)), u(m_c)>_c, y_i) / sum w_i
+
+    over the classes that have a mean: m_c(E) where there are exemplars to
+    learn, else that of the old exemplars in memory, which stay as they are. The
+    scale s is that of the model's head, or `SCALE`. Images of classes without a
+    mean do not count.
+
+    Args:
+        context: of the learner.
+        situation: with a query.
+        pixels: f32[n, H, W, C] in [0, 1].
+
+    Returns:
+        f32[], weighted mean cross entropy in nats, and the metric 'outer_loss'.
+    """
+    loss = _confusion(situation, _embed(context, situation, pixels))
+    return loss, {'outer_loss': loss}
+
+
+def prototypes_and_means(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """Both of these, with features computed once; see the module."""
+    embedded = _embed(context, situation, pixels)
+    loss = _confusion(situation, embedded)
+    return _add_gap(context, loss, {}, _gap(situation, embedded))
+
+
+def unroll_and_means(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """The bilevel problem with `means` beside it; see the module."""
+    loss, metrics = unroll(context, situation, pixels)
+    gap, _ = means(context, situation, pixels)
+    return _add_gap(context, loss, metrics, gap)
+
+
+def _add_gap(context, loss, metrics, gap):
+    total = loss + context.settings.means_weight * gap
+    return total, {**metrics, 'outer_loss': total, 'means_loss': gap}
+
+
+class _Embedded(NamedTuple):
+    """Means of exemplars f32[K, D], which classes have one, and the query."""
+
+    means: jax.Array
+    have: jax.Array
+    query: jax.Array
+
+
+def _embed(context, situation, pixels) -> _Embedded:
+    found = features(context, situation.variables, situation.query.images)
+    return _Embedded(*exemplar_means(context, situation, pixels), unit(found))
+
+
+def _gap(situation, embedded) -> jax.Array:
+    query = situation.query
+    theirs, have_theirs = _means(
+        embedded.query, query.labels, query.weights > 0, len(embedded.means)
+    )
+    cosines = jnp.sum(unit(embedded.means) * unit(theirs), axis=-1)
+    weights = shares((embedded.have & have_theirs).astype(cosines.dtype))
+    return weighted_sum(1 - cosines, weights)
+
+
+def _confusion(situation, embedded) -> jax.Array:
+    query, (centres, have, found) = situation.query, embedded
+    if situation.memory is not None:
+        old = situation.memory.means.astype(centres.dtype)
+        centres = jnp.where(have[:, None], centres, old)
+        have |= jnp.any(situation.memory.exemplars.mask, axis=1)
+    cosines = _product(found, unit(centres).T)
+    scale = situation.variables.params['head'].get('sigma', SCALE)
+    # Finite, as in `losses.mask_logits`.
+    logits = jnp.where(have, scale * cosines, -1e9)
+    values = losses.cross_entropy(logits, query.labels, len(have))
+    return weighted_sum(values, shares(query.weights * have[query.labels]))
+
+
+def exemplar_means(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Means m_c of exemplars, as NME takes them; augmented, if they are to be.
+
+    Returns:
+        f32[K, D], zeros for classes without exemplars; bool[K], false for them.
+    """
+    settings, exemplars = context.settings, situation.exemplars
+    if settings.inner_augment:
+        pixels = augment.augment(
+            jax.random.fold_in(situation.key, 2),
+            pixels,
+            jnp.arange(len(pixels)),
+            settings.augmentation,
+        )
+    views = [pixels, pixels[:, :, ::-1]] if settings.mirror else [pixels]
+    found = features(context, situation.variables, jnp.concatenate(views))
+    return _means(
+        unit(found),
+        jnp.tile(exemplars.labels, len(views)),
+        jnp.tile(exemplars.mask, len(views)),
+        len(situation.variables.params['head']['kernel']),
+    )
+
+
+def features(
+    context: Context, variables: Variables, images: jax.Array
+) -> jax.Array:
+    """Features f32[b, D] of images f32[b, H, W, C], in pieces if need be."""
+
+    def embed(images):
+        split = context.layout.split(images)
+        return context.backbone.embed(variables, split)[0]
+
+    return pieces.map_pieces(embed, images, context.settings.microbatch)
+
+
+def _means(vectors, labels, mask, num_classes):
+    """Means [K, D] of vectors [b, D] by class, and which classes have any."""
+    member = (labels == jnp.arange(num_classes)[:, None]) & mask
+    counts = jnp.sum(member, axis=1)
+    sums = _product(member.astype(vectors.dtype), vectors)
+    return sums / jnp.maximum(counts, 1)[:, None], counts > 0
+
+
+def _product(x, y):
+    # Faster products of accelerators would round features to 8 or 11 bits.
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    'unroll': unroll,
+    'means': means,
+    'prototypes': prototypes,
+    'unroll+means': unroll_and_means,
+    'prototypes+means': prototypes_and_means,
+}
+
+
+def pixel_gradient(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """Gradient of the chosen objective in the pixels, and its metrics.
+
+    Args:
+        context: of the learner; its settings name the objective.
+        situation: with a query.
+        pixels: f32[n, H, W, C] in [0, 1].
+
+    Returns:
+        f32[n, H, W, C], and the metrics, scalars.
+    """
+    objective = OBJECTIVES[context.settings.objective]
+
+    def loss_of(pixels):
+        return objective(context, situation, pixels)
+
+    return jax.grad(loss_of, has_aux=True)(pixels)
+
+
+def needs_memory(objective: str, balanced_queries: bool) -> bool:
+    """Whether old exemplars take part in learning new ones."""
+    return balanced_queries or 'prototypes' in objective.split('+')

@@ -1,0 +1,448 @@
+"""Objectives beside the bilevel one: by definition, by differences, in runs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnemonics_jax import (
+    augment,
+    bilevel,
+    classifiers,
+    components,
+    exemplar_stages,
+    experiment,
+    inner,
+    learner,
+    memory,
+    model_stages,
+    objectives,
+    parallel,
+    prototypes,
+)
+from mnemonics_jax import config as config_lib
+from mnemonics_jax import scene as scene_lib
+from mnemonics_jax.bilevel import Query
+from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.inner import Context, Exemplars
+from mnemonics_jax.journal import Journal
+from mnemonics_jax.objectives import Memory, Situation
+from mnemonics_jax.progress import Recorder
+from mnemonics_jax.types import ExemplarSet, Phase
+from tests import bilevel_test as small
+
+K, SIZE = small.NUM_CLASSES + 1, small.SIZE
+# Class 0 is old, 1 and 2 are learned, 3 comes later.
+PHASE = Phase(*np.int32([1, 1, 3]))
+LABELS = np.int32([1, 1, 1, 2, 2, 2])
+MASK = np.array([True, True, True, True, True, False])
+SINGLE = ('means', 'prototypes', 'prototypes+means')
+WEIGHT = 0.7
+
+
+def make_settings(objective, **changes):
+    settings = small.settings('head', start='redraw')._replace(
+        objective=objective,
+        means_weight=WEIGHT,
+        augmentation=augment.Augmentation(flip=True, brightness=0.3),
+    )
+    return settings._replace(**changes)
+
+
+@functools.cache
+def arrays(absent=None):
+    """Pixels, query and old exemplars, float64; no query of class `absent`."""
+    rng = np.random.default_rng(4)
+    labels = np.int32([0, 1, 2, 2, 1, 0, 2, 1])
+    weights = np.array([1, 1, 0.5, 1, 1, 1, 1, 0], float)
+    query = Query(
+        rng.uniform(size=(8, SIZE, SIZE, 1)),
+        labels,
+        np.where(labels == absent, 0, weights),
+    )
+    images = rng.uniform(size=(K, 2, SIZE, SIZE, 1))
+    mask = np.zeros((K, 2), bool)
+    mask[0] = True
+    pixels = rng.uniform(0.2, 0.8, (len(LABELS), SIZE, SIZE, 1))
+    return (
+        pixels,
+        query,
+        ExemplarSet(images * mask[..., None, None, None], mask),
+    )
+
+
+def make_situation(backbone, dtype=jnp.float64, absent=None, memory=True):
+    variables = small.variables_of(backbone, dtype)
+    _, query, held = arrays(absent)
+    as_dtype = functools.partial(
+        jax.tree.map, lambda x: x.astype(dtype) if x.dtype == float else x
+    )
+    old = held.images[0].astype(dtype)
+    mean = np.mean(units(backbone, variables, old), axis=0)
+    means = np.zeros((K, len(mean)), dtype)
+    means[0] = mean
+    return Situation(
+        variables,
+        Exemplars(LABELS, MASK, np.int32([1, 3])),
+        PHASE,
+        jax.random.key(5),
+        as_dtype(query),
+        Memory(as_dtype(held), means) if memory else None,
+    )
+
+
+def units(backbone, variables, images):
+    """Unit features of images, NumPy from the trunk on."""
+    found = np.asarray(backbone.embed(variables, images)[0])
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def class_mean(vectors, labels, kept, label):
+    chosen = vectors[(labels == label) & kept]
+    return chosen.mean(axis=0) if len(chosen) else None
+
+
+def cosine(x, y):
+    return x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+
+
+def reference(backbone, situation, mirror, pixels):
+    """Both losses by loops over classes and images."""
+    variables, query = situation.variables, situation.query
+    ours = units(backbone, variables, pixels)
+    if mirror:
+        flipped = units(backbone, variables, pixels[:, :, ::-1])
+        ours = np.concatenate([ours, flipped])
+    copies = 1 + mirror
+    of_images = units(backbone, variables, query.images)
+    centres, gaps = {}, []
+    for label in (1, 2):
+        mean = class_mean(
+            ours, np.tile(LABELS, copies), np.tile(MASK, copies), label
+        )
+        centres[label] = mean
+        real = class_mean(of_images, query.labels, query.weights > 0, label)
+        if real is not None:
+            gaps.append(1 - cosine(mean, real))
+    if situation.memory is not None:
+        centres[0] = situation.memory.means[0]
+    scale = float(variables.params['head']['sigma'])
+    total = count = 0.0
+    for found, label, weight in zip(
+        of_images, query.labels, query.weights, strict=True
+    ):
+        if weight > 0 and label in centres:
+            logits = {k: scale * cosine(found, m) for k, m in centres.items()}
+            log_sum = np.log(sum(np.exp(v) for v in logits.values()))
+            total += weight * (log_sum - logits[label])
+            count += weight
+    return {'means': np.mean(gaps), 'prototypes': total / count}
+
+
+def expected_loss(objective, terms):
+    first, *more = objective.split('+')
+    return terms[first] + sum(WEIGHT * terms[name] for name in more)
+
+
+@pytest.mark.parametrize('objective', SINGLE)
+@pytest.mark.parametrize(
+    ('absent', 'memory', 'mirror'),
+    [(None, True, False), (2, True, True), (0, False, True)],
+)
+def test_loss_and_gradient_are_those_of_loops_and_differences(
+    objective, absent, memory, mirror
+):
+    """Also where a class is not in the query, or old ones are not kept."""
+    backbone = small.make_model('cosine')
+    context = Context(
+        backbone, make_settings(objective, mirror=mirror), small.ALONE
+    )
+    pixels, _, _ = arrays(absent)
+    with jax.enable_x64(True):
+        situation = make_situation(backbone, absent=absent, memory=memory)
+        grads, metrics = jax.jit(
+            functools.partial(objectives.pixel_gradient, context)
+        )(situation, pixels)
+        assert grads.dtype == jnp.float64
+
+        def value(pixels):
+            terms = reference(backbone, situation, mirror, pixels)
+            return expected_loss(objective, terms)
+
+        np.testing.assert_allclose(
+            metrics['outer_loss'], value(pixels), rtol=1e-10
+        )
+        step = 1e-5
+        rng = np.random.default_rng(6)
+        for v in rng.normal(size=(3, *pixels.shape)):
+            change = value(pixels + step * v) - value(pixels - step * v)
+            np.testing.assert_allclose(
+                np.vdot(grads, v), change / (2 * step), rtol=1e-6, atol=1e-10
+            )
+    # Neither padding nor, for means, a class without images to match moves.
+    assert not np.any(grads[~MASK])
+    assert np.any(grads[:3])
+    assert bool(np.any(grads[3:5])) == (objective != 'means' or absent != 2)
+
+
+def test_unroll_is_the_bilevel_problem_bit_for_bit():
+    backbone = small.make_model('cosine')
+    context = Context(backbone, make_settings('unroll'), small.ALONE)
+    situation = make_situation(backbone, jnp.float32)
+    pixels = arrays()[0].astype(np.float32)
+
+    def by_hand(situation, pixels):
+        made = inner.inner_problem(context, *situation[:4])
+        return bilevel.pixel_gradient(
+            made.problem,
+            made.params,
+            pixels,
+            situation.exemplars.labels,
+            made.indices,
+            situation.query,
+        )
+
+    expected = jax.jit(by_hand)(situation, pixels)
+    found = gradient('unroll', jnp.float32)
+    assert np.any(found[0])
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def gradient(objective, dtype=jnp.float64, layout=small.ALONE, **changes):
+    """Of the small situation, compiled."""
+    backbone = small.make_model('cosine')
+    context = Context(backbone, make_settings(objective, **changes), layout)
+    run = jax.jit(functools.partial(objectives.pixel_gradient, context))
+    situation = make_situation(backbone, dtype)
+    found = run(situation, arrays()[0].astype(dtype))
+    return jax.tree.map(np.asarray, found)
+
+
+def test_a_sum_has_the_sum_of_the_gradients():
+    with jax.enable_x64(True):
+        both, metrics = gradient('unroll+means')
+        parts = {name: gradient(name) for name in ('unroll', 'means')}
+    expected = parts['unroll'][0] + WEIGHT * parts['means'][0]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(both, expected, rtol=0, atol=1e-12 * scale)
+    gap = parts['means'][1]['outer_loss']
+    np.testing.assert_allclose(metrics['means_loss'], gap, rtol=1e-12)
+    assert set(parts['unroll'][1]) < set(metrics)
+
+
+@pytest.mark.parametrize('objective', ['prototypes+means', 'unroll+means'])
+def test_pieces_have_the_gradient_of_the_whole(objective):
+    changes = {'mirror': True, 'inner_augment': True}
+    with jax.enable_x64(True):
+        whole, _ = gradient(objective, **changes)
+        pieces, _ = gradient(objective, microbatch=4, **changes)
+    scale = np.abs(whole).max()
+    assert scale > 0
+    np.testing.assert_allclose(pieces, whole, rtol=0, atol=1e-12 * scale)
+
+
+def learned(objective, placement):
+    """Pixels after two steps of learning with balanced queries."""
+    backbone = small.make_model('cosine')
+    settings = make_settings(
+        objective, balanced_queries=True, mirror=True, inner_augment=True
+    )
+    made = learner.make_learner(backbone, settings, placement)
+    situation = make_situation(backbone, jnp.float32)
+    query = situation.query
+    columns = {
+        'image': np.round(query.images * 255).astype(np.uint8),
+        'label': np.int32([1, 1, 2, 2, 1, 1, 2, 1]),
+        'index': np.arange(8, dtype=np.int32),
+        'weight': np.ones(8, np.float32),
+    }
+    columns = {name: np.stack([x, x[::-1]]) for name, x in columns.items()}
+    inputs = learner.LearnInputs(
+        *parallel.replicate(
+            placement, (situation.exemplars, situation.variables, PHASE)
+        ),
+        num_steps=parallel.replicate(placement, np.int32(2)),
+        key=parallel.replicate_key(placement, jax.random.key(1)),
+        block=learner.Block(
+            parallel.shard_batch(placement, columns, placement.block),
+            None,
+            parallel.replicate(placement, np.int32(0)),
+        ),
+        memory=parallel.replicate(placement, situation.memory),
+    )
+    start = arrays()[0].astype(np.float32)
+    state = made.init(parallel.replicate(placement, start))
+    state, metrics = made.learn(state, inputs, 2)
+    assert np.all(np.isfinite(metrics['outer_loss']))
+    return np.asarray(state.pixels) - start
+
+
+def test_four_devices_move_the_pixels_as_one_does(one_device, all_devices):
+    """With all that joins a step, in a dispatch of two."""
+    four = parallel.make_placement(list(all_devices.mesh.devices.flat)[:4])
+    alone, together = (
+        learned('prototypes+means', p) for p in (one_device, four)
+    )
+    scale = np.abs(alone).max()
+    assert scale > 1e-3
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4 * scale)
+
+
+# Exemplars augmented inside.
+
+
+@pytest.mark.parametrize('scope', inner.SCOPES)
+def test_inner_steps_see_augmented_exemplars(scope):
+    """Each step a view of its own; with features computed once, all one."""
+    backbone = small.make_model('cosine')
+    settings = make_settings('unroll', inner_scope=scope, inner_augment=True)
+    context = Context(backbone, settings, small.ALONE)
+    pixels = arrays()[0]
+    with jax.enable_x64(True):
+        situation = make_situation(backbone)
+        made = objectives.inner_of(context, situation)
+        number, size = settings.inner_steps, len(LABELS)
+        views = number if scope == 'all' else 1
+        shown = augment.augment(
+            jax.random.fold_in(situation.key, 2),
+            jnp.tile(pixels, (views, 1, 1, 1)),
+            jnp.arange(views * size),
+            settings.augmentation,
+        ).reshape(views, *pixels.shape)
+        assert len(np.unique(shown.round(9), axis=0)) == views
+        assert np.any(shown != pixels)
+        params = made.params
+        for step in range(number):
+            params, _ = bilevel.unroll(
+                made.problem,
+                params,
+                bilevel.embed(made.problem, shown[step % views]),
+                LABELS,
+                np.arange(5)[None],
+            )
+        expected = made.merge(params)
+        found = learner.adapt(context, situation, pixels)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
+        found,
+        expected,
+    )
+
+
+# Whole stages and runs.
+
+
+def synthetic(tiny_config, **fields):
+    """Phases of synthetic classes, and few steps of much learning."""
+    tiny_config.update_from_flattened_dict(
+        {
+            'protocol.base_classes': 4,
+            'protocol.phases': 2,
+            'data.num_classes': 8,
+            'exemplars.adjust': False,
+            **{f'exemplars.{name}': value for name, value in fields.items()},
+        }
+    )
+    return tiny_config
+
+
+def held_out_nme(scene, variables, images, mask):
+    """Accuracy on test images of new classes by the exemplars' means."""
+    parts = scene.parts
+    held = memory.empty(
+        parts.source.num_classes,
+        mask.shape[1],
+        parts.source.image_shape,
+        'float32',
+    )
+    held = exemplar_stages.put_rows(held, images, mask, np.int32(0))
+    means = classifiers.means_of(parts.evaluator, variables, held, 8)
+    test = scene.examples('test', 0, scene.num_seen)
+    found = scene_lib.features_of(scene, variables, test)
+    scores = prototypes.nme_scores(found, means)[:, : scene.num_seen]
+    return np.mean(np.argmax(scores, axis=1) == test.labels)
+
+
+def test_learned_exemplars_classify_held_out_images_better(
+    tiny_config, tmp_path, one_device
+):
+    """By nearest means, from random images, one a class: 10 points and more."""
+    config = synthetic(
+        tiny_config, init='random', per_class=1, outer_steps=60, query_batch=32
+    )
+    config.train.update(epochs=20, milestones=(15,))
+    config.data.update(train_per_class=40, test_per_class=20)
+    config.protocol.update(base_classes=8, phases=0)
+    parts = components.build(config_lib.resolve(config), one_device)
+    settings = components.learner_settings(parts.config, parts.source)
+    carry = experiment.first_carry(parts)
+    with Recorder(tmp_path, first_phase=0) as recorder:
+        scene = scene_lib.Scene(parts, 0, 0, 8, recorder, Journal())
+        data = scene.examples('train', 0, 8)
+        variables = model_stages.train_model(
+            scene, carry, carry.variables, data
+        )
+        chosen = exemplar_stages.choose_exemplars(scene, variables, data)
+        before = held_out_nme(scene, variables, *chosen)
+        for objective in ('means', 'prototypes'):
+            made = learner.make_learner(
+                parts.backbone,
+                settings._replace(objective=objective),
+                one_device,
+            )
+            where = scene._replace(parts=parts._replace(learner=made))
+            learned, _ = exemplar_stages.learn_exemplars(
+                where, variables, *chosen, data
+            )
+            after = held_out_nme(scene, variables, learned, chosen[1])
+            assert after >= before + 0.1, objective
+
+
+class KillError(Exception):
+    """Stands for a process that ends at once."""
+
+
+def test_a_killed_run_goes_on_bit_for_bit_and_phases_share_programs(
+    tiny_config, tmp_path, one_device, compiled, monkeypatch
+):
+    """With old classes' means, which are no part of what is saved."""
+    monkeypatch.setattr(experiment.report, 'write', lambda workdir: 'none')
+    config = synthetic(
+        tiny_config,
+        objective='prototypes+means',
+        balanced_queries=True,
+        inner_augment=True,
+        outer_steps=4,
+        storage='float32',
+    )
+    config.train.epochs = 1
+    config.checkpoint.every_steps = 2
+    parts = experiment.prepare(config, tmp_path / 'whole', one_device)
+    experiment.run(parts, tmp_path / 'whole')
+    # In phase 0, and with a memory for all others.
+    assert compiled.count('jit(learn)') == 2
+    save = Checkpointer.save_within
+
+    def save_and_die(self, cursor, states):
+        save(self, cursor, states)
+        if (cursor.phase, cursor.stages.get('learn')) == (2, 2):
+            self.wait()
+            raise KillError
+
+    experiment.prepare(config, tmp_path / 'killed', one_device)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, 'save_within', save_and_die)
+        with pytest.raises(KillError):
+            experiment.run(parts, tmp_path / 'killed')
+    experiment.run(parts, tmp_path / 'killed')
+    whole, killed = (
+        np.load(tmp_path / name / 'exemplars' / 'phase_2.npz')
+        for name in ('whole', 'killed')
+    )
+    assert set(whole) == set(killed)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], killed[name])
+    first = np.load(tmp_path / 'whole' / 'exemplars' / 'selected_2.npz')
+    assert np.any(first['images'] != whole['images'][-len(first['images']) :])
