@@ -104,14 +104,6 @@ def test_value_and_two_derivatives(image, side, stride):
     compare(derivatives, image, side, stride, 'float64')
 
 
-@pytest.mark.parametrize('num_devices', [1, 2])
-def test_columns_at_once_or_one_by_one(num_devices, monkeypatch):
-    """Which of the two depends on the devices: here there are eight."""
-    monkeypatch.setattr(jax, 'local_device_count', lambda: num_devices)
-    jax.clear_caches()
-    compare(derivatives, (6, 8), 3, 1, 'float64')
-
-
 # XLA's CPU backend has other code for float32 than for float64.
 @pytest.mark.parametrize(
     ('image', 'side', 'stride'),

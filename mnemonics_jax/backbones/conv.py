@@ -5,9 +5,7 @@ Inside a loop, XLA's CPU backend knows fast code only for convolutions whose
 axes come in the order NHWC, HWIO, and whose images are no smaller than the
 kernel. Automatic differentiation names the axes in other orders, so that the
 gradients run tens of times slower in the loop than outside. The loop-safe form
-moves the data instead, and replaces convolutions of tiny images. It also
-rearranges what that backend does slowly for want of channels, as in the first
-third of the CIFAR networks.
+moves the data instead, and replaces convolutions of tiny images.
 """
 
 import functools
@@ -20,10 +18,6 @@ from jax import lax
 from jax.experimental import xla_metadata
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-
-# Up to so many output channels, two columns at once are faster (measured on
-# ResNet-32's layers: 1.8 times with 16, 0.7 times with 32).
-_FEW = 16
 
 
 class _Geometry(NamedTuple):
@@ -179,20 +173,15 @@ def _convolve(x, kernel, geometry):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _outputs(x, kernel, geometry):
     """y of x and kernel."""
-    if geometry.stride == 1:
-        return _convolve_columns(x, kernel)
     return _convolve(x, kernel, geometry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _image_grads(y, kernel, geometry):
     """Gradient by x, for the cotangent y of the outputs."""
-    kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    if geometry.stride == 1:
-        return _convolve_columns(y, kernel)
     return lax.conv_general_dilated(
         y,
-        kernel,
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
         window_strides=(1, 1),
         padding=geometry.padding(1),
         lhs_dilation=(geometry.stride,) * 2,
@@ -215,30 +204,6 @@ def _kernel_grads(x, y, geometry):
         rhs_dilation=(geometry.stride,) * 2,
         dimension_numbers=_DIMENSIONS,
     ).transpose(1, 2, 0, 3)
-
-
-def _convolve_columns(x, kernel):
-    """The convolution of stride 1; with few channels, of two columns at once.
-
-    Both columns have channels of their own then, of a kernel that is one wider:
-    a third more products, but twice the channels, which is faster on one core.
-    A lone device has all cores, but XLA splits only the plain form over them.
-    """
-    batch, height, width, _ = x.shape
-    few = kernel.shape[-1] <= _FEW and width % 2 == 0
-    columns = 2 if few and jax.local_device_count() > 1 else 1
-    wide = [
-        jnp.pad(kernel, [(0, 0), (i, columns - 1 - i), (0, 0), (0, 0)])
-        for i in range(columns)
-    ]
-    y = lax.conv_general_dilated(
-        x,
-        jnp.concatenate(wide, -1),
-        window_strides=(1, columns),
-        padding=[(side // 2, side // 2) for side in kernel.shape[:2]],
-        dimension_numbers=_DIMENSIONS,
-    )
-    return y.reshape(batch, height, width, kernel.shape[-1])
 
 
 _identity = jax.jit(lambda x: x)
