@@ -26,11 +26,18 @@ import jax
 import pytest
 from ml_collections import config_dict
 
-from mnemonics_jax import parallel
+from mnemonics_jax import parallel, plugins
 from mnemonics_jax.config import default_config
 from tests import saved_runs
 
 STEPS = ('jit(train)', 'jit(learn)', 'jit(adjust)')
+
+
+@pytest.fixture(autouse=True)
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    for kind in plugins.KINDS:
+        monkeypatch.setitem(plugins._registered, kind, {})
 
 
 @pytest.fixture(scope='session')

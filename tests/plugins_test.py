@@ -59,10 +59,8 @@ def make(options):
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
-    """The three files, and nothing registered before or after."""
-    for kind in plugins.KINDS:
-        monkeypatch.setitem(plugins._registered, kind, {})
+def files(tmp_path):
+    """The three files."""
     texts = {'scaled': METHOD, 'flat_file': BACKBONE, 'steps': SOURCE}
     paths = [tmp_path / f'{name}.py' for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
