@@ -51,6 +51,7 @@ def test_the_stages_keep_their_numbers():
         'FINETUNE': 5,
         'GAUGE': 6,
         'HOLD_OUT': 7,
+        'FORGET': 8,
     }
 
 

@@ -323,7 +323,8 @@ def test_a_failed_run_leaves_its_last_line(program, error, tmp_path):
     (tmp_path / 'logs').mkdir()
     command = [sys.executable, '-c', program]
     run = sweep_grid.Run('run', {'seed': '0'}, tmp_path / 'run', command)
-    processes = sweep_worker.Processes(dict(os.environ), shared=False)
+    environment = sweep.environment(tmp_path, jobs=1)
+    processes = sweep_worker.Processes(environment, shared=False)
     for _ in range(2):  # What an attempt printed is not the next one's error.
         entry, _ = sweep.execute(processes, run)
     assert (entry['state'], entry['error']) == ('failed', error)
