@@ -11,7 +11,15 @@ from mnemonics_jax import methods
 
 
 def default_config() -> config_dict.ConfigDict:
-    """The fields and their defaults, for small images."""
+    """The fields and their defaults, for small images.
+
+    Example:
+        >>> from mnemonics_jax import default_config
+        >>> config = default_config()
+        >>> config.exemplars.per_class = 5
+        >>> config.data.source, config.exemplars.per_class
+        ('digits', 5)
+    """
     optional = config_dict.placeholder
     fields = config_dict.create(
         seed=0,
