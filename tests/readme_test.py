@@ -32,8 +32,9 @@ MAIN = 'mnemonics_jax.main'
 
 # Names that a user has and a clone has not.
 WRITTEN_BY_RUNS = ('runs', '.venv')
-FILE_TYPES = tuple(
-    '.py .sh .json .jsonl .html .cff .md .csv .npz .safetensors'.split()
+FILE_TYPES = (
+    *('.py', '.sh', '.json', '.jsonl', '.html', '.cff', '.md', '.csv'),
+    *('.npz', '.safetensors'),
 )
 OTHER_PACKAGES = ('jax', 'tf', 'lax', 'mnemonics_jax', 'model', 'optax')
 
