@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks import tables
 from experiments import statistics
 
 # Classifiers in the order of the tables; a column for each.
@@ -190,7 +191,7 @@ def table(found: Sequence[Mapping[str, Any]], what: str) -> str:
         'mean drift',
         'bytes',
     ]
-    lines = [titles, ['---'] * len(titles)]
+    lines = []
     for row in found:
         own, differences = row['scores'], row['differences']
         lines.append(
@@ -209,7 +210,7 @@ def table(found: Sequence[Mapping[str, Any]], what: str) -> str:
                 f'{row["bytes"]:,}',
             ]
         )
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+    return tables.markdown(titles, lines) + '\n'
 
 
 def drift(row: Mapping[str, Any]) -> str:
