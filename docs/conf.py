@@ -61,10 +61,11 @@ def literal_blocks(
         if (starts and '>>>' not in line and not section(found)) or is_row:
             found += ['::', '']
         if line.startswith('|'):
-            line = f'    {line}'
-        elif not line.startswith('    '):
-            line = line.replace('|', r'\|')
-        found.append(line)
+            found.append(f'    {line}')
+        elif line.startswith('    '):
+            found.append(line)
+        else:
+            found.append(line.replace('|', r'\|'))
         if line:
             above = line
     lines[:] = found

@@ -135,7 +135,7 @@ def make_exemplar_learner(
     )
 
 
-def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State]:
+def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
     """An nnx module as a pure function and its params.
 
     What is no `nnx.Param`, such as statistics of BatchNorm, is held as it is
@@ -160,10 +160,10 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State]:
         >>> apply(zeros, images).tolist()
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    graph, params, *rest = nnx.split(model, nnx.Param, ...)
 
     def apply(params: Any, images: jax.Array) -> Any:
-        return nnx.merge(graph, params, rest)(images)
+        return nnx.merge(graph, params, *rest)(images)
 
     return apply, params
 
