@@ -1,13 +1,15 @@
 """The documentation: a site without a warning, links, fields, commands."""
 
 import importlib.util
+import json
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 
 import pytest
-from readme_test import DOCUMENTS, README, TEXTS, TOP, blocks, prose
+from readme_test import DOCUMENTS, README, TEXTS, TOP, blocks, prose, table
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.data import folder
@@ -138,6 +140,52 @@ def test_tiny_imagenet_sorted_as_shown_is_a_folder_of_images(tmp_path):
     assert source.class_names == ('n01', 'n02')
     assert len(source.labels['train']) == 6
     assert source.labels['test'].tolist() == [0, 1]
+
+
+def spread(name, classifier, **settings):
+    """Average accuracy over seeds as pages show it, from runs of a sweep."""
+    path = TOP / 'benchmarks' / 'results' / f'digits_{name}.json'
+    values = [
+        run['metrics'][classifier]['average_incremental_accuracy']
+        for run in json.loads(path.read_text())['runs']
+        if settings.items() <= run['settings'].items()
+    ]
+    assert len(values) == 3
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    return f'{100 * mean:.1f} ± {100 * deviation:.1f}'
+
+
+def test_the_tables_of_digits_are_what_the_sweeps_wrote():
+    page = 'docs/measurements.md'
+    header = (
+        '| method | judged by | average incremental accuracy | last accuracy | '
+        'forgetting F |'
+    )
+    rows = table(page, header)
+    results = TOP / 'benchmarks' / 'results'
+    written = '\n'.join(
+        (results / f'digits_{name}.md').read_text()
+        for name in ('methods', 'no_memory')
+    ).replace(' (3)', '')
+    assert len(rows) == 9
+    for method, *values in rows:
+        name, _, missing = method.replace('`', '').partition(', ')
+        assert f'| {name} | {" | ".join(values)} |' in written
+        source = 'no_memory' if missing else 'methods'
+        found = spread(source, values[0], **{'method.name': name})
+        assert values[1] == found
+    header = '| strategy | adjusted | CNN, average | NME, average | fine-tuned,'
+    rows = table(page, f'{header} average |')
+    assert len(rows) == 6
+    for strategy, adjusted, *values in rows:
+        settings = {
+            'exemplars.strategy': strategy,
+            'exemplars.adjust': {'no': 'false', 'yes': 'true'}[adjusted],
+        }
+        for classifier, value in zip(
+            ('cnn', 'nme', 'finetuned'), values, strict=True
+        ):
+            assert value == spread('strategies', classifier, **settings)
 
 
 @pytest.fixture(scope='module')
