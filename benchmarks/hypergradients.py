@@ -27,8 +27,8 @@ import record
 import tables
 import timing
 
-from configs import digits
 from mnemonics_jax import (
+    arguments,
     bilevel,
     components,
     exemplar_stages,
@@ -84,7 +84,7 @@ class Begun(NamedTuple):
 def begin() -> Begun:
     """Trains the model of phase 0 and chooses real exemplars."""
     placement = parallel.make_placement(jax.devices()[:1])
-    config = config_lib.resolve(digits.get_config())
+    config = config_lib.resolve(arguments.load('digits'))
     parts = components.build(config, placement)
     carry = experiment.first_carry(parts)
     with (
@@ -114,7 +114,7 @@ def cases(begun: Begun) -> Iterator[Case]:
     """The problems that gradients are compared on."""
     yield converged(begun)
     for preset in ('tuned', 'paper'):
-        fields = digits.get_config()
+        fields = arguments.load('digits')
         fields.exemplars.preset = preset
         config = config_lib.resolve(fields)
         settings = components.learner_settings(config, begun.parts.source)
