@@ -127,7 +127,8 @@ def test_frozen_params_stay_out_of_the_implicit_gradient(name, terms):
     with jax.enable_x64(True):
         _, params, *_ = make_problem()
         found = trained(frozen_bias(), params)
-        assert np.all(found['kernel'] == 1) and np.all(found['bias'] == 0)
+        assert np.all(found['kernel'] == 1)
+        assert np.all(found['bias'] == 0)
         exact, _ = gradient('unroll', 0, 400, frozen_bias())
         grads, _ = gradient(name, terms, 400, frozen_bias())
         assert_near(grads, exact, 1e-9)
