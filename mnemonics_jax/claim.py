@@ -137,10 +137,14 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout that the package lies in, if any."""
+    top = pathlib.Path(__file__).parent.parent
+    # An installed package may lie in a checkout of something else.
+    if not (top / '.git').exists():
+        return None
     try:
         done = subprocess.run(
             ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-            cwd=pathlib.Path(__file__).parent,
+            cwd=top,
             capture_output=True,
             text=True,
             check=True,

@@ -164,7 +164,7 @@ def num_slurm_tasks() -> int:
     in_step = {'SLURM_JOB_ID', 'SLURM_PROCID', 'SLURM_STEP_NODELIST'}
     if not in_step <= os.environ.keys():
         return 1
-    return int(os.environ.get('SLURM_NTASKS', 1))
+    return int(os.environ.get('SLURM_NTASKS', '1'))
 
 
 def slurm_device_ids() -> list[int] | None:
@@ -190,7 +190,7 @@ def num_tpu_hosts() -> int:
     hosts = tpu_hosts_by_variable()
     if hosts is None:
         hosts = tpu_hosts_by_server()
-    num_slices = int(os.environ.get('MEGASCALE_NUM_SLICES', 1))
+    num_slices = int(os.environ.get('MEGASCALE_NUM_SLICES', '1'))
     return len(hosts.split(',')) * num_slices
 
 

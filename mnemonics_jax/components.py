@@ -257,6 +257,8 @@ def learner_settings(
         query_augmentation=query_augmentation(config, source),
         microbatch=ex.microbatch,
         objective=ex.objective,
+        hypergradient=ex.hypergradient,
+        hypergradient_terms=ex.hypergradient_terms,
         means_weight=ex.means_weight,
         balanced_queries=ex.balanced_queries,
         inner_augment=ex.inner_augment,

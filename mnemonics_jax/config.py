@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from mnemonics_jax import (
     backbones,
     exemplars,
+    hypergradients,
     inner,
     methods,
     objectives,
@@ -95,6 +96,8 @@ def field_rules() -> dict[str, rules.Rule]:
         'exemplars.inner_start': rules.one_of(inner.STARTS),
         'exemplars.query_batch': rules.at_least(1),
         'exemplars.objective': rules.one_of(objectives.OBJECTIVES),
+        'exemplars.hypergradient': rules.one_of(hypergradients.NAMES),
+        'exemplars.hypergradient_terms': rules.at_least(1),
         'exemplars.means_weight': rules.NOT_NEGATIVE,
         'exemplars.balanced_queries': rules.BOOLEAN,
         'exemplars.inner_augment': rules.BOOLEAN,
@@ -211,6 +214,12 @@ def check_together(config: config_dict.ConfigDict) -> None:
         raise ValueError(
             'exemplars.adjust=True with exemplars.per_class=1: adjustment '
             'splits a class into halves; allowed: per_class >= 2'
+        )
+    if ex.hypergradient != 'unroll' and not objectives.unrolls(ex.objective):
+        raise ValueError(
+            f'exemplars.hypergradient={ex.hypergradient!r} with '
+            f'exemplars.objective={ex.objective}: has no inner steps; allowed: '
+            'unroll'
         )
     if config.data.pad and config.data.random_resized_crop:
         raise ValueError(

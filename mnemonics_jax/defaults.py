@@ -140,6 +140,10 @@ def default_config() -> config_dict.ConfigDict:
             means_weight=optional(float),
             balanced_queries=optional(bool),
             inner_augment=optional(bool),
+            # How inner steps are differentiated (hypergradients.py): 'unroll'
+            # is exact; 'truncated', 'neumann', 'cg' take so many terms.
+            hypergradient='unroll',
+            hypergradient_terms=10,
             # Of inner_start=forgot.
             forget_steps=20,
             forget_lr=0.05,

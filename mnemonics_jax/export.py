@@ -9,7 +9,6 @@ import argparse
 import json
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -166,8 +165,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; by default that of the process."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.export',
         description='Writes exemplars and models for use elsewhere.',
@@ -182,4 +181,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    main()

@@ -41,6 +41,9 @@ class LearnerSettings(NamedTuple):
         remat: see `bilevel.InnerProblem`.
         microbatch: images in work at once, None for all; see there.
         objective: what the pixels are learned by, a name in `objectives`.
+        hypergradient: how it is differentiated through the inner steps, where
+            it has any; a name in `hypergradients`.
+        hypergradient_terms: >= 1, see there.
         means_weight: of the term `means` in a sum of objectives, >= 0.
         balanced_queries: whether old exemplars judge new ones, too, each class
             seen counting alike, see `queries`.
@@ -62,6 +65,8 @@ class LearnerSettings(NamedTuple):
     remat: bool = True
     microbatch: int | None = None
     objective: str = 'unroll'
+    hypergradient: str = 'unroll'
+    hypergradient_terms: int = 10
     means_weight: float = 1.0
     balanced_queries: bool = False
     inner_augment: bool = False

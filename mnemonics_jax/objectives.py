@@ -1,6 +1,7 @@
 """What exemplars are learned by: losses of pixels, by name.
 
-`unroll` is the paper's bilevel problem. `means` and `prototypes` are not: they
+`unroll` is the paper's bilevel problem; `hypergradients` says how it may be
+differentiated. `means` and `prototypes` are not: they
 have one level, no inner steps and no temporary model, and ask of the exemplars
 that their features, by the current model f, do what the nearest-mean rule (NME)
 needs. Below, u(x) = x / |x|, and the mean of a class c over a set S,
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import augment, bilevel, losses, pieces
+from mnemonics_jax import augment, bilevel, hypergradients, losses, pieces
 from mnemonics_jax.inner import Context, Exemplars, Inner, inner_problem
 from mnemonics_jax.numerics import shares, unit, weighted_sum
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
@@ -87,7 +88,7 @@ def unroll(
         L(theta'(E); Q),  theta' after T steps on E
 
     Args:
-        context: of the learner.
+        context: of the learner; its settings name the hypergradient.
         situation: with a query.
         pixels: f32[n, H, W, C] in [0, 1].
 
@@ -95,8 +96,11 @@ def unroll(
         f32[], weighted mean cross entropy in nats, and the metrics of
         `bilevel.outer_loss`.
     """
-    inner = inner_of(context, situation)
-    return bilevel.outer_loss(
+    inner, settings = inner_of(context, situation), context.settings
+    loss_of = hypergradients.make_outer_loss(
+        settings.hypergradient, settings.hypergradient_terms
+    )
+    return loss_of(
         inner.problem,
         inner.params,
         inner.show(pixels),
@@ -292,6 +296,11 @@ def pixel_gradient(
         return objective(context, situation, pixels)
 
     return jax.grad(loss_of, has_aux=True)(pixels)
+
+
+def unrolls(objective: str) -> bool:
+    """Whether the pixels are learned through inner steps."""
+    return 'unroll' in objective.split('+')
 
 
 def needs_memory(objective: str, balanced_queries: bool) -> bool:

@@ -81,7 +81,9 @@ def select(
         padded, mask = pad_classes(features, members, max_class_size)
         ranks = np.asarray(rank_by_herding(padded, mask, num))
     chosen = np.full((len(members), num), -1, np.int32)
-    for row, (member, rank) in enumerate(zip(members, ranks, strict=True)):
-        rank = rank[rank >= 0]
+    for row, (member, padded_rank) in enumerate(
+        zip(members, ranks, strict=True)
+    ):
+        rank = padded_rank[padded_rank >= 0]
         chosen[row, : len(rank)] = member[rank]
     return chosen

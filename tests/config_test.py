@@ -93,6 +93,11 @@ BAD = {
         ['mean', 'means+unroll'],
         'unroll, means, prototypes, unroll+means, prototypes+means',
     ),
+    'exemplars.hypergradient': (
+        ['exact', 'CG'],
+        'unroll, truncated, neumann, cg',
+    ),
+    'exemplars.hypergradient_terms': ([0], COUNT),
     'exemplars.means_weight': ([-1.0], WEIGHT),
     'exemplars.balanced_queries': ([], SWITCH),
     'exemplars.inner_augment': ([], SWITCH),
@@ -292,6 +297,21 @@ TOGETHER = {
         {'exemplars.per_class': 1, 'exemplars.adjust': True},
         'exemplars.adjust=True with exemplars.per_class=1: ',
     ),
+    **{
+        f'{name} without inner steps': (
+            {
+                'exemplars.hypergradient': name,
+                'exemplars.objective': objective,
+            },
+            f'exemplars.hypergradient={name!r} with exemplars.objective='
+            f'{objective}: has no inner steps; allowed: unroll',
+        )
+        for name, objective in (
+            ('truncated', 'means'),
+            ('neumann', 'prototypes'),
+            ('cg', 'prototypes+means'),
+        )
+    },
     'lucir without cosines': (
         {'backbone.head': 'linear', 'method.imprint': False},
         "backbone.head='linear': allowed with method.name=lucir: cosine",
@@ -317,6 +337,10 @@ def test_fields_that_do_not_go_together(name):
         {'exemplars.per_class': 0, 'exemplars.total': 2000},
         {'exemplars.per_class': 2, 'exemplars.adjust': True},
         {'exemplars.per_class': 1},
+        {
+            'exemplars.hypergradient': 'cg',
+            'exemplars.objective': 'unroll+means',
+        },
         {
             'backbone.head': 'linear',
             'method.name': 'icarl',

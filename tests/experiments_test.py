@@ -36,7 +36,8 @@ def test_the_interval_is_that_of_students_t():
     # t(0.975, 4) = 2.7764 by the tables.
     found = statistics.interval([1.0, 2.0, 3.0, 4.0, 5.0])
     half = 2.7764451 * np.sqrt(2.5) / np.sqrt(5)
-    assert found['mean'] == 3 and found['n'] == 5
+    assert found['mean'] == 3
+    assert found['n'] == 5
     assert found['low'] == pytest.approx(3 - half)
     assert found['high'] == pytest.approx(3 + half)
     single = statistics.interval([0.5])
@@ -74,7 +75,8 @@ def test_rows_pair_runs_of_a_seed():
     assert ours['scores']['nme']['average']['n'] == 3
     assert ours['drift']['mean'] == pytest.approx(6)
     text = comparison.table([herding, ours], 'average')
-    assert '| ours | 2 | 3 |' in text and '| 6.0 | 128 |' in text
+    assert '| ours | 2 | 3 |' in text
+    assert '| 6.0 | 128 |' in text
 
 
 def test_cases_differ_and_say_all_that_they_set():
@@ -179,5 +181,6 @@ def test_bad_flags_are_refused_in_one_line(flags, said, capsys):
     with pytest.raises(SystemExit) as error:
         recipe.main(flags)
     text = capsys.readouterr().err or str(error.value)
-    assert said in text and text.strip().count('\n') == 0
+    assert said in text
+    assert text.strip().count('\n') == 0
     assert runner.RESULTS.parts[-2:] == ('experiments', 'results')

@@ -14,7 +14,14 @@ from layers_test import LAYER_OF, ROOT, unit_of
 from ml_collections import config_flags
 
 import mnemonics_jax
-from mnemonics_jax import backbones, components, main, methods, presets
+from mnemonics_jax import (
+    arguments,
+    backbones,
+    components,
+    main,
+    methods,
+    presets,
+)
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.data import sources
 
@@ -91,7 +98,7 @@ def mistakes():
 def parsed(*words):
     """The configuration that the words of a command say, and their workdir."""
     if not any(word.startswith('--config=') for word in words):
-        words = (f'--config={TOP / main.DEFAULT_CONFIG}', *words)
+        words = (f'--config={arguments.locate(main.DEFAULT_CONFIG)}', *words)
     argv, values = ['main', *words], flags.FlagValues()
     config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
     flags.DEFINE_string('workdir', None, '', flag_values=values)

@@ -58,13 +58,13 @@ def decode(
         side = min(height, width) * size / shorter
         return (height - side) / 2, (width - side) / 2, side, side
 
-    with pillow.opened(data) as image:
+    with pillow.opened(data) as opened:
         if not size:
-            image = pillow.whole(image, channels)
+            image = pillow.whole(opened, channels)
         elif not shorter:
-            image = pillow.square(image, channels, size)
+            image = pillow.square(opened, channels, size)
         else:
-            image = pillow.part(image, channels, size, central)
+            image = pillow.part(opened, channels, size, central)
     return _pixels(image, channels)
 
 
@@ -98,8 +98,8 @@ def decode_crop(
     """
     attempts, (mirror, light) = draws[:-2].reshape(ATTEMPTS, 4), draws[-2:]
     choose = functools.partial(crop_box, draws=attempts)
-    with pillow.opened(data) as image:
-        image = pillow.part(image, channels, size, choose)
+    with pillow.opened(data) as opened:
+        image = pillow.part(opened, channels, size, choose)
     if flip and mirror < 0.5:
         image = pillow.mirrored(image)
     if brightness:
