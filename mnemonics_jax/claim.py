@@ -25,6 +25,7 @@ MAY_CHANGE = (
     'checkpoint',
     'exemplars.microbatch',
     'protocol.stop_after_phase',
+    'report',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 

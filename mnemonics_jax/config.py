@@ -51,6 +51,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'steps_per_dispatch': rules.or_none(rules.at_least(1)),
         'precision': rules.one_of(backbones.PRECISIONS),
         'weight_transfer': rules.BOOLEAN,
+        'report': rules.BOOLEAN,
         'backbone.name': rules.one_of(backbones.backbone_names()),
         'backbone.head': rules.one_of(heads.HEADS),
         'method.name': rules.one_of(methods.method_names()),

@@ -72,6 +72,8 @@ def default_config() -> config_dict.ConfigDict:
         precision='float32',
         # Kernels frozen after phase 0, with learned scales (transfer.py).
         weight_transfer=False,
+        # Whether a run ends by drawing report.html and figures/.
+        report=True,
         backbone=config_dict.create(name='convnet', head=optional(str)),
         method=config_dict.create(
             name='lucir',

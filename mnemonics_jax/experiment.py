@@ -123,9 +123,10 @@ def run(
             content = results.write(parts, phases, place.local)
             recorder.say(report.table(content))
             if cluster.is_main():
-                path = report.write(place.local)
+                made = parts.config.report and report.write(place.local)
                 place.sync()
-                recorder.say(f'report: {place.shown(path)}')
+                if made:
+                    recorder.say(f'report: {place.shown(made)}')
     return content
 
 
