@@ -125,7 +125,7 @@ def outer_step(
     scale: jax.Array,
 ) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
-    layout, query = context.layout, situation.query
+    layout, query = context.layout, objectives.query_of(situation)
     query = query._replace(images=layout.split(query.images))
     grads, metrics = objectives.pixel_gradient(
         context, situation._replace(query=query), state.pixels
@@ -136,7 +136,9 @@ def outer_step(
     return bilevel.apply_gradient(state, grads, tx, scale), metrics
 
 
-def learn(context: Context, state, inputs: LearnInputs):
+def learn(
+    context: Context, state: bilevel.ExemplarState, inputs: LearnInputs
+) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
     """One outer step judged by real images; see `Learner.learn`."""
     settings = context.settings
     batch = batch_at(inputs.block, state.step)
@@ -167,7 +169,9 @@ def learn(context: Context, state, inputs: LearnInputs):
     return outer_step(context, state, situation, settings.outer_tx, scale)
 
 
-def adjust(context: Context, states, inputs: AdjustInputs):
+def adjust(
+    context: Context, states: bilevel.ExemplarState, inputs: AdjustInputs
+) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
     """One outer step of the half whose turn it is; see `Learner.adjust`."""
     settings = context.settings
     this = jnp.sum(states.step) % 2
@@ -207,7 +211,12 @@ def adapt(
     return inner.merge(adapted)
 
 
-def batch_loss(context: Context, variables, batch, phase) -> jax.Array:
+def batch_loss(
+    context: Context,
+    variables: Variables,
+    batch: dict[str, jax.Array],
+    phase: Phase,
+) -> jax.Array:
     """Cross entropy of a batch; see `Learner.batch_loss`."""
     images = to_float(batch_images(batch))
     outputs, _ = context.backbone.apply(variables, images)
