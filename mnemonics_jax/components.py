@@ -13,9 +13,9 @@ import numpy as np
 import optax
 
 from mnemonics_jax import (
-    bilevel,
     correction,
     memory,
+    outer,
     parallel,
     train,
     transfer,
@@ -243,7 +243,7 @@ def learner_settings(
     def transform(lr):
         is_adam = ex.outer_optimizer == 'adam'
         tx = optax.adam(lr, b2=0.99) if is_adam else optax.sgd(lr)
-        return bilevel.in_units(tx, unit)
+        return outer.in_units(tx, unit)
 
     return LearnerSettings(
         inner_steps=ex.inner_steps,

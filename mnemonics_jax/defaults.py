@@ -11,14 +11,24 @@ from mnemonics_jax import methods
 
 
 def default_config() -> config_dict.ConfigDict:
-    """The fields and their defaults, for small images."""
+    """The fields and their defaults, for small images.
+
+    Example:
+        >>> from mnemonics_jax import default_config
+        >>> config = default_config()
+        >>> config.exemplars.per_class = 5
+        >>> config.data.source, config.exemplars.per_class
+        ('digits', 5)
+    """
     optional = config_dict.placeholder
     fields = config_dict.create(
+        # Of all that is random but the class order.
         seed=0,
         # Files with a method, backbone or data source of one's own (see
         # plugins.py), separated by commas.
         plugins='',
         data=config_dict.create(
+            # Where images come from.
             source='digits',
             # Of a TFDS set (source tfds): cifar100, imagenet2012, ...
             name=optional(str),
@@ -60,6 +70,7 @@ def default_config() -> config_dict.ConfigDict:
             phases=optional(int),
             # End after this phase; a later command may go on.
             stop_after_phase=optional(int),
+            # Of the order in which classes arrive.
             class_order_seed=1993,
             # A text file with the class names in order, instead of a seed.
             class_order_file=optional(str),
@@ -74,8 +85,10 @@ def default_config() -> config_dict.ConfigDict:
         weight_transfer=False,
         # Whether a run ends by drawing report.html and figures/.
         report=True,
+        # The network, and its head; None: as the method's paper has it.
         backbone=config_dict.create(name='convnet', head=optional(str)),
         method=config_dict.create(
+            # The class-incremental method.
             name='lucir',
             # None: as the method's paper has it (DEFAULTS in its file). New
             # head rows start as class means, or centres of k-means where a
@@ -85,22 +98,28 @@ def default_config() -> config_dict.ConfigDict:
             # Each method's own settings, as in method.lucir.margin.
             **methods.default_settings(),
         ),
+        # Training on a phase's data and the memory, by SGD.
         train=config_dict.create(
             epochs=160,
             batch_size=128,
             lr=0.1,
             momentum=0.9,
             weight_decay=5e-4,
+            # The rate is multiplied by gamma at each milestone, an epoch; or
+            # falls as half a cosine.
             schedule='step',
             milestones=(80, 120),
             gamma=0.1,
         ),
         exemplars=config_dict.create(
+            # How exemplars are chosen, and whether they are learned.
             strategy='mnemonics',
+            # What fills the fields that are None.
             preset='tuned',
             # The memory: images a class, or images in all; the other is 0.
             per_class=20,
             total=0,
+            # What pixels are kept as.
             storage='uint8',
             # None: as the preset says (see presets.py).
             adjust=optional(bool),
@@ -132,10 +151,13 @@ def default_config() -> config_dict.ConfigDict:
             # is short; None: all of a minibatch.
             microbatch=optional(int),
         ),
+        # A copy of the model on all exemplars, before the test; with `carry`
+        # the next phase starts from it.
         finetune=config_dict.create(
             epochs=50, batch_size=128, lr=0.01, momentum=0.9, carry=False
         ),
-        # With `oracle`, means of all training images classify, too: a ceiling.
+        # Images at once. With `oracle`, means of all training images classify,
+        # too: a ceiling.
         evaluate=config_dict.create(batch_size=256, oracle=False),
         # Besides the end of each phase, the middle of its loops is saved every
         # so many steps and seconds; 0 for never. The newest `keep` stay.

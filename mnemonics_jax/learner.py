@@ -19,6 +19,7 @@ from mnemonics_jax import (
     forgetting,
     losses,
     objectives,
+    outer,
     queries,
 )
 from mnemonics_jax.blocks import Block, batch_at, repeat
@@ -103,9 +104,9 @@ class Learner(NamedTuple):
         forget: `(variables, batch, phase, key) -> Variables`, see `forgetting`.
     """
 
-    init: Callable[..., bilevel.ExemplarState]
-    learn: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
-    adjust: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
+    init: Callable[..., outer.ExemplarState]
+    learn: Callable[..., tuple[outer.ExemplarState, dict[str, jax.Array]]]
+    adjust: Callable[..., tuple[outer.ExemplarState, dict[str, jax.Array]]]
     adapt: Callable[..., Variables]
     batch_loss: Callable[..., jax.Array]
     begin_to_forget: Callable[..., Variables]
@@ -119,11 +120,11 @@ def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
 
 def outer_step(
     context: Context,
-    state: bilevel.ExemplarState,
+    state: outer.ExemplarState,
     situation: Situation,
     tx: optax.GradientTransformation,
     scale: jax.Array,
-) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
+) -> tuple[outer.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
     layout, query = context.layout, objectives.query_of(situation)
     query = query._replace(images=layout.split(query.images))
@@ -133,7 +134,7 @@ def outer_step(
     # Gathered before the update: else it would be computed in parts, and both
     # the pixels and the moments of Adam would be gathered after it.
     state, grads = jax.tree.map(layout.gather, (state, grads))
-    return bilevel.apply_gradient(state, grads, tx, scale), metrics
+    return outer.apply_gradient(state, grads, tx, scale), metrics
 
 
 def learn(
@@ -242,7 +243,7 @@ def make_learner(
 
     def init(pixels):
         def one(pixels):
-            return bilevel.init_state(jnp.copy(pixels), settings.outer_tx)
+            return outer.init_state(jnp.copy(pixels), settings.outer_tx)
 
         return jax.vmap(one)(pixels) if pixels.ndim > 4 else one(pixels)
 
