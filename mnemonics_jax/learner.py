@@ -32,6 +32,7 @@ from mnemonics_jax.inner import (
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.objectives import Memory, Situation
+from mnemonics_jax.outer import ExemplarState
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import Backbone, Phase, Variables
 
@@ -138,8 +139,8 @@ def outer_step(
 
 
 def learn(
-    context: Context, state: bilevel.ExemplarState, inputs: LearnInputs
-) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
+    context: Context, state: ExemplarState, inputs: LearnInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step judged by real images; see `Learner.learn`."""
     settings = context.settings
     batch = batch_at(inputs.block, state.step)
@@ -171,8 +172,8 @@ def learn(
 
 
 def adjust(
-    context: Context, states: bilevel.ExemplarState, inputs: AdjustInputs
-) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
+    context: Context, states: ExemplarState, inputs: AdjustInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step of the half whose turn it is; see `Learner.adjust`."""
     settings = context.settings
     this = jnp.sum(states.step) % 2
