@@ -215,7 +215,9 @@ def test_mistakes_are_answered_as_shown(one_device):
 
 def test_the_table_of_presets_is_theirs():
     name = 'docs/presets.md'
-    rows = table(name, '| field of `exemplars` | `paper` | `bilevel` | `tuned` | what |')
+    rows = table(
+        name, '| field of `exemplars` | `paper` | `bilevel` | `tuned` | what |'
+    )
     shown = {row[0].strip('`'): row[1:4] for row in rows}
     expected = {
         field: [str(presets.PRESETS[p][field]).lower() for p in presets.PRESETS]
