@@ -1,0 +1,1 @@
+"""Studies of what learned exemplars bring; README.md has their commands."""
