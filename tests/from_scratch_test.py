@@ -19,7 +19,7 @@ from experiments import (
     scratch_table,
 )
 from experiments.scratch_settings import SETTINGS, quick
-from mnemonics_jax import augment, bilevel
+from mnemonics_jax import augment, bilevel, outer
 from tests.command import ROOT, assert_refused
 
 
@@ -53,7 +53,8 @@ def test_unpacking_is_linear_and_keeps_the_range():
     apart = 0.3 * packing.unpack(a, (8, 8)) + 0.7 * packing.unpack(b, (8, 8))
     np.testing.assert_allclose(both, apart, atol=1e-6)
     assert both.shape == (3, 8, 8, 1)
-    assert both.min() >= 0 and both.max() <= 1
+    assert both.min() >= 0
+    assert both.max() <= 1
     assert packing.unpack(both, (8, 8)) is both
 
 
@@ -100,7 +101,7 @@ def test_the_pixels_follow_the_central_difference_of_the_trained_head():
         total = np.log(np.exp(scores).sum(1))
         return np.mean(total - scores[np.arange(len(answers)), answers])
 
-    state = bilevel.init_state(start, optax.sgd(1e-3))
+    state = outer.init_state(start, optax.sgd(1e-3))
     query = bilevel.Query(judged, answers, np.ones(6, np.float32))
     new, loss = scratch_learning.outer_step(
         backbone,
@@ -153,7 +154,8 @@ def test_learning_from_random_beats_random_on_digits():
     learned, drawn = cases['mnemonics'], cases['random']
     assert learned['accuracies'][0] > drawn['accuracies'][0] + 0.05
     assert learned['outer_loss_last'] < learned['outer_loss_first'] - 0.1
-    assert learned['drift_grey_levels'] > 1 and not drawn['drift_grey_levels']
+    assert learned['drift_grey_levels'] > 1
+    assert not drawn['drift_grey_levels']
     assert learned['bytes_per_class'] == drawn['bytes_per_class'] == 64
 
 
@@ -181,7 +183,8 @@ def test_differences_are_paired_by_seed_and_have_student_s_interval():
     theirs = scratch_table.accuracies(cases, 'random', 1)
     found = scratch_table.difference(ours, theirs)
     # Of 0.2 and 0.1: t of one degree of freedom is 12.706.
-    assert found['mean'] == pytest.approx(0.15) and found['n'] == 2
+    assert found['mean'] == pytest.approx(0.15)
+    assert found['n'] == 2
     assert found['high'] == pytest.approx(0.15 + 12.706 * 0.05, rel=1e-3)
 
 
@@ -220,7 +223,8 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, shortest, capsys):
         from_scratch.main(['--quick', f'--out={tmp_path}'])
     assert left.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith('error: ') and error.count('\n') == 1
+    assert error.startswith('error: ')
+    assert error.count('\n') == 1
     assert 'other settings' in error
 
 
@@ -239,7 +243,8 @@ def test_wrong_flags_are_refused_in_one_line(flag, words, tmp_path, capsys):
         from_scratch.main([flag, f'--out={tmp_path}'])
     assert left.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith('error: ') and error.count('\n') == 1
+    assert error.startswith('error: ')
+    assert error.count('\n') == 1
     assert all(word in error for word in words)
     assert not list(tmp_path.iterdir())
 
