@@ -211,7 +211,7 @@ def test_the_table_of_presets_is_theirs():
         field: [str(presets.PRESETS[p][field]).lower() for p in presets.PRESETS]
         for field in presets.PRESETS['paper']
     }
-    assert list(presets.PRESETS) == ['paper', 'tuned']
+    assert list(presets.PRESETS) == ['paper', 'bilevel', 'tuned']
     assert shown == expected
 
 
