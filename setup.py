@@ -103,10 +103,15 @@ setuptools.setup(
         'bench': ['torch>=2.9'],
         'dev': [
             'mnemonics-jax[docs]',
+            'mypy>=1.15',
+            'pre-commit>=4',
             'pytest>=8',
+            'pytest-cov>=7',
             'pytest-xdist>=3.6',
             # Opens the report in the Chromium of the system, if it has one.
             'playwright>=1.49',
+            # Reads the workflows that are tested.
+            'pyyaml>=6',
             'ruff>=0.9',
             # Builds the wheel of the tests, without a download.
             'setuptools>=70.1',

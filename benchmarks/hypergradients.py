@@ -113,7 +113,7 @@ def begin() -> Begun:
 def cases(begun: Begun) -> Iterator[Case]:
     """The problems that gradients are compared on."""
     yield converged(begun)
-    for preset in ('tuned', 'paper'):
+    for preset in ('bilevel', 'paper'):
         fields = arguments.load('digits')
         fields.exemplars.preset = preset
         config = config_lib.resolve(fields)

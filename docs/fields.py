@@ -94,7 +94,8 @@ def of_method(module: types.ModuleType, name: str) -> Iterator[Field]:
     value = next(
         node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == 'SETTINGS'
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and target_of(node).id == 'SETTINGS'
     )
     if isinstance(value, ast.Attribute):
         yield from of_method(getattr(module, value.value.id), name)
@@ -104,6 +105,11 @@ def of_method(module: types.ModuleType, name: str) -> Iterator[Field]:
         default, rule = module.SETTINGS[key.value]
         text = comment_above(lines, key.lineno)
         yield Field(f'method.{name}.{key.value}', default, rule.allowed, text)
+
+
+def target_of(node: ast.Assign | ast.AnnAssign) -> Any:
+    """What a statement assigns to."""
+    return node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
 
 
 def fields() -> list[Field]:

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import tables
-from experiments import comparison, runner, statistics
+from experiments import comparison, replication, runner, statistics
 from mnemonics_jax import runs
 from mnemonics_jax.page import spaces
 
-STRATEGIES = ('random', 'herding', 'paper', 'tuned')
+STRATEGIES = tuple(replication.STRATEGIES)
 METHOD = 'lucir'
 
 

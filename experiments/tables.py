@@ -23,7 +23,7 @@ DATA = {
     'digits': 'digits',
     'images': 'Tiny-ImageNet, 20 of 60 classes, 32x32',
 }
-LEARNED = ('paper', 'tuned')
+LEARNED = ('paper', 'bilevel', 'tuned')
 
 
 def load(results: pathlib.Path, study: str, data: str) -> dict[str, Any] | None:

@@ -164,7 +164,7 @@ def _content(place: Workdir) -> dict[str, Any]:
     path = place.local / 'config.json'
     try:
         content = json.loads(path.read_text())
-        missing = {'config', 'plan'} - set(content)
+        missing = not {'config', 'plan'} <= set(content)
     except (json.JSONDecodeError, UnicodeDecodeError):
         missing = True
     if missing:

@@ -119,7 +119,7 @@ def check_flags(
     missing = [flag for flag, value in given.items() if value is None]
     if len(missing) == len(given):
         return
-    if missing:
+    if coordinator is None or num_processes is None or process_id is None:
         raise ValueError(
             f'{", ".join(missing)}: missing; allowed: '
             f'{", ".join(given)} together, or none of them'
@@ -185,7 +185,8 @@ def num_tpu_hosts() -> int:
     """
     # JAX sets this when imported where there are TPUs and their library; with
     # JAX_PLATFORMS=cpu a host of a slice computes alone.
-    if 'tpu' not in (jax.config.jax_platforms or ''):
+    config: Any = jax.config
+    if 'tpu' not in (config.jax_platforms or ''):
         return 1
     hosts = tpu_hosts_by_variable()
     if hosts is None:

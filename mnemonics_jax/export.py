@@ -140,7 +140,7 @@ def export(phase: saved.Saved, folder: pathlib.Path) -> list[str]:
     for name, variables in models.items():
         write_model(variables, folder / name)
         written += [f'{name}/', f'{name}.safetensors']
-    found = exemplars_of(phase)
+    found: dict[str, Any] = exemplars_of(phase)
     if len(found['images']):
         np.savez_compressed(folder / 'exemplars.npz', **found)
         written.append('exemplars.npz')

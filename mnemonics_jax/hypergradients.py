@@ -195,7 +195,9 @@ def implicit(
     adapted, losses = unroll(problem, params, inputs, labels, indices)
     grads, metrics = jax.grad(judge, has_aux=True)(adapted)
     _, vjp = jax.vjp(
-        lambda *of: inner_step(problem, *of, labels, weights), adapted, inputs
+        lambda params, rows: inner_step(problem, params, rows, labels, weights),
+        adapted,
+        inputs,
     )
     u = solve(lambda v: vjp(v)[0], trained(problem.tx, adapted), grads)
     (pixel_grads,) = embed_vjp(vjp(u)[1])

@@ -32,6 +32,7 @@ from mnemonics_jax.inner import (
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.objectives import Memory, Situation
+from mnemonics_jax.outer import ExemplarState
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.types import Backbone, Phase, Variables
 
@@ -126,7 +127,7 @@ def outer_step(
     scale: jax.Array,
 ) -> tuple[outer.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
-    layout, query = context.layout, situation.query
+    layout, query = context.layout, objectives.query_of(situation)
     query = query._replace(images=layout.split(query.images))
     grads, metrics = objectives.pixel_gradient(
         context, situation._replace(query=query), state.pixels
@@ -137,7 +138,9 @@ def outer_step(
     return outer.apply_gradient(state, grads, tx, scale), metrics
 
 
-def learn(context: Context, state, inputs: LearnInputs):
+def learn(
+    context: Context, state: ExemplarState, inputs: LearnInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step judged by real images; see `Learner.learn`."""
     settings = context.settings
     batch = batch_at(inputs.block, state.step)
@@ -168,7 +171,9 @@ def learn(context: Context, state, inputs: LearnInputs):
     return outer_step(context, state, situation, settings.outer_tx, scale)
 
 
-def adjust(context: Context, states, inputs: AdjustInputs):
+def adjust(
+    context: Context, states: ExemplarState, inputs: AdjustInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step of the half whose turn it is; see `Learner.adjust`."""
     settings = context.settings
     this = jnp.sum(states.step) % 2
@@ -208,7 +213,12 @@ def adapt(
     return inner.merge(adapted)
 
 
-def batch_loss(context: Context, variables, batch, phase) -> jax.Array:
+def batch_loss(
+    context: Context,
+    variables: Variables,
+    batch: dict[str, jax.Array],
+    phase: Phase,
+) -> jax.Array:
     """Cross entropy of a batch; see `Learner.batch_loss`."""
     images = to_float(batch_images(batch))
     outputs, _ = context.backbone.apply(variables, images)

@@ -4,13 +4,15 @@
 positions in the class order, so old and seen classes are prefixes.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from mnemonics_jax.numerics import norms, unit
 
 
-def mask_logits(logits: jax.Array, num_classes: jax.Array) -> jax.Array:
+def mask_logits(logits: jax.Array, num_classes: jax.Array | int) -> jax.Array:
     """Logits f32[B, K] with those of classes >= `num_classes` at -1e9.
 
     The value is finite, so a batch without any class yields numbers and not
@@ -28,7 +30,7 @@ def mask_logits(logits: jax.Array, num_classes: jax.Array) -> jax.Array:
 
 
 def cross_entropy(
-    logits: jax.Array, labels: jax.Array, num_seen: jax.Array
+    logits: jax.Array, labels: jax.Array, num_seen: jax.Array | int
 ) -> jax.Array:
     """Softmax cross entropy over the classes seen (L_c; the paper, Eq. 2).
 
@@ -236,7 +238,7 @@ def pod_spatial(
         norms(_profiles(ours) - _profiles(theirs))[:, 0]
         for ours, theirs in zip(maps, ref_maps, strict=True)
     ]
-    return sum(distances) / len(distances)
+    return functools.reduce(jnp.add, distances) / len(distances)
 
 
 def pod_flat(features: jax.Array, ref_features: jax.Array) -> jax.Array:

@@ -101,7 +101,8 @@ def explain_file(error: flags.Error) -> str | None:
         return None
     # The error is absl's, around one of ml_collections with the traceback in
     # its text, around the one that the file raised.
-    return f'{flag}: {error.__context__.__context__}'
+    raised = error.__context__
+    return f'{flag}: {raised and raised.__context__}'
 
 
 def explain_key(given: str, error: Exception) -> str | None:
@@ -150,8 +151,10 @@ def main(argv: Sequence[str]) -> None:
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
+    # `parse` has seen that there is one.
+    place = str(_WORKDIR.value)
     try:
-        compilation.keep_programs(_WORKDIR.value)
+        compilation.keep_programs(place)
         cluster.join(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         )
@@ -159,20 +162,20 @@ def main(argv: Sequence[str]) -> None:
         fail(e)
     parallel.avoid_cached_collectives()
     try:
-        parts = experiment.prepare(_CONFIG.value, _WORKDIR.value)
+        parts = experiment.prepare(_CONFIG.value, place)
     except ValueError as e:
         fail(e)
     except OSError as e:
         fail(
-            f'--workdir={_WORKDIR.value}: {e.strerror or e}; allowed: a '
+            f'--workdir={place}: {e.strerror or e}; allowed: a '
             'directory that can be written'
         )
     try:
-        experiment.run(parts, _WORKDIR.value)
+        experiment.run(parts, place)
     except (BadDataError, DivergedError) as e:
         fail(e)
     except BucketError as e:
-        fail(f'--workdir={_WORKDIR.value}: {e}; the same command goes on')
+        fail(f'--workdir={place}: {e}; the same command goes on')
     except InterruptError as e:
         if cluster.is_main():
             print(f'stopped by {e}; the same command goes on', flush=True)
@@ -184,17 +187,17 @@ def main(argv: Sequence[str]) -> None:
         reason = disk.why_full(e)
         if reason is None:
             raise
-        fail(explain_full(reason))
+        fail(explain_full(reason, place))
     cluster.leave()
 
 
-def explain_full(reason: str) -> str:
+def explain_full(reason: str, place: str) -> str:
     """What a full disk leaves, and what to do."""
     from mnemonics_jax import checkpoint
 
-    kept = ', '.join(checkpoint.whole(_WORKDIR.value)) or 'none yet'
+    kept = ', '.join(checkpoint.whole(place)) or 'none yet'
     return (
-        f'--workdir={_WORKDIR.value}: {reason}; what was written stays '
+        f'--workdir={place}: {reason}; what was written stays '
         f'(checkpoints: {kept}), and with more room the same command goes on'
     )
 

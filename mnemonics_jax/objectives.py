@@ -68,6 +68,13 @@ class Situation(NamedTuple):
 Objective = Callable[[Context, Situation, jax.Array], tuple[jax.Array, Metrics]]
 
 
+def query_of(situation: Situation) -> bilevel.Query:
+    """What judges; raises ValueError in a situation where nothing does."""
+    if situation.query is None:
+        raise ValueError('a situation without a query: allowed: with one')
+    return situation.query
+
+
 def inner_of(context: Context, situation: Situation) -> Inner:
     """The inner problem of a situation."""
     start = situation.start
@@ -106,7 +113,7 @@ def unroll(
         inner.show(pixels),
         inner.labels,
         inner.indices,
-        situation.query,
+        query_of(situation),
     )
 
 
@@ -188,13 +195,15 @@ class _Embedded(NamedTuple):
     query: jax.Array
 
 
-def _embed(context, situation, pixels) -> _Embedded:
-    found = features(context, situation.variables, situation.query.images)
+def _embed(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> _Embedded:
+    found = features(context, situation.variables, query_of(situation).images)
     return _Embedded(*exemplar_means(context, situation, pixels), unit(found))
 
 
-def _gap(situation, embedded) -> jax.Array:
-    query = situation.query
+def _gap(situation: Situation, embedded: _Embedded) -> jax.Array:
+    query = query_of(situation)
     theirs, have_theirs = _means(
         embedded.query, query.labels, query.weights > 0, len(embedded.means)
     )
@@ -203,8 +212,8 @@ def _gap(situation, embedded) -> jax.Array:
     return weighted_sum(1 - cosines, weights)
 
 
-def _confusion(situation, embedded) -> jax.Array:
-    query, (centres, have, found) = situation.query, embedded
+def _confusion(situation: Situation, embedded: _Embedded) -> jax.Array:
+    query, (centres, have, found) = query_of(situation), embedded
     if situation.memory is not None:
         old = situation.memory.means.astype(centres.dtype)
         centres = jnp.where(have[:, None], centres, old)

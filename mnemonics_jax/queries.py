@@ -38,7 +38,9 @@ def balance(
     return query._replace(weights=weights)
 
 
-def _old(context, held, size, key) -> Query:
+def _old(
+    context: Context, held: ExemplarSet, size: int, key: jax.Array
+) -> Query:
     """At most `size` exemplars of a memory."""
     draw_key, augment_key = jax.random.split(key)
     mask = held.mask.reshape(-1)
@@ -55,7 +57,7 @@ def _old(context, held, size, key) -> Query:
     return Query(images, labels, (index >= 0).astype(jnp.float32))
 
 
-def _join(one, other) -> Query:
+def _join(one: Query, other: Query) -> Query:
     return Query(
         jnp.concatenate([one.images, other.images]),
         jnp.concatenate([one.labels, other.labels]),

@@ -256,7 +256,7 @@ def test_imagenet_comes_from_a_folder_or_from_tfds(name):
         ('transfer=maybe', ["transfer='maybe'", 'true, false']),
         ('method=lucyr', ["method.name='lucyr'", 'lucir', 'podnet']),
         ('exemplars=best', ["exemplars.strategy='best'", 'herding']),
-        ('preset=', ["exemplars.preset=''", 'paper, tuned']),
+        ('preset=', ["exemplars.preset=''", 'paper, bilevel, tuned']),
     ],
 )
 def test_a_bad_argument_is_named_in_one_line(name, text, words):

@@ -215,13 +215,15 @@ def test_mistakes_are_answered_as_shown(one_device):
 
 def test_the_table_of_presets_is_theirs():
     name = 'docs/presets.md'
-    rows = table(name, '| field of `exemplars` | `paper` | `tuned` | what |')
-    shown = {row[0].strip('`'): row[1:3] for row in rows}
+    rows = table(
+        name, '| field of `exemplars` | `paper` | `bilevel` | `tuned` | what |'
+    )
+    shown = {row[0].strip('`'): row[1:4] for row in rows}
     expected = {
         field: [str(presets.PRESETS[p][field]).lower() for p in presets.PRESETS]
         for field in presets.PRESETS['paper']
     }
-    assert list(presets.PRESETS) == ['paper', 'tuned']
+    assert list(presets.PRESETS) == ['paper', 'bilevel', 'tuned']
     assert shown == expected
 
 

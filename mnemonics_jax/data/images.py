@@ -54,17 +54,14 @@ def decode(
     if shorter and shorter < (size or math.inf):
         raise ValueError(f'shorter={shorter}: must be at least size={size}')
 
-    def central(height: int, width: int) -> pillow.Box:
-        side = min(height, width) * size / shorter
-        return (height - side) / 2, (width - side) / 2, side, side
-
     with pillow.opened(data) as opened:
         if not size:
             image = pillow.whole(opened, channels)
         elif not shorter:
             image = pillow.square(opened, channels, size)
         else:
-            image = pillow.part(opened, channels, size, central)
+            choose = functools.partial(_central, size=size, shorter=shorter)
+            image = pillow.part(opened, channels, size, choose)
     return _pixels(image, channels)
 
 
@@ -235,3 +232,9 @@ def statistics(
         means.append(mean)
         stds.append(max(variance**0.5, _LEAST_STD))
     return tuple(means), tuple(stds)
+
+
+def _central(height: int, width: int, *, size: int, shorter: int) -> pillow.Box:
+    """The central square of which the shorter side has size / shorter."""
+    side = min(height, width) * size / shorter
+    return (height - side) / 2, (width - side) / 2, side, side
