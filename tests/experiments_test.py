@@ -17,7 +17,6 @@ from experiments import (
     images,
     recipe,
     replication,
-    runner,
     statistics,
 )
 
@@ -183,4 +182,4 @@ def test_bad_flags_are_refused_in_one_line(flags, said, capsys):
     text = capsys.readouterr().err or str(error.value)
     assert said in text
     assert text.strip().count('\n') == 0
-    assert runner.RESULTS.parts[-2:] == ('experiments', 'results')
+    assert flags.RESULTS.parts[-2:] == ('experiments', 'results')
