@@ -97,9 +97,12 @@ setuptools.setup(
         'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
         # Models as .safetensors files, by mnemonics_jax.export.
         'export': ['safetensors>=0.5'],
+        # The site of docs/, by launch/docs.sh.
+        'docs': ['furo>=2025.7', 'myst-parser>=4', 'sphinx>=8.1'],
         # The peers of benchmarks/, which measures beside them.
         'bench': ['torch>=2.9'],
         'dev': [
+            'mnemonics-jax[docs]',
             'mypy>=1.15',
             'pre-commit>=4',
             'pytest>=8',

@@ -46,6 +46,14 @@ CANDIDATES: dict[str, dict[str, str]] = {
     'K = 50': {'inner_steps': '50'},
     'all variables (K = 5)': WHOLE,
     'augmented inside': {'inner_augment': 'true'},
+    'augmented inside + means': {
+        'inner_augment': 'true',
+        'objective': 'unroll+means',
+    },
+    'augmented inside (400 steps)': {
+        'inner_augment': 'true',
+        'outer_steps': '400',
+    },
     'from random': {'init': 'random'},
     'balanced queries': BALANCED,
     '50 steps': {'outer_steps': '50'},
@@ -81,6 +89,8 @@ ON_IMAGES = (
     'K = 5',
     'all variables (K = 5)',
     'augmented inside',
+    'augmented inside + means',
+    'augmented inside (400 steps)',
     'from random',
     'adjusted',
 )

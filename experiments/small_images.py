@@ -4,10 +4,12 @@ The file of `experiments.images` is set by `--config.data.dir`. The seed of a
 run draws its classes, their order and the initial weights.
 """
 
+from ml_collections import config_dict
+
 from mnemonics_jax.config import default_config
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     config = default_config()
     config.data.source = 'arrays'
     config.data.dir = 'runs/images/confirm.npz'

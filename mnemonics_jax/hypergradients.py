@@ -61,6 +61,21 @@ def make_hypergradient(name: str, terms: int) -> Hypergradient:
 
     Raises:
         ValueError: there is no such name, or `terms` is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from mnemonics_jax import InnerProblem, Query, make_hypergradient
+        >>> def loss_fn(params, inputs, labels):
+        ...     return 0.5 * (inputs @ params - labels) ** 2
+        >>> problem = InnerProblem(loss_fn, optax.sgd(0.5))
+        >>> query = Query(jnp.ones((1, 1)), jnp.array([2]), jnp.ones(1))
+        >>> gradient = make_hypergradient('cg', terms=1)
+        >>> grads, _ = gradient(  # Converged, 1 / x answers: (1 - 2) * -1.
+        ...     problem, jnp.ones(1), jnp.ones((1, 1)), jnp.array([1]),
+        ...     jnp.zeros((20, 1), int), query,
+        ... )
+        >>> grads.tolist()
+        [[1.0]]
     """
     if name not in NAMES:
         raise ValueError(f'hypergradient {name!r}: allowed: {", ".join(NAMES)}')

@@ -19,6 +19,7 @@ from mnemonics_jax import (
     forgetting,
     losses,
     objectives,
+    outer,
     queries,
 )
 from mnemonics_jax.blocks import Block, batch_at, repeat
@@ -30,6 +31,7 @@ from mnemonics_jax.inner import (
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.objectives import Memory, Situation
+from mnemonics_jax.outer import ExemplarState
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import Backbone, Phase, Variables
@@ -103,9 +105,9 @@ class Learner(NamedTuple):
         forget: `(variables, batch, phase, key) -> Variables`, see `forgetting`.
     """
 
-    init: Callable[..., bilevel.ExemplarState]
-    learn: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
-    adjust: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
+    init: Callable[..., outer.ExemplarState]
+    learn: Callable[..., tuple[outer.ExemplarState, dict[str, jax.Array]]]
+    adjust: Callable[..., tuple[outer.ExemplarState, dict[str, jax.Array]]]
     adapt: Callable[..., Variables]
     batch_loss: Callable[..., jax.Array]
     begin_to_forget: Callable[..., Variables]
@@ -119,11 +121,11 @@ def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
 
 def outer_step(
     context: Context,
-    state: bilevel.ExemplarState,
+    state: outer.ExemplarState,
     situation: Situation,
     tx: optax.GradientTransformation,
     scale: jax.Array,
-) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
+) -> tuple[outer.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
     layout, query = context.layout, objectives.query_of(situation)
     query = query._replace(images=layout.split(query.images))
@@ -133,12 +135,12 @@ def outer_step(
     # Gathered before the update: else it would be computed in parts, and both
     # the pixels and the moments of Adam would be gathered after it.
     state, grads = jax.tree.map(layout.gather, (state, grads))
-    return bilevel.apply_gradient(state, grads, tx, scale), metrics
+    return outer.apply_gradient(state, grads, tx, scale), metrics
 
 
 def learn(
-    context: Context, state: bilevel.ExemplarState, inputs: LearnInputs
-) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
+    context: Context, state: ExemplarState, inputs: LearnInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step judged by real images; see `Learner.learn`."""
     settings = context.settings
     batch = batch_at(inputs.block, state.step)
@@ -170,8 +172,8 @@ def learn(
 
 
 def adjust(
-    context: Context, states: bilevel.ExemplarState, inputs: AdjustInputs
-) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
+    context: Context, states: ExemplarState, inputs: AdjustInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step of the half whose turn it is; see `Learner.adjust`."""
     settings = context.settings
     this = jnp.sum(states.step) % 2
@@ -242,7 +244,7 @@ def make_learner(
 
     def init(pixels):
         def one(pixels):
-            return bilevel.init_state(jnp.copy(pixels), settings.outer_tx)
+            return outer.init_state(jnp.copy(pixels), settings.outer_tx)
 
         return jax.vmap(one)(pixels) if pixels.ndim > 4 else one(pixels)
 

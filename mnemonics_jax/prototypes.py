@@ -33,6 +33,13 @@ def class_means(features: jax.Array, mask: jax.Array) -> jax.Array:
 
     Returns:
         f32[K, D]; zeros for a class without examples.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import class_means
+        >>> features = jnp.array([[[2.0, 0.0], [0.0, 3.0]]])  # One class.
+        >>> class_means(features, jnp.array([[True, True]])).tolist()
+        [[0.5, 0.5]]
     """
     weights = mask.astype(features.dtype)
     # A sum and no product of matrices: XLA then keeps no copy of unit length.
@@ -91,6 +98,14 @@ def nme_scores(features: jax.Array, means: jax.Array) -> jax.Array:
 
     Returns:
         f32[B, K].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import nme_scores
+        >>> means = jnp.array([[0.5, 0.0], [0.0, 0.2]])
+        >>> features = jnp.array([[3.0, 1.0], [1.0, 2.0]])
+        >>> nme_scores(features, means).argmax(axis=1).tolist()
+        [0, 1]
     """
     return features @ unit(means).T
 
@@ -138,6 +153,14 @@ def herding(features: jax.Array, mask: jax.Array, num: int) -> jax.Array:
 
     Returns:
         int32[num], indices of examples, best first; -1 beyond their number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import herding
+        >>> features = jnp.array([[1.0, 0.1], [0.0, 1.0], [1.0, 0.0], [9, 9]])
+        >>> mask = jnp.array([True, True, True, False])  # The last is padding.
+        >>> herding(features, mask, 4).tolist()
+        [0, 1, 2, -1]
     """
     features = unit(features)
     weights = mask.astype(features.dtype)

@@ -286,8 +286,8 @@ def test_the_page_of_hypergradients_is_what_its_file_gives():
     assert 'rough' not in hypergradients.page({**report, 'busy': False})
 
 
-def test_the_readmes_tables_are_those_of_the_files():
-    text = tables.README.read_text()
+def test_the_tables_of_the_page_are_those_of_the_files():
+    text = tables.PAGE.read_text()
     assert 'cpu' in tables.names()
     for name in tables.names():
         assert tables.insert(text, name, tables.generated(name)) == text

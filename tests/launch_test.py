@@ -56,7 +56,7 @@ def printed_commands(script, *arguments):
     return [shlex.split(c) for c in commands if c.strip()]
 
 
-@pytest.mark.parametrize('name', SCRIPTS)
+@pytest.mark.parametrize('name', [*SCRIPTS, 'docs'])
 def test_shellcheck_finds_nothing(name):
     bin_folder = pathlib.Path(sys.executable).parent
     path = f'{bin_folder}{os.pathsep}{os.environ["PATH"]}'

@@ -50,12 +50,13 @@ def test_minibatches_larger_than_the_valid_positions_are_padded():
 
 @pytest.fixture(scope='module')
 def base_parts(one_device):
-    """Digits with the tuned inner problem, starting from random exemplars."""
+    """Digits with the bilevel preset, starting from random exemplars."""
     config = digits.get_config()
     # All ten classes: on four, a trained model leaves exemplars no room.
     config.protocol.base_classes = 10
     config.protocol.phases = 0
     config.train.epochs = 8
+    config.exemplars.preset = 'bilevel'
     config.exemplars.init = 'random'
     config.exemplars.per_class = 2
     return components.build(config_lib.resolve(config), one_device)

@@ -1,0 +1,206 @@
+"""Study C: what a network learns from the exemplars alone.
+
+A fresh network is trained on the memory and on nothing else, and judged by all
+test images. Rows of the table, at equal bytes a class: exemplars drawn at
+random, by herding with the features of a network that was trained on all
+images, and learned (`scratch_learning`) from the start that the settings name;
+each as they are, and packed, that is shrunk so that several take the bytes of
+one. A network trained on all images is the bound.
+
+    python -m experiments.from_scratch --data=digits
+    python -m experiments.from_scratch --data=DIR
+
+DIR is an image folder with `train/<class>/*` and `validation/<class>/*`; each
+seed draws ten of its classes. Finished cases stay in the JSON file of the
+results: the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import runner, scratch_data, scratch_table
+from experiments.scratch_cases import BOUND, MOST_RANKED, ROWS, Bench, Row
+from experiments.scratch_settings import SETTINGS, Settings, quick
+from mnemonics_jax import claim
+from mnemonics_jax.progress import write_atomically
+
+
+def cases_of(
+    seeds: Sequence[int], per_class: Sequence[int]
+) -> list[tuple[int, int | None, Row | None]]:
+    """Seed, images a class and row of each case; None, None for all images."""
+    return [
+        case
+        for seed in seeds
+        for case in (
+            (seed, None, None),
+            *((seed, num, row) for num in per_class for row in ROWS),
+        )
+    ]
+
+
+class Record:
+    """The JSON file and the table, written anew after each case."""
+
+    def __init__(self, args: argparse.Namespace, kind: str, settings: Settings):
+        self._file = args.out / f'from_scratch_{kind}.json'
+        self.table = self._file.with_suffix('.md')
+        self.content = {
+            'command': shlex.join(
+                ['python', '-m', 'experiments.from_scratch', *args.given]
+            ),
+            'data': kind,
+            'versions': claim.versions(),
+            'cores': os.cpu_count(),
+            # As JSON gives it back.
+            'config': json.loads(json.dumps(_as_dict(settings))),
+            'seconds': 0.0,
+            'cases': [],
+        }
+        if self._file.exists():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        found = json.loads(self._file.read_text())
+        if found['config'] != self.content['config']:
+            raise ValueError(
+                f'{self._file}: made with other settings; allowed: another '
+                '--out, or to remove it'
+            )
+        self.content |= {k: found[k] for k in ('cases', 'seconds')}
+
+    def find(
+        self, seed: int, per_class: int | None, name: str
+    ) -> dict[str, Any] | None:
+        """A finished case."""
+        for case in self.content['cases']:
+            if (case['seed'], case['per_class'], case['row']) == (
+                seed,
+                per_class,
+                name,
+            ):
+                return case
+        return None
+
+    def add(self, case: dict[str, Any]) -> None:
+        """Keeps a finished case."""
+        self.content['cases'].append(case)
+        self.content['seconds'] += case['seconds']
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.content, indent=1) + '\n'
+        write_atomically(self._file, text)
+        write_atomically(self.table, scratch_table.markdown(self.content))
+
+
+def _as_dict(value: Any) -> Any:
+    """Named tuples, however deep, as dicts."""
+    if hasattr(value, '_asdict'):
+        return {k: _as_dict(v) for k, v in value._asdict().items()}
+    return value
+
+
+def run(args: argparse.Namespace) -> pathlib.Path:
+    """Does the cases that are left; returns the file of the table.
+
+    Raises:
+        ValueError: a flag does not fit the data, or results found there were
+            made with other settings.
+    """
+    kind = 'digits' if args.data == 'digits' else 'images'
+    settings = quick(SETTINGS[kind]) if args.quick else SETTINGS[kind]
+    source = scratch_data.source_of(args.data)
+    most = max(args.per_class) * settings.factor**2
+    fewest = int(np.bincount(source.labels['train']).min())
+    fewest = min(fewest, MOST_RANKED)
+    if most > fewest:
+        raise ValueError(
+            f'--per-class={max(args.per_class)}: packed, these are {most} '
+            f'images; allowed: at most {fewest}'
+        )
+    record, bench = Record(args, kind, settings), None
+    for seed, per_class, row in cases_of(args.seeds, args.per_class):
+        name = BOUND if row is None else row.name
+        case = record.find(seed, per_class, name)
+        if case is None:
+            if bench is None or bench.seed != seed:
+                bench = Bench(scratch_data.load(source, seed), settings, seed)
+            started = time.perf_counter()
+            if row is None:
+                found = bench.bound()
+            else:
+                ranks = record.find(seed, None, BOUND)['ranks']
+                found = bench.case(row, per_class, ranks)
+            case = {
+                'seed': seed,
+                'per_class': per_class,
+                'row': name,
+                **found,
+                'seconds': round(time.perf_counter() - started, 1),
+            }
+            record.add(case)
+            print(describe(case), flush=True)
+    return record.table
+
+
+def describe(case: dict[str, Any]) -> str:
+    """The line of progress of a finished case."""
+    size = case['per_class'] or 'all'
+    percent = 100 * float(np.mean(case['accuracies']))
+    return (
+        f'seed {case["seed"]}, {size} a class, {case["row"]}: {percent:.1f} % '
+        f'in {case["seconds"]:.0f} s'
+    )
+
+
+def numbers(flag: str, text: str, least: int) -> list[int]:
+    """The numbers of a flag; raises ValueError."""
+    try:
+        found = [int(part) for part in text.split(',')]
+    except ValueError:
+        found = []
+    if not found or min(found) < least:
+        raise ValueError(
+            f'{flag}={text}: allowed: whole numbers from {least} on, with '
+            'commas between'
+        )
+    return list(dict.fromkeys(found))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the flags and runs the study."""
+    parser = runner.Parser(
+        description=__doc__.partition('\n')[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add('--data', default='digits', help='digits, or an image folder')
+    add('--seeds', default='0,1,2,3,4', help='classes, weights and choices')
+    add('--per-class', default='1,5,10', help='images whose bytes classes have')
+    add('--out', type=pathlib.Path, help='folder of the results')
+    add('--quick', action='store_true', help='a smoke test, in minutes')
+    args = parser.parse_args(argv)
+    args.given = sys.argv[1:] if argv is None else argv
+    try:
+        args.seeds = numbers('--seeds', args.seeds, 0)
+        args.per_class = numbers('--per-class', args.per_class, 1)
+        if args.quick:
+            args.seeds, args.per_class = args.seeds[:1], args.per_class[:1]
+        where = runner.ROOT / 'runs' / 'quick'
+        args.out = args.out or (where if args.quick else runner.RESULTS)
+        print(f'table: {run(args)}')
+    except ValueError as e:
+        parser.error(str(e))
+    except KeyboardInterrupt:
+        raise SystemExit('interrupted; the same command goes on') from None
+
+
+if __name__ == '__main__':
+    main()

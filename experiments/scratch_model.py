@@ -1,0 +1,252 @@
+"""The small network that is trained from nothing on a set of exemplars.
+
+Instance norm in the place of BatchNorm: a network that was trained on ten
+images has no statistics to be judged by.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from mnemonics_jax import augment, backbones, losses
+from mnemonics_jax.backbones import conv
+from mnemonics_jax.numerics import to_float
+from mnemonics_jax.types import Backbone, Params, Variables
+
+MOMENTUM = 0.9
+WEIGHT_DECAY = 5e-4
+_EPSILON = 1e-5
+# Images in work at once where nothing is learned.
+_ROWS = 500
+
+
+class Training(NamedTuple):
+    """How a network is trained; static, the same for each row of a table.
+
+    Attributes:
+        steps: of SGD with momentum.
+        rate: the first learning rate, which falls to 0 along a cosine.
+        batch: images a step, at most.
+        augmentation: of the images.
+    """
+
+    steps: int
+    rate: float
+    batch: int
+    augmentation: augment.Augmentation
+
+
+class InstanceNorm(nn.Module):
+    """Each channel of each image to mean 0 and variance 1, scaled, shifted."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to the same shape."""
+        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+        variance = jnp.var(x, axis=(1, 2), keepdims=True)
+        return (x - mean) * jax.lax.rsqrt(variance + _EPSILON) * scale + bias
+
+
+class Trunk(nn.Module):
+    """3x3 convolutions on squares of four pixels; each but the last pools.
+
+    Features are the last map as it is, not its average: they say where.
+
+    Attributes:
+        widths: output channels of the convolutions.
+    """
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Images [B, H, W, C], even sides, to features and each output."""
+        del train, mask  # Images do not know of each other here.
+        num, height, width, channels = x.shape
+        x = x.reshape(num, height // 2, 2, width // 2, 2, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(num, height // 2, width // 2, 4 * channels)
+        maps = []
+        for depth, features in enumerate(self.widths):
+            x = nn.avg_pool(x, (2, 2), (2, 2)) if depth else x
+            x = nn.relu(InstanceNorm()(conv.Conv(features, 3)(x)))
+            maps.append(x)
+        return x.reshape(num, -1), tuple(maps)
+
+
+def make(
+    widths: tuple[int, ...],
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Backbone:
+    """The trunk with a linear head; see `backbones.from_trunk`."""
+    return backbones.from_trunk(
+        Trunk(widths),
+        num_classes=num_classes,
+        image_shape=image_shape,
+        mean=mean,
+        std=std,
+        head='linear',
+    )
+
+
+def logits(backbone: Backbone, params: Params, images: jax.Array) -> jax.Array:
+    """f32[b, K] of images f32[b, H, W, C] in [0, 1]."""
+    features, _, _ = backbone.embed(Variables(params, {}), images)
+    return backbone.classify(params['head'], features)[0]
+
+
+def transform(
+    training: Training, *, decays: bool = True
+) -> optax.GradientTransformation:
+    """SGD with momentum and weight decay, at a falling or a constant rate."""
+    rate = training.rate
+    if decays:
+        rate = optax.cosine_decay_schedule(rate, training.steps)
+    return optax.chain(
+        optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(rate, MOMENTUM)
+    )
+
+
+def step(
+    backbone: Backbone,
+    tx: optax.GradientTransformation,
+    settings: augment.Augmentation,
+    state: tuple[Params, optax.OptState],
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+) -> tuple[tuple[Params, optax.OptState], jax.Array]:
+    """One step of SGD on the mean cross entropy of augmented images.
+
+    Args:
+        backbone: from `make`.
+        tx: from `transform`.
+        settings: of the augmentation.
+        state: params, and the state of `tx`.
+        key: of the augmentation.
+        images: [b, H, W, C], uint8 or float32 in [0, 1].
+        labels: int32[b].
+
+    Returns:
+        The new state, and the loss before it.
+    """
+    params, opt_state = state
+    images = to_float(images)
+    images = augment.augment(key, images, jnp.arange(len(images)), settings)
+
+    def loss_of(params):
+        found = logits(backbone, params, images)
+        return jnp.mean(losses.cross_entropy(found, labels, found.shape[-1]))
+
+    loss, grads = jax.value_and_grad(loss_of)(params)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), loss
+
+
+def fit(
+    backbone: Backbone,
+    training: Training,
+    seed: tuple[int, ...],
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> Params:
+    """Trains a fresh network.
+
+    Args:
+        backbone: from `make`.
+        training: how.
+        seed: of the first weights, of minibatches and augmentation.
+        images: [n, H, W, C], uint8 or float32 in [0, 1].
+        labels: int32[n].
+
+    Returns:
+        The params after the last step.
+    """
+    key = jax.random.key(0)
+    for number in seed:
+        key = jax.random.fold_in(key, number)
+    tx = transform(training)
+    params = backbone.init(key).params
+    state = params, tx.init(params)
+    advance = _fit_step(backbone, training)
+    generator = np.random.default_rng(seed)
+    for number, rows in enumerate(
+        batches(generator, len(images), training.batch, training.steps)
+    ):
+        state, _ = advance(
+            state, jax.random.fold_in(key, number), images[rows], labels[rows]
+        )
+    return state[0]
+
+
+@functools.lru_cache(maxsize=8)
+def _fit_step(backbone, training):
+    tx = transform(training)
+    return jax.jit(functools.partial(step, backbone, tx, training.augmentation))
+
+
+def batches(
+    generator: np.random.Generator, num: int, size: int, steps: int
+) -> Iterator[np.ndarray]:
+    """Rows of the minibatch of each step, from one shuffling to the next.
+
+    Batches have min(num, size) rows; those that a shuffling leaves over are
+    left out of it.
+    """
+    size = min(num, size)
+    order = np.empty(0, int)
+    for _ in range(steps):
+        if len(order) < size:
+            order = generator.permutation(num)
+        rows, order = order[:size], order[size:]
+        yield rows
+
+
+def features(
+    backbone: Backbone, params: Params, images: np.ndarray
+) -> np.ndarray:
+    """f32[n, D] of images [n, H, W, C], uint8 or float32."""
+    return _in_pieces(_embed(backbone), params, images)
+
+
+def accuracy(
+    backbone: Backbone, params: Params, images: np.ndarray, labels: np.ndarray
+) -> float:
+    """Share of images [n, H, W, C] whose label int32[n] scores best."""
+    scores = _in_pieces(_score(backbone), params, images)
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+@functools.lru_cache(maxsize=8)
+def _embed(backbone):
+    return jax.jit(lambda p, x: backbone.embed(Variables(p, {}), x)[0])
+
+
+@functools.lru_cache(maxsize=8)
+def _score(backbone):
+    return jax.jit(functools.partial(logits, backbone))
+
+
+def _in_pieces(function, params, images):
+    parts = range(0, len(images), _ROWS)
+    return np.concatenate(
+        [
+            np.asarray(
+                function(params, to_float(jnp.asarray(images[i : i + _ROWS])))
+            )
+            for i in parts
+        ]
+    )
