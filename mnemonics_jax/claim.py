@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,7 @@ def follow(
     config = loading.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
-    fields = config_lib.differences(
+    fields = differences(
         config_lib.to_json(config), claim.config, ignored=MAY_CHANGE
     )
     if fields:
@@ -77,6 +78,32 @@ def follow(
             'configuration, or another directory'
         )
     return config
+
+
+def differences(
+    ours: Any, theirs: Any, prefix: str = '', *, ignored: Sequence[str] = ()
+) -> list[str]:
+    """Fields in which two JSON configurations differ, as 'a.b: 1, 2'.
+
+    Args:
+        ours: one.
+        theirs: the other.
+        prefix: of the fields' names.
+        ignored: fields and sections that are not compared.
+    """
+    if prefix in ignored:
+        return []
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        if ours == theirs:
+            return []
+        return [f'{prefix}: {ours!r} here, {theirs!r} there']
+    found = []
+    for name in sorted({*ours, *theirs}):
+        path = f'{prefix}.{name}' if prefix else name
+        found += differences(
+            ours.get(name), theirs.get(name), path, ignored=ignored
+        )
+    return found
 
 
 def write(

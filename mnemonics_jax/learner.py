@@ -27,13 +27,13 @@ from mnemonics_jax.inner import (
     Context,
     Exemplars,
     LearnerSettings,
-    draw_minibatches,
     layout_of,
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.objectives import Memory, Situation
 from mnemonics_jax.outer import ExemplarState
 from mnemonics_jax.parallel import Placement
+from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 # The outer rate is halved after each fifth of the steps, as the paper's after

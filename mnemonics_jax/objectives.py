@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from mnemonics_jax import augment, bilevel, hypergradients, losses, pieces
 from mnemonics_jax.inner import Context, Exemplars, Inner, inner_problem
 from mnemonics_jax.numerics import shares, unit, weighted_sum
+from mnemonics_jax.prototypes import exact_product, labelled_means
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 Metrics = dict[str, jax.Array]
@@ -150,12 +151,7 @@ def prototypes(
     over the classes that have a mean: m_c(E) where there are exemplars to
     learn, else that of the old exemplars in memory, which stay as they are. The
     scale s is that of the model's head, or `SCALE`. Images of classes without a
-    mean do not count.
-
-    Args:
-        context: of the learner.
-        situation: with a query.
-        pixels: f32[n, H, W, C] in [0, 1].
+    mean do not count. Arguments are those of `means`.
 
     Returns:
         f32[], weighted mean cross entropy in nats, and the metric 'outer_loss'.
@@ -204,7 +200,7 @@ def _embed(
 
 def _gap(situation: Situation, embedded: _Embedded) -> jax.Array:
     query = query_of(situation)
-    theirs, have_theirs = _means(
+    theirs, have_theirs = labelled_means(
         embedded.query, query.labels, query.weights > 0, len(embedded.means)
     )
     cosines = jnp.sum(unit(embedded.means) * unit(theirs), axis=-1)
@@ -218,7 +214,7 @@ def _confusion(situation: Situation, embedded: _Embedded) -> jax.Array:
         old = situation.memory.means.astype(centres.dtype)
         centres = jnp.where(have[:, None], centres, old)
         have |= jnp.any(situation.memory.exemplars.mask, axis=1)
-    cosines = _product(found, unit(centres).T)
+    cosines = exact_product(found, unit(centres).T)
     scale = situation.variables.params['head'].get('sigma', SCALE)
     # Finite, as in `losses.mask_logits`.
     logits = jnp.where(have, scale * cosines, -1e9)
@@ -244,7 +240,7 @@ def exemplar_means(
         )
     views = [pixels, pixels[:, :, ::-1]] if settings.mirror else [pixels]
     found = features(context, situation.variables, jnp.concatenate(views))
-    return _means(
+    return labelled_means(
         unit(found),
         jnp.tile(exemplars.labels, len(views)),
         jnp.tile(exemplars.mask, len(views)),
@@ -262,19 +258,6 @@ def features(
         return context.backbone.embed(variables, split)[0]
 
     return pieces.map_pieces(embed, images, context.settings.microbatch)
-
-
-def _means(vectors, labels, mask, num_classes):
-    """Means [K, D] of vectors [b, D] by class, and which classes have any."""
-    member = (labels == jnp.arange(num_classes)[:, None]) & mask
-    counts = jnp.sum(member, axis=1)
-    sums = _product(member.astype(vectors.dtype), vectors)
-    return sums / jnp.maximum(counts, 1)[:, None], counts > 0
-
-
-def _product(x, y):
-    # Faster products of accelerators would round features to 8 or 11 bits.
-    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 OBJECTIVES: dict[str, Objective] = {

@@ -47,6 +47,31 @@ def class_means(features: jax.Array, mask: jax.Array) -> jax.Array:
     return sums / jnp.maximum(jnp.sum(weights, axis=1), 1)[:, None]
 
 
+def labelled_means(
+    vectors: jax.Array, labels: jax.Array, mask: jax.Array, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Means of vectors by class, as they are.
+
+    Args:
+        vectors: f32[b, D].
+        labels: int32[b] in 0..num_classes - 1.
+        mask: bool[b], false for vectors that do not count.
+        num_classes: K.
+
+    Returns:
+        f32[K, D], zeros for a class without vectors; bool[K], false for it.
+    """
+    member = (labels == jnp.arange(num_classes)[:, None]) & mask
+    counts = jnp.sum(member, axis=1)
+    sums = exact_product(member.astype(vectors.dtype), vectors)
+    return sums / jnp.maximum(counts, 1)[:, None], counts > 0
+
+
+def exact_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x @ y; faster products of accelerators would round to 8 or 11 bits."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
 def class_means_on_host(
     features: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> np.ndarray:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from mnemonics_jax import augment
 from mnemonics_jax.bilevel import Query
-from mnemonics_jax.inner import Context, draw_minibatches
+from mnemonics_jax.inner import Context
 from mnemonics_jax.numerics import to_float
+from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import ExemplarSet, Phase
 
 

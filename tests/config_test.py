@@ -8,7 +8,15 @@ import pkgutil
 import ml_collections
 import pytest
 
-from mnemonics_jax import backbones, components, config, data, methods, presets
+from mnemonics_jax import (
+    backbones,
+    claim,
+    components,
+    config,
+    data,
+    methods,
+    presets,
+)
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -488,18 +496,18 @@ def test_to_json_is_json_and_the_same_after_a_round_trip():
     assert found['train']['milestones'] == [80, 120]
     assert json.loads(json.dumps(found)) == found
     assert flattened(found)['exemplars.inner_steps'] == 20
-    assert config.differences(found, json.loads(json.dumps(found))) == []
+    assert claim.differences(found, json.loads(json.dumps(found))) == []
 
 
 def test_differences_name_the_fields():
     ours = {'a': 1, 'b': {'c': [1, 2], 'd': 'x'}, 'e': {'f': 1}}
     theirs = {'a': 1, 'b': {'c': [1, 3], 'd': 'x'}, 'g': 0.5}
-    assert config.differences(ours, theirs) == [
+    assert claim.differences(ours, theirs) == [
         'b.c: [1, 2] here, [1, 3] there',
         "e: {'f': 1} here, None there",
         'g: None here, 0.5 there',
     ]
-    assert config.differences(ours, ours) == []
+    assert claim.differences(ours, ours) == []
 
 
 def small(**values):

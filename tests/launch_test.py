@@ -14,6 +14,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = ('commands', 'gpu_slurm', 'local_processes', 'tpu_pod')
+SHELL = sorted(f'launch/{path.name}' for path in ROOT.glob('launch/*.sh'))
+SHELL.append('.ci/run')
 TPU = ('--zone=us-central2-b', '--project=p')
 # Words that a shell would take apart if they were passed on carelessly.
 ODD = ("--config.data.name=it's $HOME", '--config.train.milestones=(1, 2)')
@@ -56,15 +58,15 @@ def printed_commands(script, *arguments):
     return [shlex.split(c) for c in commands if c.strip()]
 
 
-@pytest.mark.parametrize('name', [*SCRIPTS, 'docs'])
-def test_shellcheck_finds_nothing(name):
+@pytest.mark.parametrize('script', SHELL)
+def test_shellcheck_finds_nothing(script):
     bin_folder = pathlib.Path(sys.executable).parent
     path = f'{bin_folder}{os.pathsep}{os.environ["PATH"]}'
     shellcheck = shutil.which('shellcheck', path=path)
     if shellcheck is None:
         pytest.skip('shellcheck is not installed')
     done = subprocess.run(
-        [shellcheck, '-x', f'launch/{name}.sh'],
+        [shellcheck, '-x', script],
         cwd=ROOT,
         capture_output=True,
         text=True,
