@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import tables
-from experiments import comparison, replication, runner, statistics
+from experiments import comparison, flags, replication, runner, statistics
 from mnemonics_jax import runs
 from mnemonics_jax.page import spaces
 
@@ -129,7 +129,7 @@ def draw(args: Any, records: Sequence[Mapping[str, Any]]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does the study and returns the exit status."""
-    args = runner.parse(
+    args = flags.parse(
         'replication', __doc__, argv, seeds='0,1,2,3,4', part='confirm'
     )
     path = args.out / f'replication_{args.data.name}.json'

@@ -11,7 +11,7 @@ preset `tuned`; `experiments.replication` confirms it, or not, on other classes.
 import sys
 from collections.abc import Sequence
 
-from experiments import comparison, runner
+from experiments import comparison, flags, runner
 
 # Written out, so that a later preset does not change what was screened.
 BASE = {
@@ -123,7 +123,7 @@ def cases(data: str) -> list[runner.Case]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does the study and returns the exit status."""
-    args = runner.parse('recipe', __doc__, argv, seeds='100,101', part='choose')
+    args = flags.parse('recipe', __doc__, argv, seeds='100,101', part='choose')
     chosen = runner.select(args, cases(args.data.name))
     if args.quick:
         names = ('herding', 'base', 'means')

@@ -10,7 +10,7 @@ weights. It writes `results/replication_<data>.json` and `.md`.
 import sys
 from collections.abc import Sequence
 
-from experiments import comparison, runner
+from experiments import comparison, flags, runner
 
 # Runs on images take a minute each: what two cores do in an hour.
 PER_CLASS = {'digits': ('1', '2', '5'), 'images': ('2', '5')}
@@ -71,7 +71,7 @@ def cases(data: str) -> list[runner.Case]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does the study and returns the exit status."""
-    args = runner.parse(
+    args = flags.parse(
         'replication', __doc__, argv, seeds='0,1,2,3,4', part='confirm'
     )
     chosen = runner.select(args, cases(args.data.name))

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import tables
 from experiments import comparison, statistics
-from experiments.runner import RESULTS, ROOT
+from experiments.flags import RESULTS, ROOT
 
 README = ROOT / 'README.md'
 BEGIN = '<!-- experiments:begin -->'

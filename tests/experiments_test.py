@@ -17,7 +17,6 @@ from experiments import (
     images,
     recipe,
     replication,
-    runner,
     statistics,
 )
 
@@ -169,7 +168,7 @@ def test_a_study_from_its_command_line_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('flags', 'said'),
+    ('given', 'said'),
     [
         (['--data=nowhere'], '--data=nowhere: no nowhere/choose.npz'),
         (['--only=nothing'], 'leave nothing; allowed: random, herding'),
@@ -177,10 +176,9 @@ def test_a_study_from_its_command_line_goes_on(tmp_path):
         (['--seeds=a'], '--seeds=a: allowed: whole numbers'),
     ],
 )
-def test_bad_flags_are_refused_in_one_line(flags, said, capsys):
+def test_bad_flags_are_refused_in_one_line(given, said, capsys):
     with pytest.raises(SystemExit) as error:
-        recipe.main(flags)
+        recipe.main(given)
     text = capsys.readouterr().err or str(error.value)
     assert said in text
     assert text.strip().count('\n') == 0
-    assert runner.RESULTS.parts[-2:] == ('experiments', 'results')
