@@ -19,7 +19,7 @@ from experiments import (
     scratch_table,
 )
 from experiments.scratch_settings import SETTINGS, quick
-from mnemonics_jax import augment, bilevel
+from mnemonics_jax import augment, backbones, bilevel
 from tests.command import ROOT, assert_refused
 
 
@@ -68,7 +68,14 @@ def test_stored_pixels_are_grey_levels():
 
 
 def small():
-    backbone = scratch_model.make((4,), 2, (8, 8, 1), (0.5,), (0.3,))
+    backbone = backbones.from_trunk(
+        scratch_model.Perceptron(4),
+        num_classes=2,
+        image_shape=(8, 8, 1),
+        mean=(0.5,),
+        std=(0.3,),
+        head='linear',
+    )
     return backbone, backbone.init(jax.random.key(0)).params
 
 
@@ -138,10 +145,9 @@ def test_learning_from_random_beats_random_on_digits():
     data = scratch_data.load(scratch_data.source_of('digits'), seed=7)
     settings = quick(SETTINGS['digits'])
     settings = settings._replace(
-        widths=(8, 16),
-        training=settings.training._replace(steps=150),
+        training=settings.training._replace(steps=100),
         learning=settings.learning._replace(
-            outer_steps=120, rate=0.03, inner_steps=15, queries=128
+            outer_steps=100, rate=0.03, inner_steps=15, queries=128
         ),
     )
     bench = from_scratch.Bench(data, settings, 7)
@@ -151,7 +157,7 @@ def test_learning_from_random_beats_random_on_digits():
         if not row.packed and row.strategy != 'herding'
     }
     learned, drawn = cases['mnemonics'], cases['random']
-    assert learned['accuracies'][0] > drawn['accuracies'][0] + 0.05
+    assert learned['accuracies'][0] > drawn['accuracies'][0] + 0.1
     assert learned['outer_loss_last'] < learned['outer_loss_first'] - 0.1
     assert learned['drift_grey_levels'] > 1 and not drawn['drift_grey_levels']
     assert learned['bytes_per_class'] == drawn['bytes_per_class'] == 64
