@@ -41,12 +41,12 @@ class Recipe(NamedTuple):
 
     outer_steps: int
     rate: float
-    scope: str = 'head'
-    inner_steps: int = 30
-    inner_rate: float = 6.0
-    pool: int = 5
-    most_steps: int = 120
-    most_shown: int = 16
+    scope: str
+    inner_steps: int
+    inner_rate: float
+    pool: int
+    most_steps: int
+    most_shown: int
     queries: int = 256
     query_augmentation: augment.Augmentation = augment.Augmentation()
 
@@ -151,7 +151,7 @@ def outer_step(
     return bilevel.apply_gradient(state, grads, tx, scale), loss
 
 
-class _Pool:
+class Pool:
     """Networks of different ages, trained on the exemplars as they change."""
 
     def __init__(self, backbone, training, recipe, generator, key):
@@ -213,7 +213,7 @@ def learn(
     keys = jax.random.split(jax.random.key(seed), 3)
     tx = optax.adam(recipe.rate, b2=0.99)
     state = bilevel.init_state(jnp.asarray(start), tx)
-    pool = _Pool(backbone, training, recipe, generator, keys[0])
+    pool = Pool(backbone, training, recipe, generator, keys[0])
     advance = jax.jit(
         functools.partial(
             outer_step, backbone, recipe, training.augmentation, tx
