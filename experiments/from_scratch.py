@@ -9,6 +9,7 @@ one. A network trained on all images is the bound.
 
     python -m experiments.from_scratch --data=digits
     python -m experiments.from_scratch --data=DIR
+    python -m experiments.from_scratch --data=DIR --network=convolutions
 
 DIR is an image folder with `train/<class>/*` and `validation/<class>/*`; each
 seed draws ten of its classes. Finished cases stay in the JSON file of the
@@ -19,8 +20,6 @@ import argparse
 import json
 import os
 import pathlib
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,9 +28,11 @@ import numpy as np
 
 from experiments import runner, scratch_data, scratch_table
 from experiments.scratch_cases import BOUND, MOST_RANKED, ROWS, Bench, Row
-from experiments.scratch_settings import SETTINGS, Settings, quick
+from experiments.scratch_settings import SETTINGS, Settings, as_dict, quick
 from mnemonics_jax import claim
 from mnemonics_jax.progress import write_atomically
+
+PERCEPTRON, CONVOLUTIONS = 'perceptron', 'convolutions'
 
 
 def cases_of(
@@ -55,14 +56,12 @@ class Record:
         self._file = args.out / f'from_scratch_{kind}.json'
         self.table = self._file.with_suffix('.md')
         self.content = {
-            'command': shlex.join(
-                ['python', '-m', 'experiments.from_scratch', *args.given]
-            ),
+            'command': command(args),
             'data': kind,
             'versions': claim.versions(),
             'cores': os.cpu_count(),
             # As JSON gives it back.
-            'config': json.loads(json.dumps(_as_dict(settings))),
+            'config': json.loads(json.dumps(as_dict(settings))),
             'seconds': 0.0,
             'cases': [],
         }
@@ -101,13 +100,6 @@ class Record:
         write_atomically(self.table, scratch_table.markdown(self.content))
 
 
-def _as_dict(value: Any) -> Any:
-    """Named tuples, however deep, as dicts."""
-    if hasattr(value, '_asdict'):
-        return {k: _as_dict(v) for k, v in value._asdict().items()}
-    return value
-
-
 def run(args: argparse.Namespace) -> pathlib.Path:
     """Does the cases that are left; returns the file of the table.
 
@@ -116,6 +108,13 @@ def run(args: argparse.Namespace) -> pathlib.Path:
             made with other settings.
     """
     kind = 'digits' if args.data == 'digits' else 'images'
+    if args.network == CONVOLUTIONS:
+        kind = f'{kind}_{CONVOLUTIONS}'
+    if kind not in SETTINGS:
+        raise ValueError(
+            f'--network={args.network}: allowed with --data={args.data}: '
+            f'{PERCEPTRON}'
+        )
     settings = quick(SETTINGS[kind]) if args.quick else SETTINGS[kind]
     source = scratch_data.source_of(args.data)
     most = max(args.per_class) * settings.factor**2
@@ -151,6 +150,18 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     return record.table
 
 
+def command(args: argparse.Namespace) -> str:
+    """The command that gives the results, without where things lie."""
+    flags = [
+        f'--data={"digits" if args.data == "digits" else "DIR"}',
+        f'--network={args.network}',
+        f'--seeds={",".join(map(str, args.seeds))}',
+        f'--per-class={",".join(map(str, args.per_class))}',
+        *(['--quick'] if args.quick else []),
+    ]
+    return ' '.join(['python -m experiments.from_scratch', *flags])
+
+
 def describe(case: dict[str, Any]) -> str:
     """The line of progress of a finished case."""
     size = case['per_class'] or 'all'
@@ -182,12 +193,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add('--data', default='digits', help='digits, or an image folder')
+    add('--network', default=PERCEPTRON, choices=(PERCEPTRON, CONVOLUTIONS))
     add('--seeds', default='0,1,2,3,4', help='classes, weights and choices')
     add('--per-class', default='1,5,10', help='images whose bytes classes have')
     add('--out', type=pathlib.Path, help='folder of the results')
     add('--quick', action='store_true', help='a smoke test, in minutes')
     args = parser.parse_args(argv)
-    args.given = sys.argv[1:] if argv is None else argv
     try:
         args.seeds = numbers('--seeds', args.seeds, 0)
         args.per_class = numbers('--per-class', args.per_class, 1)

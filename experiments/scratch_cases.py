@@ -12,7 +12,7 @@ from experiments import (
     scratch_model,
 )
 from experiments.scratch_settings import Settings
-from mnemonics_jax import selection
+from mnemonics_jax import backbones, selection
 from mnemonics_jax.types import Backbone
 
 RANDOM, HERDING, LEARNED = 'random', 'herding', 'mnemonics'
@@ -45,12 +45,13 @@ class Bench:
 
     def __init__(self, data: scratch_data.Data, settings: Settings, seed: int):
         self.data, self.settings, self.seed = data, settings, seed
-        self.backbone: Backbone = scratch_model.make(
-            settings.widths,
-            data.num_classes,
-            data.images.shape[1:],
-            data.mean,
-            data.std,
+        self.backbone: Backbone = backbones.from_trunk(
+            settings.network,
+            num_classes=data.num_classes,
+            image_shape=data.images.shape[1:],
+            mean=data.mean,
+            std=data.std,
+            head='linear',
         )
 
     def bound(self) -> dict[str, Any]:

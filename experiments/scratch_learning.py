@@ -1,11 +1,11 @@
 """Exemplars learned for networks that are trained on nothing else.
 
-The paper's bilevel problem (Eq. 8 and 9) with a network that is not one: in
-each outer step one is drawn from a pool of networks of different ages, all
-trained from nothing on the exemplars as they are at the time. Its head starts
-from zeros and takes the inner steps on the features of the exemplars; real
-images judge it. The gradient is exact, down to the pixels. When a network has
-reached its age, a fresh one takes its place.
+The paper's bilevel problem (Eq. 8 and 9) with an exact gradient through all
+inner steps, from networks that know nothing of the data. In each outer step one
+is drawn from a pool, takes the inner steps on the exemplars, and real images
+judge it. In a pool of one that is replaced each time networks are always fresh.
+Else they are of different ages, trained on the exemplars as these change, and
+the gradient does not see how they became what they are.
 """
 
 import functools
@@ -28,8 +28,9 @@ class Recipe(NamedTuple):
     Attributes:
         outer_steps: updates of the pixels.
         rate: of Adam, for pixels in [0, 1]; falls to 0 along a cosine.
-        inner_steps: of the head, by gradient descent with momentum.
-        inner_rate: of those, for features over the root of their number.
+        scope: of the inner steps: 'all' parameters or a 'head'.
+        inner_steps: of gradient descent with momentum.
+        inner_rate: of those.
         pool: networks at a time.
         most_steps: age at which a network is replaced, at most; each has its
             own, drawn from 1 on.
@@ -40,11 +41,12 @@ class Recipe(NamedTuple):
 
     outer_steps: int
     rate: float
-    inner_steps: int = 30
-    inner_rate: float = 6.0
-    pool: int = 5
-    most_steps: int = 120
-    most_shown: int = 16
+    scope: str
+    inner_steps: int
+    inner_rate: float
+    pool: int
+    most_steps: int
+    most_shown: int
     queries: int = 256
     query_augmentation: augment.Augmentation = augment.Augmentation()
 
@@ -61,21 +63,37 @@ class Learned(NamedTuple):
     losses: list[float]
 
 
-def head_problem(
+def inner_problem(
     backbone: Backbone, params: Params, recipe: Recipe
-) -> bilevel.InnerProblem:
-    """The inner problem: a linear head on a network's features."""
+) -> tuple[bilevel.InnerProblem, Any]:
+    """The inner problem of the recipe's scope, and where its steps start.
+
+    Args:
+        backbone: with a linear head.
+        params: of the network that was drawn.
+        recipe: with scope 'all', all of these take the steps; with 'head', a
+            head that starts from zeros, on features over the root of their
+            number.
+    """
+    tx = optax.sgd(recipe.inner_rate, scratch_model.MOMENTUM)
+    if recipe.scope == 'all':
+
+        def loss_of_all(params, images, labels):
+            scores = scratch_model.logits(backbone, params, images)
+            return losses.cross_entropy(scores, labels, scores.shape[-1])
+
+        return bilevel.InnerProblem(loss_of_all, tx, remat=False), params
 
     def embed(images):
         found, _, _ = backbone.embed(Variables(params, {}), images)
         return found * found.shape[-1] ** -0.5
 
-    def loss_fn(head, inputs, labels):
+    def loss_of_head(head, inputs, labels):
         scores, _ = backbone.classify(head, inputs)
         return losses.cross_entropy(scores, labels, scores.shape[-1])
 
-    tx = optax.sgd(recipe.inner_rate, scratch_model.MOMENTUM)
-    return bilevel.InnerProblem(loss_fn, tx, embed, remat=False)
+    start = jax.tree.map(jnp.zeros_like, params['head'])
+    return bilevel.InnerProblem(loss_of_head, tx, embed, remat=False), start
 
 
 def outer_step(
@@ -93,7 +111,7 @@ def outer_step(
     """One update of the pixels by the exact gradient of the bilevel problem.
 
     Args:
-        backbone: from `scratch_model.make`.
+        backbone: with a linear head.
         recipe: how.
         settings: of the augmentation of exemplars.
         tx: of the pixels.
@@ -116,16 +134,16 @@ def outer_step(
         recipe.query_augmentation,
     )
     query = query._replace(images=images)
-    problem = head_problem(backbone, params, recipe)
-    head = jax.tree.map(jnp.zeros_like, params['head'])
+    problem, first = inner_problem(backbone, params, recipe)
     indices = jnp.tile(jnp.arange(len(rows)), (recipe.inner_steps, 1))
 
     def loss_of(pixels):
         shown = packing.unpack(pixels[rows], shape)
         shown = augment.augment(exemplar_key, shown, rows, settings)
-        return bilevel.outer_loss(problem, head, shown, labels, indices, query)[
-            0
-        ]
+        loss, _ = bilevel.outer_loss(
+            problem, first, shown, labels, indices, query
+        )
+        return loss
 
     loss, grads = jax.value_and_grad(loss_of)(state.pixels)
     progress = state.step / recipe.outer_steps
@@ -133,7 +151,7 @@ def outer_step(
     return outer.apply_gradient(state, grads, tx, scale), loss
 
 
-class _Pool:
+class Pool:
     """Networks of different ages, trained on the exemplars as they change."""
 
     def __init__(self, backbone, training, recipe, generator, key):
@@ -181,7 +199,7 @@ def learn(
     """Learns the pixels of exemplars.
 
     Args:
-        backbone: from `scratch_model.make`.
+        backbone: with a linear head.
         training: of the networks in the pool, at a constant rate; their batch
             and augmentation are those of the networks that will be judged.
         recipe: how.
@@ -195,7 +213,7 @@ def learn(
     keys = jax.random.split(jax.random.key(seed), 3)
     tx = optax.adam(recipe.rate, b2=0.99)
     state = outer.init_state(jnp.asarray(start), tx)
-    pool = _Pool(backbone, training, recipe, generator, keys[0])
+    pool = Pool(backbone, training, recipe, generator, keys[0])
     advance = jax.jit(
         functools.partial(
             outer_step, backbone, recipe, training.augmentation, tx

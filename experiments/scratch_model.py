@@ -1,11 +1,11 @@
-"""The small network that is trained from nothing on a set of exemplars.
+"""Small networks that are trained from nothing on a set of exemplars.
 
 Instance norm in the place of BatchNorm: a network that was trained on ten
 images has no statistics to be judged by.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from mnemonics_jax import augment, backbones, losses
+from mnemonics_jax import augment, losses
 from mnemonics_jax.backbones import conv
 from mnemonics_jax.numerics import to_float
 from mnemonics_jax.types import Backbone, Params, Variables
@@ -55,7 +55,29 @@ class InstanceNorm(nn.Module):
         return (x - mean) * jax.lax.rsqrt(variance + _EPSILON) * scale + bias
 
 
-class Trunk(nn.Module):
+class Perceptron(nn.Module):
+    """One hidden layer on the means of squares of pixels.
+
+    Attributes:
+        width: its units.
+        square: pixels of a square's side; 1 for the pixels themselves.
+    """
+
+    width: int
+    square: int = 1
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Images [B, H, W, C] to features [B, width] and no maps."""
+        del train, mask
+        x = nn.avg_pool(x, (self.square,) * 2, (self.square,) * 2)
+        x = nn.Dense(self.width)(x.reshape(len(x), -1))
+        return nn.relu(x), ()
+
+
+class Convolutions(nn.Module):
     """3x3 convolutions on squares of four pixels; each but the last pools.
 
     Features are the last map as it is, not its average: they say where.
@@ -82,24 +104,6 @@ class Trunk(nn.Module):
             x = nn.relu(InstanceNorm()(conv.Conv(features, 3)(x)))
             maps.append(x)
         return x.reshape(num, -1), tuple(maps)
-
-
-def make(
-    widths: tuple[int, ...],
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Backbone:
-    """The trunk with a linear head; see `backbones.from_trunk`."""
-    return backbones.from_trunk(
-        Trunk(widths),
-        num_classes=num_classes,
-        image_shape=image_shape,
-        mean=mean,
-        std=std,
-        head='linear',
-    )
 
 
 def logits(backbone: Backbone, params: Params, images: jax.Array) -> jax.Array:
@@ -132,7 +136,7 @@ def step(
     """One step of SGD on the mean cross entropy of augmented images.
 
     Args:
-        backbone: from `make`.
+        backbone: with a linear head.
         tx: from `transform`.
         settings: of the augmentation.
         state: params, and the state of `tx`.
@@ -166,7 +170,7 @@ def fit(
     """Trains a fresh network.
 
     Args:
-        backbone: from `make`.
+        backbone: with a linear head.
         training: how.
         seed: of the first weights, of minibatches and augmentation.
         images: [n, H, W, C], uint8 or float32 in [0, 1].

@@ -1,17 +1,20 @@
-"""What study C runs with, by data; chosen on seeds 100 and 101."""
+"""What study C runs with, by data and network; chosen on seed 100."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
+
+from flax import linen as nn
 
 from experiments.scratch_learning import Recipe
-from experiments.scratch_model import Training
+from experiments.scratch_model import Convolutions, Perceptron, Training
 from mnemonics_jax.augment import Augmentation
 
 
 class Settings(NamedTuple):
-    """Of one kind of data; the same for all rows of its table.
+    """The same for all rows of a table.
 
     Attributes:
-        widths: of the network.
+        network: without its head, which is linear.
         training: of networks on a memory.
         training_on_all: of networks on all images, which take longer.
         networks: trained and tested for each case, which differ in their seed.
@@ -21,7 +24,7 @@ class Settings(NamedTuple):
         learning_packed: of packed exemplars.
     """
 
-    widths: tuple[int, ...]
+    network: nn.Module
     training: Training
     training_on_all: Training
     networks: int
@@ -31,42 +34,92 @@ class Settings(NamedTuple):
     learning_packed: Recipe
 
 
-_DIGITS = Training(300, 0.02, 128, Augmentation(pad=1))
-_IMAGES = Training(300, 0.02, 128, Augmentation(4, flip=True, brightness=0.3))
 _FLIPPED = Augmentation(flip=True)
+_DIGITS = Training(300, 0.02, 128, Augmentation())
+_IMAGES = Training(300, 0.005, 128, _FLIPPED)
+_CONVOLUTIONS = Training(300, 0.02, 128, Augmentation(4, True, False, 0.3))
+# The whole bilevel problem: fresh networks, all parameters, nothing cut short.
+_FRESH = Recipe(
+    outer_steps=300,
+    rate=0.01,
+    scope='all',
+    inner_steps=30,
+    inner_rate=0.02,
+    pool=1,
+    most_steps=1,
+    most_shown=10,
+)
+# What convolutions leave time for.
+_HEADS = Recipe(
+    outer_steps=600,
+    rate=0.01,
+    scope='head',
+    inner_steps=30,
+    inner_rate=6.0,
+    pool=5,
+    most_steps=120,
+    most_shown=16,
+    query_augmentation=_FLIPPED,
+)
 
 SETTINGS = {
     'digits': Settings(
-        widths=(32, 64),
+        network=Perceptron(128),
         training=_DIGITS,
         training_on_all=_DIGITS._replace(steps=1000),
         networks=2,
         factor=2,
         start='random',
-        learning=Recipe(500, 0.01),
-        learning_packed=Recipe(500, 0.01),
+        learning=_FRESH._replace(inner_rate=0.05),
+        learning_packed=_FRESH._replace(inner_rate=0.05),
     ),
     'images': Settings(
-        widths=(32, 64, 128),
+        network=Perceptron(128, square=2),
         training=_IMAGES,
         training_on_all=_IMAGES._replace(steps=1000),
         networks=2,
+        factor=2,
+        start='random',
+        learning=_FRESH._replace(query_augmentation=_FLIPPED),
+        learning_packed=_FRESH._replace(query_augmentation=_FLIPPED),
+    ),
+    'images_convolutions': Settings(
+        network=Convolutions((16, 32, 64)),
+        training=_CONVOLUTIONS,
+        training_on_all=_CONVOLUTIONS._replace(steps=1000),
+        networks=1,
         factor=3,
-        start='herding',
-        learning=Recipe(400, 0.005, query_augmentation=_FLIPPED),
-        learning_packed=Recipe(300, 0.002, query_augmentation=_FLIPPED),
+        start='random',
+        learning=_HEADS,
+        learning_packed=_HEADS._replace(outer_steps=200, rate=0.002),
     ),
 }
 
 
 def quick(settings: Settings) -> Settings:
     """The same in seconds; accuracies mean nothing."""
-    few = Recipe(4, 0.01, inner_steps=3, pool=2, queries=32)
+
+    def few(recipe):
+        return recipe._replace(outer_steps=4, inner_steps=3, queries=32)
+
     return settings._replace(
-        widths=tuple(width // 4 for width in settings.widths),
         training=settings.training._replace(steps=10),
         training_on_all=settings.training_on_all._replace(steps=10),
         networks=1,
-        learning=few,
-        learning_packed=few,
+        learning=few(settings.learning),
+        learning_packed=few(settings.learning_packed),
     )
+
+
+def as_dict(value: Any) -> Any:
+    """Settings, however deep, as JSON takes them."""
+    if hasattr(value, '_asdict'):
+        return {k: as_dict(v) for k, v in value._asdict().items()}
+    if isinstance(value, nn.Module):
+        own = {
+            field.name: getattr(value, field.name)
+            for field in dataclasses.fields(value)
+            if field.name not in ('parent', 'name')
+        }
+        return {'name': type(value).__name__, **own}
+    return value
