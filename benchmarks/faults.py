@@ -29,6 +29,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import compare_runs
 import faulty_processes
 import faulty_run
 from faulty_run import STAGES, Fault
@@ -61,7 +62,7 @@ def measure(scratch: pathlib.Path, count: int) -> dict[str, Any]:
         workdir = scratch / f'chain_{seed}'
         moments = faulty_run.draw_moments(places, len(signals), seed)
         faults += faulty_run.disturb(workdir, moments, signals, {})
-        unlike.append(faulty_run.differences(workdir, scratch / 'whole'))
+        unlike.append(compare_runs.differences(workdir, scratch / 'whole'))
         print(f'{len(faults)} ends, differences: {unlike}', flush=True)
     ends = faulty_run.ends_of_loops(places)
     return {
@@ -97,7 +98,7 @@ def measure_processes(scratch: pathlib.Path) -> dict[str, Any]:
             'codes': loss.codes,
             'last_checkpoint': str(loss.place),
             'resumed_in': str(faulty_run.resumed_at(output)),
-            'differences': faulty_run.differences(workdir, scratch / 'whole'),
+            'differences': compare_runs.differences(workdir, scratch / 'whole'),
         }
         print(found, flush=True)
     return found

@@ -259,50 +259,6 @@ def resumed_at(output: str) -> Place:
     return Place(int(after[1]) + 1) if after else Place(0)
 
 
-def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
-    """The files in which two finished runs differ.
-
-    Wall-clock times and the `checkpoint` section may.
-    """
-    found = []
-    if comparable(ours) != comparable(theirs):
-        found.append('results.json')
-    records = [path / 'metrics.jsonl' for path in (ours, theirs)]
-    if records[0].read_bytes() != records[1].read_bytes():
-        found.append('metrics.jsonl')
-    names = [
-        {
-            str(path.relative_to(run))
-            for folder in ('exemplars', 'features')
-            for path in (run / folder).iterdir()
-        }
-        for run in (ours, theirs)
-    ]
-    found += sorted(names[0] ^ names[1])
-    for name in sorted(names[0] & names[1]):
-        if arrays(ours / name) != arrays(theirs / name):
-            found.append(name)
-    return found
-
-
-def comparable(workdir: pathlib.Path) -> dict[str, Any]:
-    """`results.json` but for what may differ."""
-    results = json.loads((workdir / 'results.json').read_text())
-    for phase in results['phases']:
-        del phase['seconds']
-    del results['config']['checkpoint']
-    return results
-
-
-def arrays(path: pathlib.Path) -> dict[str, tuple[Any, ...]]:
-    """The arrays of an .npz by name, in a form that compares by bits."""
-    with np.load(path) as found:
-        return {
-            name: (array.dtype.str, array.shape, array.tobytes())
-            for name, array in found.items()
-        }
-
-
 def ends_of_loops(places: Sequence[Place]) -> set[Place]:
     """Of each loop and each phase, the last place."""
     return {max(p for p in places if p[:2] == q[:2]) for q in places}

@@ -76,6 +76,7 @@ def configure(
     chosen.update_from_flattened_dict(
         {
             **FIELDS,
+            'exemplars.preset': 'bilevel',
             'data.num_classes': point['classes'],
             'protocol.base_classes': point['classes'] // 2,
             'protocol.phases': point['phases'],

@@ -16,7 +16,7 @@ import optax
 import tables
 from matplotlib.figure import Figure
 
-from mnemonics_jax import backbones, bilevel, memory
+from mnemonics_jax import backbones, memory, outer
 
 CLASSES, BASE_CLASSES, PER_CLASS = 1000, 500, 20
 SHAPE = (224, 224, 3)
@@ -38,7 +38,7 @@ def imagenet() -> dict[str, int]:
     count = BASE_CLASSES * PER_CLASS
     pixels = jax.ShapeDtypeStruct((count, *SHAPE), jax.numpy.float32)
     state = jax.eval_shape(
-        lambda x: bilevel.init_state(x, optax.adam(0.02)), pixels
+        lambda x: outer.init_state(x, optax.adam(0.02)), pixels
     )
     held = {
         storage: num_bytes(

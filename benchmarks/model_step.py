@@ -19,6 +19,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,27 +57,7 @@ def measure(
         ValueError: ours and theirs do not compute the same.
     """
     problem = problems.make_problem(sizes, device=device)
-    # Of one step: each further one multiplies the error.
-    make = functools.partial(step_pairs.train_steps, problem, bound=DEEP_BOUND)
-    errors = {}
-    # PyTorch computes in float32: with another precision ours are timed alone.
-    has_peer = HAS_TORCH and sizes.precision == 'float32'
-    if has_peer:
-        errors[PEER] = timing.check('model step', make(num_steps=1))
-    pair = make(num_steps=num_steps)
-    works = {'ours': pair.ours.run}
-    if has_peer:
-        works[PEER] = pair.peer.run
-    unable = None
-    if has_peer and compiled:
-        try:
-            errors[COMPILED] = timing.check(
-                COMPILED, make(num_steps=1, compiled=True)
-            )
-            works[COMPILED] = make(num_steps=num_steps, compiled=True).peer.run
-        # What it raises where it cannot compile, as without a C++ compiler.
-        except RuntimeError as e:
-            unable = f'{type(e).__name__}: {str(e).splitlines()[0]}'
+    works, errors, unable = checked_works(problem, num_steps, compiled)
     seconds = {
         name: {key: value / num_steps for key, value in found.items()}
         for name, found in timing.time_in_turn(works, repeats).items()
@@ -98,6 +79,35 @@ def measure(
         },
         **peers_setting(),
     }
+
+
+def checked_works(
+    problem: problems.Problem, num_steps: int, compiled: bool
+) -> tuple[dict[str, Callable[[], None]], dict[str, Any], str | None]:
+    """What is timed, by name, how far it is apart, and what cannot compile."""
+    # Of one step: each further one multiplies the error.
+    make = functools.partial(step_pairs.train_steps, problem, bound=DEEP_BOUND)
+    # PyTorch computes in float32: with another precision ours are timed alone.
+    has_peer = HAS_TORCH and problem.sizes.precision == 'float32'
+    errors = {}
+    if has_peer:
+        errors[PEER] = timing.check('model step', make(num_steps=1))
+    pair = make(num_steps=num_steps)
+    works = {'ours': pair.ours.run}
+    if not has_peer:
+        return works, errors, None
+    works[PEER] = pair.peer.run
+    if not compiled:
+        return works, errors, None
+    try:
+        errors[COMPILED] = timing.check(
+            COMPILED, make(num_steps=1, compiled=True)
+        )
+        works[COMPILED] = make(num_steps=num_steps, compiled=True).peer.run
+    # What it raises where it cannot compile, as without a C++ compiler.
+    except RuntimeError as e:
+        return works, errors, f'{type(e).__name__}: {str(e).splitlines()[0]}'
+    return works, errors, None
 
 
 def measure_on_cores(*, repeats: int, num_steps: int) -> dict[str, Any]:

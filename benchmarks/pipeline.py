@@ -41,7 +41,9 @@ LARGE = 512  # Images of 500 x 375 pixels.
 REPEATS = 5
 
 
-def write_folder(root: pathlib.Path, per_class: int, size: tuple[int, int]):
+def write_folder(
+    root: pathlib.Path, per_class: int, size: tuple[int, int]
+) -> None:
     """A folder of JPEGs of smooth noise, written once."""
     if (root / 'validation').exists():
         return

@@ -1,9 +1,9 @@
-"""Figures of the benchmarks as tables, for the terminal and the README.
+"""Figures of the benchmarks as tables, for the terminal and the documentation.
 
     python benchmarks/tables.py
 
-writes the tables of the results that there are into README.md, between the
-lines that say so.
+writes the tables of the results that there are into docs/measurements.md,
+between the lines that say so.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
-README = ROOT / 'README.md'
+PAGE = ROOT / 'docs' / 'measurements.md'
 HOLDS = {True: 'yes', False: 'no', None: ''}
 
 
@@ -81,7 +81,7 @@ def remarks(report: Mapping[str, Any]) -> str:
 
 
 def section(report: Mapping[str, Any]) -> str:
-    """All of a device, as it stands in the README."""
+    """All of a device, as it stands on the page."""
     return '\n\n'.join(
         [remarks(report), work_table(report), target_table(report)]
     )
@@ -111,22 +111,22 @@ def insert(text: str, name: str, body: str) -> str:
 
 
 def names() -> list[str]:
-    """Results that the README has lines for."""
-    text = README.read_text()
+    """Results that the page has lines for."""
+    text = PAGE.read_text()
     return sorted(
         path.stem for path in RESULTS.glob('*.json') if begin(path.stem) in text
     )
 
 
 def generated(name: str) -> str:
-    """What the README has to show of a file."""
+    """What the page has to show of a file."""
     return section(json.loads((RESULTS / f'{name}.json').read_text()))
 
 
 def main() -> None:
-    """Writes the README's tables anew."""
+    """Writes the tables anew."""
     for name in names():
-        README.write_text(insert(README.read_text(), name, generated(name)))
+        PAGE.write_text(insert(PAGE.read_text(), name, generated(name)))
 
 
 if __name__ == '__main__':

@@ -91,7 +91,7 @@ def exact_products() -> Iterator[None]:
 def _error(ours: Any, theirs: Any) -> float:
     # jax.tree.map refuses trees that differ.
     pairs = jax.tree.leaves(
-        jax.tree.map(lambda a, b: _joined(a, b), ours, theirs),
+        jax.tree.map(_joined, ours, theirs),
     )
     a, b = np.concatenate(pairs, axis=1)
     if np.issubdtype(np.asarray(jax.tree.leaves(theirs)[0]).dtype, np.integer):

@@ -6,6 +6,7 @@ NumPy's, images f32[B, H, W, C] in [0, 1]; the inputs are on the device before
 the work begins. Needs the extra `bench`.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,8 +58,7 @@ def train_steps(
         momentum: as weight decay, of PyTorch's `SGD`.
         weight_decay: see `momentum`.
         lucir: for LUCIR's loss in the place of cross entropy.
-        compiled: whether forward and backward pass go through
-            `torch.compile`.
+        compiled: whether both passes go through `torch.compile`.
 
     Returns:
         Its result: 'losses' f32[n] before each step, and 'params' after the
@@ -71,11 +71,7 @@ def train_steps(
         network.parameters(), lr, momentum, weight_decay=weight_decay
     )
 
-    def loss_of(batch, target):
-        if lucir is None:
-            return functional.cross_entropy(network(batch)[0], target)
-        return _lucir_loss(network, lucir, batch, target)
-
+    loss_of = functools.partial(_loss, network, lucir)
     if compiled:
         loss_of = torch.compile(loss_of)
     losses = torch.zeros(len(batches), device=device)
@@ -97,6 +93,13 @@ def train_steps(
         }
 
     return Work(run, result)
+
+
+def _loss(network, lucir, images, labels):
+    """LUCIR's loss, or cross entropy."""
+    if lucir is None:
+        return functional.cross_entropy(network(images)[0], labels)
+    return _lucir_loss(network, lucir, images, labels)
 
 
 def _lucir_loss(network, lucir, images, labels):
@@ -148,37 +151,19 @@ def exemplar_step(
     query_labels = torch.tensor(query[1], device=device, dtype=torch.int64)
     found = {}
 
-    def head_logits(params, features):
-        return network.sigma.detach() * torch_network.cosine(
-            features, params['rows']
-        )
-
-    def whole_logits(params, images):
-        return functional_call(network, params, (images,))[0]
-
     def run():
         network.eval()
         params = {name: p.detach() for name, p in network.named_parameters()}
-        inputs, query_inputs, logits = exemplars, query_images, whole_logits
+        inputs, query_inputs, logits = exemplars, query_images, _whole_logits
         if scope == 'head':
             params = {'rows': params['rows']}
             inputs, query_inputs = map(network.embed, (inputs, query_inputs))
-            logits = head_logits
-        params = {name: p.requires_grad_() for name, p in params.items()}
-        for index in steps:
-            loss = functional.cross_entropy(
-                logits(params, inputs[index]), targets[index]
-            )
-            grads = torch.autograd.grad(
-                loss, tuple(params.values()), create_graph=True
-            )
-            params = {
-                name: p - inner_lr * grad
-                for (name, p), grad in zip(params.items(), grads, strict=True)
-            }
-        loss = functional.cross_entropy(
-            logits(params, query_inputs), query_labels
-        )
+            logits = _head_logits
+        batches = [(inputs[index], targets[index]) for index in steps]
+        logits = functools.partial(logits, network)
+        params = _adapt(logits, params, batches, inner_lr)
+        outputs = logits(params, query_inputs)
+        loss = functional.cross_entropy(outputs, query_labels)
         found['loss'] = loss.detach()
         (found['grads'],) = torch.autograd.grad(loss, exemplars)
         _wait(device)
@@ -191,6 +176,30 @@ def exemplar_step(
         }
 
     return Work(run, result)
+
+
+def _head_logits(network, params, features):
+    cosines = torch_network.cosine(features, params['rows'])
+    return network.sigma.detach() * cosines
+
+
+def _whole_logits(network, params, images):
+    return functional_call(network, params, (images,))[0]
+
+
+def _adapt(logits, params, batches, lr):
+    """Differentiable steps of plain SGD, one on each batch."""
+    params = {name: p.requires_grad_() for name, p in params.items()}
+    for inputs, labels in batches:
+        loss = functional.cross_entropy(logits(params, inputs), labels)
+        grads = torch.autograd.grad(
+            loss, tuple(params.values()), create_graph=True
+        )
+        params = {
+            name: p - lr * grad
+            for (name, p), grad in zip(params.items(), grads, strict=True)
+        }
+    return params
 
 
 def herding(

@@ -8,7 +8,7 @@ Arguments follow the colon, separated by commas:
     method      lucir (default), icarl, lwf, bic, wa, podnet, finetune, joint
     exemplars   mnemonics (default), herding, random or none
     adjust      true, false; by default as the preset says
-    preset      tuned (default), or paper for the paper's literal constants
+    preset      tuned (default), bilevel, or paper (its literal constants)
     transfer    true (default, the paper's "w/ ours") or false
 
 ResNet-32, 160 epochs a phase, SGD 0.1 divided by 10 at 80 and 120, 20

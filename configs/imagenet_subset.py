@@ -13,7 +13,7 @@ Arguments follow the colon, separated by commas:
     method      lucir (default), icarl, lwf, bic, wa, podnet, finetune, joint
     exemplars   mnemonics (default), herding, random or none
     adjust      true, false; by default as the preset says
-    preset      tuned (default), or paper for the paper's literal constants
+    preset      tuned (default), bilevel, or paper (its literal constants)
     transfer    true (default, the paper's "w/ ours") or false
     source      folder (default) or tfds
 

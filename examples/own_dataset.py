@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.sources import Source
+from mnemonics_jax import Source
 
 SIZE, TRAIN, TEST = 12, 100, 30  # Pixels of a side, images a class.
 SHAPES = {

@@ -13,8 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mnemonics_jax import losses, rules
-from mnemonics_jax.types import Method
+from mnemonics_jax import Method, losses, rules
 
 # The fields of the section method.own_method: defaults, and what is allowed.
 SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE)}

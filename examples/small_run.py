@@ -3,8 +3,7 @@
 import tempfile
 from typing import Any
 
-from mnemonics_jax import experiment
-from mnemonics_jax.defaults import default_config
+from mnemonics_jax import default_config, run_experiment
 
 FIELDS = {
     'data.feed': 'device',
@@ -31,6 +30,6 @@ def run(**fields: Any) -> None:
     for name, value in fields.items():
         config.update_from_flattened_dict({name.replace('__', '.'): value})
     with tempfile.TemporaryDirectory() as workdir:
-        results = experiment.run(experiment.prepare(config, workdir), workdir)
+        results = run_experiment(config, workdir)
     for name, value in results['average_incremental_accuracy'].items():
         print(f'average incremental accuracy, {name}: {100 * value:.1f} %')

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from experiments import packing, scratch_model
-from mnemonics_jax import augment, bilevel, losses
+from mnemonics_jax import augment, bilevel, losses, outer
 from mnemonics_jax.numerics import to_float
 from mnemonics_jax.types import Backbone, Params, Variables
 
@@ -101,13 +101,13 @@ def outer_step(
     recipe: Recipe,
     settings: augment.Augmentation,
     tx: optax.GradientTransformation,
-    state: bilevel.ExemplarState,
+    state: outer.ExemplarState,
     params: Params,
     key: jax.Array,
     rows: jax.Array,
     labels: jax.Array,
     query: bilevel.Query,
-) -> tuple[bilevel.ExemplarState, jax.Array]:
+) -> tuple[outer.ExemplarState, jax.Array]:
     """One update of the pixels by the exact gradient of the bilevel problem.
 
     Args:
@@ -148,7 +148,7 @@ def outer_step(
     loss, grads = jax.value_and_grad(loss_of)(state.pixels)
     progress = state.step / recipe.outer_steps
     scale = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    return bilevel.apply_gradient(state, grads, tx, scale), loss
+    return outer.apply_gradient(state, grads, tx, scale), loss
 
 
 class Pool:
@@ -212,7 +212,7 @@ def learn(
     generator = np.random.default_rng((seed, len(start)))
     keys = jax.random.split(jax.random.key(seed), 3)
     tx = optax.adam(recipe.rate, b2=0.99)
-    state = bilevel.init_state(jnp.asarray(start), tx)
+    state = outer.init_state(jnp.asarray(start), tx)
     pool = Pool(backbone, training, recipe, generator, keys[0])
     advance = jax.jit(
         functools.partial(

@@ -33,6 +33,8 @@ import sweep_grid  # noqa: E402
 import sweep_table  # noqa: E402
 import sweep_worker  # noqa: E402
 
+from mnemonics_jax import arguments  # noqa: E402
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
@@ -46,7 +48,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Flags; `grid` and `set` become dictionaries by field."""
     parser = Parser(description=__doc__.partition('\n')[0], allow_abbrev=False)
     add = parser.add_argument
-    add('--config', required=True, help='file with get_config()')
+    add('--config', required=True, help='file with get_config(), or name')
     add('--out', required=True, type=pathlib.Path, help='directory to write to')
     grid_help = 'a field and its values; seed is averaged over; repeatable'
     add('--grid', required=True, action='append', help=f'F=A,B: {grid_help}')
@@ -59,11 +61,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     try:
         if args.jobs < 1:
             raise ValueError(f'--jobs={args.jobs}: allowed: at least 1')
-        if not pathlib.Path(args.config.partition(':')[0]).is_file():
-            raise ValueError(
-                f'--config={args.config}: no such file; allowed: one like '
-                'configs/digits.py'
-            )
+        args.config = arguments.locate(args.config)
         args.grid = sweep_grid.parse_grid(args.grid)
         args.set = sweep_grid.parse_fixed(args.set, args.grid, small=args.small)
         check_out(args.out, {'config': args.config, 'set': args.set})

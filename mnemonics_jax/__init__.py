@@ -1,3 +1,88 @@
-"""Class-incremental learning with learned exemplars, in JAX and Flax."""
+"""Class-incremental learning with learned exemplars, in JAX and Flax.
+
+The names below are for use from outside; each is loaded when it is first asked
+for, so that importing the package alone takes no time and no library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnemonics_jax import losses, metrics
+    from mnemonics_jax.any_model import (
+        ExemplarLearner,
+        make_exemplar_learner,
+        split_nnx,
+    )
+    from mnemonics_jax.bilevel import (
+        InnerProblem,
+        Query,
+        pixel_gradient,
+        unroll,
+    )
+    from mnemonics_jax.data.sources import Source
+    from mnemonics_jax.defaults import default_config
+    from mnemonics_jax.experiment import run_experiment
+    from mnemonics_jax.hypergradients import make_hypergradient
+    from mnemonics_jax.outer import ExemplarState
+    from mnemonics_jax.prototypes import class_means, herding, nme_scores
+    from mnemonics_jax.types import Method
 
 __version__ = '0.1.0'
+
+__all__ = [
+    'ExemplarLearner',
+    'ExemplarState',
+    'InnerProblem',
+    'Method',
+    'Query',
+    'Source',
+    'class_means',
+    'default_config',
+    'herding',
+    'losses',
+    'make_exemplar_learner',
+    'make_hypergradient',
+    'metrics',
+    'nme_scores',
+    'pixel_gradient',
+    'run_experiment',
+    'split_nnx',
+    'unroll',
+]
+
+# Where each name is; '' for a module of that name.
+_HOMES = {
+    'ExemplarLearner': 'any_model',
+    'ExemplarState': 'outer',
+    'InnerProblem': 'bilevel',
+    'Method': 'types',
+    'Query': 'bilevel',
+    'Source': 'data.sources',
+    'class_means': 'prototypes',
+    'default_config': 'defaults',
+    'herding': 'prototypes',
+    'losses': '',
+    'make_exemplar_learner': 'any_model',
+    'make_hypergradient': 'hypergradients',
+    'metrics': '',
+    'nme_scores': 'prototypes',
+    'pixel_gradient': 'bilevel',
+    'run_experiment': 'experiment',
+    'split_nnx': 'any_model',
+    'unroll': 'bilevel',
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    module = importlib.import_module(f'{__name__}.{home or name}')
+    return getattr(module, name) if home else module
+
+
+def __dir__() -> list[str]:
+    """The public names beside those that are loaded."""
+    return sorted({*globals(), *__all__})

@@ -1,8 +1,10 @@
-"""Arguments of configuration files: `cifar100.py:phases=10,method=bic`.
+"""Configuration files by name, and their arguments: `cifar100:phases=10`.
 
-They choose a cell of the paper's tables; any other field is a flag.
+Arguments choose a cell of the paper's tables; any other field is a flag.
 """
 
+import pathlib
+import runpy
 from typing import Any
 
 from ml_collections import config_dict
@@ -25,6 +27,44 @@ DEFAULTS = {
     'preset': 'tuned',
     'transfer': True,
 }
+
+
+def folder() -> pathlib.Path:
+    """Where the package's configurations are: beside it in a checkout."""
+    here = pathlib.Path(__file__).parent
+    installed = here / 'configs'
+    return installed if installed.is_dir() else here.parent / 'configs'
+
+
+def locate(given: str) -> str:
+    """A configuration file by its path or, if it is the package's, by its name.
+
+    Args:
+        given: as in 'a/file.py:phases=10' or 'cifar100:phases=10'; arguments
+            follow the colon.
+
+    Returns:
+        The path with the same arguments.
+
+    Raises:
+        ValueError: there is no such file; names the configurations there are.
+    """
+    name, *arguments = given.split(':', 1)
+    files = {path.stem: str(path) for path in sorted(folder().glob('*.py'))}
+    if not pathlib.Path(name).is_file():
+        if name not in files:
+            raise ValueError(
+                f'--config={given}: no such file; allowed: a file with a '
+                f'get_config() function, {", ".join(files)}'
+            )
+        name = files[name]
+    return ':'.join((name, *arguments))
+
+
+def load(given: str) -> config_dict.ConfigDict:
+    """The configuration of a file, see `locate`."""
+    path, *arguments = locate(given).split(':', 1)
+    return runpy.run_path(path)['get_config'](*arguments)
 
 
 def apply_arguments(

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from mnemonics_jax import pieces
 from mnemonics_jax.numerics import shares, weighted_sum
@@ -86,20 +85,6 @@ class InnerProblem(NamedTuple):
     microbatch: int | None = None
 
 
-class ExemplarState(struct.PyTreeNode):
-    """State of learning a set of exemplars.
-
-    Attributes:
-        step: int32[], outer updates made.
-        pixels: f32[n, ...] in [0, 1].
-        opt_state: state of the outer optax transform.
-    """
-
-    step: jax.Array
-    pixels: jax.Array
-    opt_state: Any
-
-
 def embed(problem: InnerProblem, pixels: jax.Array) -> jax.Array:
     """What `loss_fn` is given of pixels f32[n, ...]."""
     if problem.embed is None:
@@ -150,6 +135,20 @@ def unroll(
 
     Returns:
         The trained params, and f32[T], the loss before each step.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from mnemonics_jax import InnerProblem, unroll
+        >>> def loss_fn(params, inputs, labels):
+        ...     return 0.5 * (inputs @ params - labels) ** 2
+        >>> problem = InnerProblem(loss_fn, optax.sgd(0.5))
+        >>> inputs, labels = jnp.eye(2), jnp.array([1, 0])
+        >>> indices = jnp.array([[0, 1], [0, -1]])  # Both, then the first.
+        >>> params, losses = unroll(
+        ...     problem, jnp.zeros(2), inputs, labels, indices
+        ... )
+        >>> params.tolist(), losses.tolist()
+        ([0.625, 0.0], [0.25, 0.28125])
     """
     # NumPy arrays cannot be indexed by the traced indices of a scan.
     inputs = problem.layout.spread(jnp.asarray(inputs))
@@ -234,61 +233,39 @@ def pixel_gradient(
     indices: jax.Array,
     query: Query,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Gradient of `outer_loss` in the pixels, f32[n, ...], and its metrics."""
+    """Gradient of the outer loss in the pixels (in the paper's Eq. 9).
+
+    Exact: through all T inner steps, by reverse mode. Memory grows with T by a
+    copy of the params a step, with `remat`.
+
+    Args:
+        problem: the inner problem.
+        params: where the inner steps start.
+        pixels: f32[n, ...], the exemplars.
+        labels: int32[n].
+        indices: int32[T, b], see `unroll`.
+        query: the data to do well on.
+
+    Returns:
+        f32[n, ...], loss by pixel, and the metrics of `outer_loss`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from mnemonics_jax import InnerProblem, Query, pixel_gradient
+        >>> def loss_fn(params, inputs, labels):
+        ...     return 0.5 * (inputs @ params - labels) ** 2
+        >>> problem = InnerProblem(loss_fn, optax.sgd(0.5))
+        >>> query = Query(jnp.ones((1, 1)), jnp.array([1]), jnp.ones(1))
+        >>> grads, metrics = pixel_gradient(  # Of 0.5 (0.5 x - 1)^2 at x = 1.
+        ...     problem, jnp.zeros(1), jnp.ones((1, 1)), jnp.array([1]),
+        ...     jnp.array([[0]]), query,
+        ... )
+        >>> grads.tolist(), metrics['outer_loss'].tolist()
+        ([[-0.25]], 0.125)
+    """
 
     def loss_of(pixels):
         return outer_loss(problem, params, pixels, labels, indices, query)
 
     grads, metrics = jax.grad(loss_of, has_aux=True)(pixels)
     return grads, metrics
-
-
-def init_state(
-    pixels: jax.Array, tx: optax.GradientTransformation
-) -> ExemplarState:
-    """State before the first outer step, from f32[n, ...] pixels in [0, 1]."""
-    return ExemplarState(jnp.zeros((), jnp.int32), pixels, tx.init(pixels))
-
-
-def apply_gradient(
-    state: ExemplarState,
-    grads: jax.Array,
-    tx: optax.GradientTransformation,
-    scale: jax.Array | float = 1.0,
-) -> ExemplarState:
-    """One outer update of the pixels, which stay in [0, 1].
-
-    Args:
-        state: before the update.
-        grads: f32[n, ...], from `pixel_gradient`.
-        tx: the outer optax transform.
-        scale: f32[], multiplies the update: the learning rate's decay.
-    """
-    updates, opt_state = tx.update(grads, state.opt_state, state.pixels)
-    pixels = jnp.clip(state.pixels + scale * updates, 0, 1)
-    return ExemplarState(state.step + 1, pixels, opt_state)
-
-
-def in_units(
-    tx: optax.GradientTransformation, unit: jax.Array | float
-) -> optax.GradientTransformation:
-    """`tx` as if the variable were measured in `unit`.
-
-    With the standard deviations of the data as unit the pixels move exactly as
-    they would if the mean- and std-normalised pixels were the variable, which
-    is the space that learning rates in the paper refer to.
-
-    Args:
-        tx: a transform.
-        unit: broadcastable to the variable, > 0.
-    """
-
-    def init(params):
-        return tx.init(params / unit)
-
-    def update(grads, state, params=None):
-        scaled = None if params is None else params / unit
-        updates, state = tx.update(grads * unit, state, scaled)
-        return updates * unit, state
-
-    return optax.GradientTransformation(init, update)

@@ -103,7 +103,8 @@ class Checkpointer:
             other: a further model that the phase was judged by, if any.
         """
         self._before_save()
-        arrays, values = {'carry': carry}, {'results': {'phases': results}}
+        arrays: dict[str, Any] = {'carry': carry}
+        values = {'results': {'phases': results}}
         if other is not None:
             arrays['other'] = other
         self._phases.save(phase, args=stored.composite(arrays, values))
@@ -278,7 +279,7 @@ def _variables(found: dict[str, Any]) -> Variables:
     return Variables(found['params'], found.get('batch_stats') or {})
 
 
-def whole(workdir: os.PathLike[str]) -> list[str]:
+def whole(workdir: str | os.PathLike[str]) -> list[str]:
     """The whole checkpoints of a work directory, such as 'phases/1'."""
     root = epath.Path(workdir) / 'checkpoints'
     folders = [root / kind for kind in ('phases', 'steps')]

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ MAY_CHANGE = (
     'checkpoint',
     'exemplars.microbatch',
     'protocol.stop_after_phase',
+    'report',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -66,7 +68,7 @@ def follow(
     config = loading.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
-    fields = config_lib.differences(
+    fields = differences(
         config_lib.to_json(config), claim.config, ignored=MAY_CHANGE
     )
     if fields:
@@ -76,6 +78,32 @@ def follow(
             'configuration, or another directory'
         )
     return config
+
+
+def differences(
+    ours: Any, theirs: Any, prefix: str = '', *, ignored: Sequence[str] = ()
+) -> list[str]:
+    """Fields in which two JSON configurations differ, as 'a.b: 1, 2'.
+
+    Args:
+        ours: one.
+        theirs: the other.
+        prefix: of the fields' names.
+        ignored: fields and sections that are not compared.
+    """
+    if prefix in ignored:
+        return []
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        if ours == theirs:
+            return []
+        return [f'{prefix}: {ours!r} here, {theirs!r} there']
+    found = []
+    for name in sorted({*ours, *theirs}):
+        path = f'{prefix}.{name}' if prefix else name
+        found += differences(
+            ours.get(name), theirs.get(name), path, ignored=ignored
+        )
+    return found
 
 
 def write(
@@ -136,10 +164,14 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout that the package lies in, if any."""
+    top = pathlib.Path(__file__).parent.parent
+    # An installed package may lie in a checkout of something else.
+    if not (top / '.git').exists():
+        return None
     try:
         done = subprocess.run(
             ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-            cwd=pathlib.Path(__file__).parent,
+            cwd=top,
             capture_output=True,
             text=True,
             check=True,
@@ -159,7 +191,7 @@ def _content(place: Workdir) -> dict[str, Any]:
     path = place.local / 'config.json'
     try:
         content = json.loads(path.read_text())
-        missing = {'config', 'plan'} - set(content)
+        missing = not {'config', 'plan'} <= set(content)
     except (json.JSONDecodeError, UnicodeDecodeError):
         missing = True
     if missing:

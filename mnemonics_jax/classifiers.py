@@ -60,7 +60,8 @@ class Evaluator(NamedTuple):
     exemplar_means: Callable[..., jax.Array]
     logits: Callable[..., jax.Array]
     score: Callable[..., tuple[jax.Array, jax.Array]]
-    count: Callable[..., tuple[Counts, Embedded]]
+    # Hides a tuple's own.
+    count: Callable[..., tuple[Counts, Embedded]]  # type: ignore[assignment]
 
 
 def make_evaluator(
@@ -136,7 +137,7 @@ def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
         mask: bool[K, m].
     """
     means = [class_means(f.reshape(*mask.shape, -1), mask) for f in features]
-    return sum(means) / len(means)
+    return functools.reduce(jnp.add, means) / len(means)
 
 
 def logits(
@@ -232,9 +233,9 @@ def slot_features(
 ) -> np.ndarray:
     """Features f32[V, K * m, D] of a memory's slots; see `embed_slots`."""
     total = exemplars.mask.size
-    slots = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
+    padded = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
     # Slots behind the last repeat it; they are cut off below.
-    slots = np.minimum(slots, total - 1).reshape(-1, batch_size)
+    slots = np.minimum(padded, total - 1).reshape(-1, batch_size)
     parts = [
         np.asarray(evaluator.embed_slots(variables, exemplars, row))
         for row in slots

@@ -119,7 +119,7 @@ def check_flags(
     missing = [flag for flag, value in given.items() if value is None]
     if len(missing) == len(given):
         return
-    if missing:
+    if coordinator is None or num_processes is None or process_id is None:
         raise ValueError(
             f'{", ".join(missing)}: missing; allowed: '
             f'{", ".join(given)} together, or none of them'
@@ -164,7 +164,7 @@ def num_slurm_tasks() -> int:
     in_step = {'SLURM_JOB_ID', 'SLURM_PROCID', 'SLURM_STEP_NODELIST'}
     if not in_step <= os.environ.keys():
         return 1
-    return int(os.environ.get('SLURM_NTASKS', 1))
+    return int(os.environ.get('SLURM_NTASKS', '1'))
 
 
 def slurm_device_ids() -> list[int] | None:
@@ -185,12 +185,13 @@ def num_tpu_hosts() -> int:
     """
     # JAX sets this when imported where there are TPUs and their library; with
     # JAX_PLATFORMS=cpu a host of a slice computes alone.
-    if 'tpu' not in (jax.config.jax_platforms or ''):
+    config: Any = jax.config
+    if 'tpu' not in (config.jax_platforms or ''):
         return 1
     hosts = tpu_hosts_by_variable()
     if hosts is None:
         hosts = tpu_hosts_by_server()
-    num_slices = int(os.environ.get('MEGASCALE_NUM_SLICES', 1))
+    num_slices = int(os.environ.get('MEGASCALE_NUM_SLICES', '1'))
     return len(hosts.split(',')) * num_slices
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -49,7 +50,9 @@ def keep_programs(workdir: str | os.PathLike[str]) -> None:
         ValueError: the folder that `MNEMONICS_JAX_CACHE` names cannot be
             written. The one by default is then done without.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    # Attributes of it are made at run time.
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is not None:
         return
     path = folder(workdir, os.environ)
     if path is None:

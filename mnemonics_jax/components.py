@@ -12,14 +12,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from mnemonics_jax import (
-    bilevel,
-    correction,
-    memory,
-    parallel,
-    train,
-    transfer,
-)
+from mnemonics_jax import correction, memory, outer, parallel, train, transfer
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.classifiers import Evaluator, make_evaluator
 from mnemonics_jax.data import sources
@@ -243,7 +236,7 @@ def learner_settings(
     def transform(lr):
         is_adam = ex.outer_optimizer == 'adam'
         tx = optax.adam(lr, b2=0.99) if is_adam else optax.sgd(lr)
-        return bilevel.in_units(tx, unit)
+        return outer.in_units(tx, unit)
 
     return LearnerSettings(
         inner_steps=ex.inner_steps,
@@ -257,6 +250,8 @@ def learner_settings(
         query_augmentation=query_augmentation(config, source),
         microbatch=ex.microbatch,
         objective=ex.objective,
+        hypergradient=ex.hypergradient,
+        hypergradient_terms=ex.hypergradient_terms,
         means_weight=ex.means_weight,
         balanced_queries=ex.balanced_queries,
         inner_augment=ex.inner_augment,

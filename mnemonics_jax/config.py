@@ -1,7 +1,6 @@
 """Checking a configuration, and filling in what presets and methods say."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -9,6 +8,7 @@ from ml_collections import config_dict
 from mnemonics_jax import (
     backbones,
     exemplars,
+    hypergradients,
     inner,
     methods,
     objectives,
@@ -33,16 +33,7 @@ def field_rules() -> dict[str, rules.Rule]:
         # JAX keeps 32 bits of a seed.
         'seed': rules.SEED,
         'plugins': rules.FILES,
-        'data.source': rules.one_of(sources.source_names()),
-        'data.pad': rules.at_least(0),
-        'data.flip': rules.BOOLEAN,
-        'data.random_resized_crop': rules.BOOLEAN,
-        'data.brightness': rules.number(0, 1),
-        'data.feed': rules.one_of(FEEDS),
-        'data.memory_mb': rules.at_least(0),
-        'data.read_ahead_mb': rules.at_least(1),
-        'data.on_bad_image': rules.one_of(folder.POLICIES),
-        'data.subset_seed': rules.SEED,
+        **data_rules(),
         'protocol.base_classes': rules.or_none(rules.at_least(0)),
         'protocol.phases': rules.or_none(rules.at_least(0)),
         'protocol.class_order_seed': rules.SEED,
@@ -50,6 +41,7 @@ def field_rules() -> dict[str, rules.Rule]:
         'steps_per_dispatch': rules.or_none(rules.at_least(1)),
         'precision': rules.one_of(backbones.PRECISIONS),
         'weight_transfer': rules.BOOLEAN,
+        'report': rules.BOOLEAN,
         'backbone.name': rules.one_of(backbones.backbone_names()),
         'backbone.head': rules.one_of(heads.HEADS),
         'method.name': rules.one_of(methods.method_names()),
@@ -60,6 +52,40 @@ def field_rules() -> dict[str, rules.Rule]:
             for name in methods.method_names()
             for setting, (_, rule) in methods.settings_of(name).items()
         },
+        **train_rules(),
+        **exemplar_rules(),
+        'finetune.epochs': rules.at_least(1),
+        'finetune.batch_size': rules.at_least(1),
+        'finetune.lr': rules.POSITIVE,
+        'finetune.momentum': rules.number(0, 1),
+        'finetune.carry': rules.BOOLEAN,
+        'evaluate.batch_size': rules.at_least(1),
+        'evaluate.oracle': rules.BOOLEAN,
+        'checkpoint.keep': rules.at_least(1),
+        'checkpoint.every_steps': rules.at_least(0),
+        'checkpoint.every_seconds': rules.NOT_NEGATIVE,
+    }
+
+
+def data_rules() -> dict[str, rules.Rule]:
+    """Those of the section `data`; its sources check the rest."""
+    return {
+        'data.source': rules.one_of(sources.source_names()),
+        'data.pad': rules.at_least(0),
+        'data.flip': rules.BOOLEAN,
+        'data.random_resized_crop': rules.BOOLEAN,
+        'data.brightness': rules.number(0, 1),
+        'data.feed': rules.one_of(FEEDS),
+        'data.memory_mb': rules.at_least(0),
+        'data.read_ahead_mb': rules.at_least(1),
+        'data.on_bad_image': rules.one_of(folder.POLICIES),
+        'data.subset_seed': rules.SEED,
+    }
+
+
+def train_rules() -> dict[str, rules.Rule]:
+    """Those of the section `train`."""
+    return {
         'train.epochs': rules.at_least(1),
         'train.batch_size': rules.at_least(1),
         'train.lr': rules.POSITIVE,
@@ -74,6 +100,12 @@ def field_rules() -> dict[str, rules.Rule]:
             'whole numbers >= 1',
         ),
         'train.gamma': rules.POSITIVE,
+    }
+
+
+def exemplar_rules() -> dict[str, rules.Rule]:
+    """Those of the section `exemplars`."""
+    return {
         'exemplars.strategy': rules.one_of(exemplars.STRATEGIES),
         'exemplars.preset': rules.one_of(presets.PRESETS),
         'exemplars.per_class': rules.at_least(0),
@@ -94,22 +126,14 @@ def field_rules() -> dict[str, rules.Rule]:
         'exemplars.inner_start': rules.one_of(inner.STARTS),
         'exemplars.query_batch': rules.at_least(1),
         'exemplars.objective': rules.one_of(objectives.OBJECTIVES),
+        'exemplars.hypergradient': rules.one_of(hypergradients.NAMES),
+        'exemplars.hypergradient_terms': rules.at_least(1),
         'exemplars.means_weight': rules.NOT_NEGATIVE,
         'exemplars.balanced_queries': rules.BOOLEAN,
         'exemplars.inner_augment': rules.BOOLEAN,
         'exemplars.forget_steps': rules.at_least(1),
         'exemplars.forget_lr': rules.POSITIVE,
         'exemplars.microbatch': rules.or_none(rules.at_least(1)),
-        'finetune.epochs': rules.at_least(1),
-        'finetune.batch_size': rules.at_least(1),
-        'finetune.lr': rules.POSITIVE,
-        'finetune.momentum': rules.number(0, 1),
-        'finetune.carry': rules.BOOLEAN,
-        'evaluate.batch_size': rules.at_least(1),
-        'evaluate.oracle': rules.BOOLEAN,
-        'checkpoint.keep': rules.at_least(1),
-        'checkpoint.every_steps': rules.at_least(0),
-        'checkpoint.every_seconds': rules.NOT_NEGATIVE,
     }
 
 
@@ -211,6 +235,12 @@ def check_together(config: config_dict.ConfigDict) -> None:
             'exemplars.adjust=True with exemplars.per_class=1: adjustment '
             'splits a class into halves; allowed: per_class >= 2'
         )
+    if ex.hypergradient != 'unroll' and not objectives.unrolls(ex.objective):
+        raise ValueError(
+            f'exemplars.hypergradient={ex.hypergradient!r} with '
+            f'exemplars.objective={ex.objective}: has no inner steps; allowed: '
+            'unroll'
+        )
     if config.data.pad and config.data.random_resized_crop:
         raise ValueError(
             f'data.pad={config.data.pad} with data.random_resized_crop=True: '
@@ -246,29 +276,3 @@ def check_without_memory(config: config_dict.ConfigDict) -> None:
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
     """The configuration as JSON types (tuples become lists)."""
     return json.loads(config.to_json_best_effort())
-
-
-def differences(
-    ours: Any, theirs: Any, prefix: str = '', *, ignored: Sequence[str] = ()
-) -> list[str]:
-    """Fields in which two JSON configurations differ, as 'a.b: 1, 2'.
-
-    Args:
-        ours: one.
-        theirs: the other.
-        prefix: of the fields' names.
-        ignored: fields and sections that are not compared.
-    """
-    if prefix in ignored:
-        return []
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        if ours == theirs:
-            return []
-        return [f'{prefix}: {ours!r} here, {theirs!r} there']
-    found = []
-    for name in sorted({*ours, *theirs}):
-        path = f'{prefix}.{name}' if prefix else name
-        found += differences(
-            ours.get(name), theirs.get(name), path, ignored=ignored
-        )
-    return found

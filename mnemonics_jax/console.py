@@ -4,12 +4,12 @@ import logging as standard_logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging
 
 
-def fail(error: BaseException | str) -> None:
+def fail(error: BaseException | str) -> NoReturn:
     """Says what is wrong in one line and exits with 2."""
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(2)

@@ -27,7 +27,7 @@ def of_json(value: Any) -> str:
 
 def _of_array(array: np.ndarray) -> bytes:
     found = hashlib.sha256(f'{array.dtype} {array.shape} '.encode())
-    found.update(np.ascontiguousarray(array).view(np.uint8))
+    found.update(np.ascontiguousarray(array).view(np.uint8).data)
     return found.digest()
 
 

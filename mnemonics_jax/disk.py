@@ -14,10 +14,11 @@ def why_full(error: BaseException) -> str | None:
         error: what was raised, or what was raised on its account: Orbax and its
             storage put the system's words into errors of their own.
     """
-    while error is not None:
+    cause: BaseException | None = error
+    while cause is not None:
         for number in FULL:
             reason = os.strerror(number)
-            if getattr(error, 'errno', None) == number or reason in str(error):
+            if getattr(cause, 'errno', None) == number or reason in str(cause):
                 return reason
-        error = error.__cause__ or error.__context__
+        cause = cause.__cause__ or cause.__context__
     return None

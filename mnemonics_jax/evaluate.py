@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -207,8 +206,8 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
         progress.write_atomically(pathlib.Path(arguments.out), text)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; by default that of the process."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.evaluate',
         description='Evaluates a finished phase of a run.',
@@ -225,4 +224,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    main()

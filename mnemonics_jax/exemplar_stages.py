@@ -48,15 +48,16 @@ def renew_memory(
         anything was learned, on the host; and what became of the pixels.
     """
     config, (_, variables) = scene.parts.config.exemplars, models
-    images, mask = choose_exemplars(scene, variables, data)
-    selected = ExemplarSet(np.asarray(to_storage(images, config.storage)), mask)
+    real, mask = choose_exemplars(scene, variables, data)
+    selected = ExemplarSet(np.asarray(to_storage(real, config.storage)), mask)
     clock.lap('select')
     report = {'drift_grey_levels': 0.0}
+    images: jax.Array | np.ndarray = real
     start = starting_model(scene, models, data)
     if config.strategy == 'mnemonics':
         old = old_memory(scene, variables, carry.exemplars)
         images, report = learn_exemplars(
-            scene, variables, images, mask, data, old=old, start=start
+            scene, variables, real, mask, data, old=old, start=start
         )
         clock.lap('learn')
     held = carry.exemplars

@@ -123,10 +123,63 @@ def run(
             content = results.write(parts, phases, place.local)
             recorder.say(report.table(content))
             if cluster.is_main():
-                path = report.write(place.local)
+                made = parts.config.report and report.write(place.local)
                 place.sync()
-                recorder.say(f'report: {place.shown(path)}')
+                if made:
+                    recorder.say(f'report: {place.shown(made)}')
     return content
+
+
+def run_experiment(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    placement: parallel.Placement | None = None,
+) -> dict[str, Any]:
+    """Runs a configuration to its end, or what an earlier call left of it.
+
+    The phases follow the paper's Algorithm 1. The work directory then holds all
+    that the command line would have written there.
+
+    Args:
+        config: from `default_config`, with fields of one's own.
+        workdir: where everything is written, made if missing; may be
+            gs://BUCKET/FOLDER.
+        placement: over all devices by default.
+
+    Returns:
+        The content of `results.json`; accuracies and forgettings are fractions
+        in [0, 1].
+
+    Raises:
+        ValueError: see `prepare`; nothing is written then.
+        OSError: the work directory cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from mnemonics_jax import default_config, run_experiment
+        >>> config = default_config()
+        >>> config.update_from_flattened_dict({
+        ...     'data.source': 'synthetic',
+        ...     'data.num_classes': 4,
+        ...     'data.image_size': 8,
+        ...     'data.feed': 'device',
+        ...     'backbone.name': 'convnet_tiny',
+        ...     'protocol.base_classes': 2,
+        ...     'protocol.phases': 1,
+        ...     'train.epochs': 2,
+        ...     'train.milestones': (1,),
+        ...     'exemplars.strategy': 'herding',
+        ...     'finetune.epochs': 1,
+        ... })
+        >>> with tempfile.TemporaryDirectory() as workdir:
+        ...     results = run_experiment(config, workdir)
+        synthetic: 4 classes in 2 phases; ...
+        >>> [phase['num_seen'] for phase in results['phases']]
+        [2, 4]
+        >>> sorted(results['average_incremental_accuracy'])
+        ['cnn', 'finetuned', 'nme']
+    """
+    return run(prepare(config, workdir, placement), workdir)
 
 
 def last_phase(parts: components.Components) -> int:

@@ -9,7 +9,6 @@ import argparse
 import json
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,7 +140,7 @@ def export(phase: saved.Saved, folder: pathlib.Path) -> list[str]:
     for name, variables in models.items():
         write_model(variables, folder / name)
         written += [f'{name}/', f'{name}.safetensors']
-    found = exemplars_of(phase)
+    found: dict[str, Any] = exemplars_of(phase)
     if len(found['images']):
         np.savez_compressed(folder / 'exemplars.npz', **found)
         written.append('exemplars.npz')
@@ -166,8 +165,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; by default that of the process."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.export',
         description='Writes exemplars and models for use elsewhere.',
@@ -182,4 +181,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    main()

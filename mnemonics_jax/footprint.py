@@ -5,6 +5,8 @@ compiled, so that nothing is compiled twice: the run only starts to compile
 earlier.
 """
 
+from typing import Any
+
 import jax
 import ml_collections
 import numpy as np
@@ -75,7 +77,7 @@ def needed(program: Program) -> float:
         if is_exhausted(e):
             return float('inf')
         raise
-    analysis = compiled.memory_analysis()
+    analysis: Any = compiled.memory_analysis()
     return (
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes

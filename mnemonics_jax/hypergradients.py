@@ -43,6 +43,8 @@ Hypergradient = Callable[
     [InnerProblem, Any, jax.Array, jax.Array, jax.Array, Query],
     tuple[jax.Array, dict[str, jax.Array]],
 ]
+# Of the loss rather than its gradient, f32[], and metrics.
+OuterLoss = Hypergradient
 NAMES = ('unroll', 'truncated', 'neumann', 'cg')
 
 
@@ -59,6 +61,21 @@ def make_hypergradient(name: str, terms: int) -> Hypergradient:
 
     Raises:
         ValueError: there is no such name, or `terms` is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from mnemonics_jax import InnerProblem, Query, make_hypergradient
+        >>> def loss_fn(params, inputs, labels):
+        ...     return 0.5 * (inputs @ params - labels) ** 2
+        >>> problem = InnerProblem(loss_fn, optax.sgd(0.5))
+        >>> query = Query(jnp.ones((1, 1)), jnp.array([2]), jnp.ones(1))
+        >>> gradient = make_hypergradient('cg', terms=1)
+        >>> grads, _ = gradient(  # Converged, 1 / x answers: (1 - 2) * -1.
+        ...     problem, jnp.ones(1), jnp.ones((1, 1)), jnp.array([1]),
+        ...     jnp.zeros((20, 1), int), query,
+        ... )
+        >>> grads.tolist()
+        [[1.0]]
     """
     if name not in NAMES:
         raise ValueError(f'hypergradient {name!r}: allowed: {", ".join(NAMES)}')
@@ -70,6 +87,43 @@ def make_hypergradient(name: str, terms: int) -> Hypergradient:
         return functools.partial(truncated, terms=terms)
     solve = {'neumann': neumann_series, 'cg': conjugate_gradients}[name]
     return functools.partial(implicit, solve=functools.partial(solve, terms))
+
+
+def make_outer_loss(name: str, terms: int) -> OuterLoss:
+    """`bilevel.outer_loss` with the hypergradient of this name as its gradient.
+
+    So other terms can be added to it before the sum is differentiated.
+
+    Args:
+        name: one of `NAMES`; `unroll` is `bilevel.outer_loss` itself.
+        terms: see `make_hypergradient`.
+
+    Returns:
+        `(problem, params, pixels, labels, indices, query) -> (loss, metrics)`,
+        to be differentiated in the pixels only, and once.
+
+    Raises:
+        ValueError: as `make_hypergradient`.
+    """
+    gradient = make_hypergradient(name, terms)
+    if name == 'unroll':
+        return outer_loss
+
+    def loss_of(
+        problem: InnerProblem,
+        params: Any,
+        pixels: jax.Array,
+        labels: jax.Array,
+        indices: jax.Array,
+        query: Query,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        fixed = jax.lax.stop_gradient(pixels)
+        found = gradient(problem, params, fixed, labels, indices, query)
+        grads, metrics = jax.lax.stop_gradient(found)
+        # Adds zero to the value and `grads` to the gradient.
+        return metrics['outer_loss'] + jnp.vdot(grads, pixels - fixed), metrics
+
+    return loss_of
 
 
 def truncated(
@@ -84,9 +138,12 @@ def truncated(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The gradient through the last `terms` inner steps; exact if T <= terms.
 
-    The steps before them move the params and are taken for constant. For inner
-    transforms without a state, as plain SGD is.
+    The steps before them move the params and are taken for constant.
+
+    Raises:
+        ValueError: the inner transform has a state, see `check_stateless`.
     """
+    check_stateless(problem.tx, params)
     first = max(0, len(indices) - terms)
     inputs = jax.lax.stop_gradient(embed(problem, pixels))
     params, losses = unroll(problem, params, inputs, labels, indices[:first])
@@ -114,14 +171,20 @@ def implicit(
     it is in them.
 
     Args:
-        problem: the inner problem; its transform must have no state.
+        problem: the inner problem.
         params: where the inner steps start.
         pixels: f32[n, ...].
         labels: int32[n].
         indices: int32[T, b], T > 0.
         query: the data to do well on.
         solve: `(step_vjp, is_trained, g) -> u`.
+
+    Raises:
+        ValueError: there is no inner step, or the transform has a state.
     """
+    check_stateless(problem.tx, params)
+    if not len(indices):
+        raise ValueError('no inner step: allowed: at least one')
     weights = counts(indices, len(labels))
 
     def judge(adapted: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -132,12 +195,27 @@ def implicit(
     adapted, losses = unroll(problem, params, inputs, labels, indices)
     grads, metrics = jax.grad(judge, has_aux=True)(adapted)
     _, vjp = jax.vjp(
-        lambda *of: inner_step(problem, *of, labels, weights), adapted, inputs
+        lambda params, rows: inner_step(problem, params, rows, labels, weights),
+        adapted,
+        inputs,
     )
     u = solve(lambda v: vjp(v)[0], trained(problem.tx, adapted), grads)
     (pixel_grads,) = embed_vjp(vjp(u)[1])
     ends = {'inner_loss_first': losses[0], 'inner_loss': losses[-1]}
     return pixel_grads, {**metrics, **ends}
+
+
+def check_stateless(tx: optax.GradientTransformation, params: Any) -> None:
+    """Raises ValueError if an inner transform keeps arrays between steps.
+
+    Its steps are then no function of the params alone, which truncation and
+    the theorem need.
+    """
+    if jax.tree.leaves(jax.eval_shape(tx.init, params)):
+        raise ValueError(
+            'inner transform with a state: allowed: one without, as optax.sgd '
+            'without momentum, or the hypergradient unroll'
+        )
 
 
 def counts(indices: jax.Array, num: int) -> jax.Array:

@@ -14,6 +14,7 @@ import optax
 from mnemonics_jax import augment, bilevel, losses, transfer
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.parallel import Placement
+from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')
@@ -41,6 +42,9 @@ class LearnerSettings(NamedTuple):
         remat: see `bilevel.InnerProblem`.
         microbatch: images in work at once, None for all; see there.
         objective: what the pixels are learned by, a name in `objectives`.
+        hypergradient: how it is differentiated through the inner steps, where
+            it has any; a name in `hypergradients`.
+        hypergradient_terms: >= 1, see there.
         means_weight: of the term `means` in a sum of objectives, >= 0.
         balanced_queries: whether old exemplars judge new ones, too, each class
             seen counting alike, see `queries`.
@@ -62,6 +66,8 @@ class LearnerSettings(NamedTuple):
     remat: bool = True
     microbatch: int | None = None
     objective: str = 'unroll'
+    hypergradient: str = 'unroll'
+    hypergradient_terms: int = 10
     means_weight: float = 1.0
     balanced_queries: bool = False
     inner_augment: bool = False
@@ -124,33 +130,6 @@ class Inner(NamedTuple):
     merge: Callable[[Any], Variables]
     labels: jax.Array
     show: Callable[[jax.Array], jax.Array]
-
-
-def draw_minibatches(
-    key: jax.Array, mask: jax.Array, num: int, size: int
-) -> jax.Array:
-    """Draws `num` minibatches of masked-in positions, each without repetition.
-
-    Args:
-        key: PRNG key.
-        mask: bool[n].
-        num: minibatches; drawn independently of each other.
-        size: positions in each; 0, n or more takes all, in order.
-
-    Returns:
-        int32[num, size or n], -1 where fewer than `size` are masked in.
-    """
-    count = mask.shape[0]
-    if size == 0 or size >= count:
-        everything = jnp.where(mask, jnp.arange(count, dtype=jnp.int32), -1)
-        return jnp.broadcast_to(everything, (num, count))
-
-    def draw(key):
-        rank = jnp.where(mask, jax.random.uniform(key, (count,)), 2.0)
-        order = jnp.argsort(rank)[:size].astype(jnp.int32)
-        return jnp.where(mask[order], order, -1)
-
-    return jax.vmap(draw)(jax.random.split(key, num))
 
 
 def inner_start(
@@ -235,7 +214,7 @@ def inner_problem(
         phase: which classes are in the softmax, and what is frozen.
         key: of the start and of the minibatches.
     """
-    backbone, settings, layout = context
+    settings = context.settings
     start_key, batch_key = jax.random.split(key)
     redrawn = exemplars.classes
     if settings.inner_start == 'previous':
@@ -248,39 +227,58 @@ def inner_problem(
     # The third key that a split would have given; the first two stay.
     views = draw_views(jax.random.fold_in(key, 2), settings, exemplars, indices)
 
-    def model_loss(params, images, labels):
-        outputs, _ = backbone.apply(start.replace(params=params), images)
-        return losses.cross_entropy(outputs.logits, labels, phase.num_seen)
+    adapt = adapt_head if settings.inner_scope == 'head' else adapt_all
+    problem, params, merge = adapt(context, start, phase)
+    return Inner(problem, params, merge=merge, **views._asdict())
 
-    def merge_rows(rows):
-        head = {**start.params['head'], **rows}
-        return start.replace(params={**start.params, 'head': head})
 
-    def head_loss(rows, features, labels):
+class Adapted(NamedTuple):
+    """What is adapted in a model; see `Inner`."""
+
+    problem: bilevel.InnerProblem
+    params: Any
+    merge: Callable[[Any], Variables]
+
+
+def adapt_head(context: Context, start: Variables, phase: Phase) -> Adapted:
+    """The head's rows, on features that are computed once."""
+    backbone, settings, layout = context
+
+    def loss_fn(rows, features, labels):
         head = {**start.params['head'], **rows}
         logits, _ = backbone.classify(head, features)
         return losses.cross_entropy(logits, labels, phase.num_seen)
 
-    common = {
-        'tx': optax.sgd(settings.inner_lr),
-        'remat': settings.remat,
-        'layout': layout,
-        'microbatch': settings.microbatch,
-    }
-    if settings.inner_scope == 'head':
-        problem = bilevel.InnerProblem(
-            loss_fn=head_loss,
-            embed=lambda pixels: backbone.embed(start, layout.split(pixels))[0],
-            **common,
-        )
-        rows = heads.row_params(start.params['head'])
-        return Inner(problem, rows, merge=merge_rows, **views._asdict())
-    # Weight transfer freezes kernels, or scales, here as in training.
-    common['tx'] = transfer.masked(common['tx'], phase.index)
-    problem = bilevel.InnerProblem(loss_fn=model_loss, **common)
-    return Inner(
-        problem,
-        start.params,
-        merge=lambda params: start.replace(params=params),
-        **views._asdict(),
+    def merge(rows):
+        head = {**start.params['head'], **rows}
+        return start.replace(params={**start.params, 'head': head})
+
+    problem = bilevel.InnerProblem(
+        loss_fn,
+        optax.sgd(settings.inner_lr),
+        embed=lambda pixels: backbone.embed(start, layout.split(pixels))[0],
+        remat=settings.remat,
+        layout=layout,
+        microbatch=settings.microbatch,
+    )
+    return Adapted(problem, heads.row_params(start.params['head']), merge)
+
+
+def adapt_all(context: Context, start: Variables, phase: Phase) -> Adapted:
+    """Every parameter, but what weight transfer freezes in training, too."""
+    backbone, settings, layout = context
+
+    def loss_fn(params, images, labels):
+        outputs, _ = backbone.apply(start.replace(params=params), images)
+        return losses.cross_entropy(outputs.logits, labels, phase.num_seen)
+
+    problem = bilevel.InnerProblem(
+        loss_fn,
+        transfer.masked(optax.sgd(settings.inner_lr), phase.index),
+        remat=settings.remat,
+        layout=layout,
+        microbatch=settings.microbatch,
+    )
+    return Adapted(
+        problem, start.params, lambda params: start.replace(params=params)
     )

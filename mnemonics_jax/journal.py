@@ -84,9 +84,15 @@ class Journal:
         self._states: dict[str, State] = {}
         self._done: dict[str, int] = {}
 
+    @property
+    def _checkpoints(self) -> Checkpointer:
+        if self._checkpointer is None:
+            raise ValueError('a journal without checkpoints saves nothing')
+        return self._checkpointer
+
     def resume(self, phase: int) -> Cursor | None:
         """Where the first phase of this process goes on; None: at its start."""
-        self._cursor = self._checkpointer.cursor(phase)
+        self._cursor = self._checkpoints.cursor(phase)
         return self._cursor
 
     def open_phase(self, phase: int) -> None:
@@ -135,18 +141,21 @@ class Journal:
 
     def _begin(
         self, name: str, state: State
-    ) -> tuple[State, int, list[dict[str, float]]]:
+    ) -> tuple[State, int, list[dict[str, Any]]]:
         """The state to go on from, the steps done and metrics not recorded."""
         cursor = self._cursor
         if cursor is None or name not in cursor.stages:
             return state, 0, []
         # As float32, so that means are rounded as without the interruption.
         pending = [
-            {key: np.float32([value]) for key, value in metrics.items()}
+            {
+                key: np.array([value], np.float32)
+                for key, value in metrics.items()
+            }
             for metrics in cursor.pending
         ]
         is_last = name == list(cursor.stages)[-1]
-        restored = self._checkpointer.state(name, state)
+        restored = self._checkpoints.state(name, state)
         return restored, cursor.stages[name], pending if is_last else []
 
     def _save(
@@ -166,11 +175,11 @@ class Journal:
             records=recorder.num_records,
             pending=pending,
         )
-        self._checkpointer.save_within(cursor, states)
+        self._checkpoints.save_within(cursor, states)
         self._saved_at = time.monotonic()
 
     def _stop(self, progress: Stage, done: int) -> None:
-        self._checkpointer.wait()
+        self._checkpoints.wait()
         raise InterruptError(
             f'{self._interrupt.signal or "a signal"} in {progress.title}, '
             f'step {done}'
@@ -227,7 +236,7 @@ def log(
     """
     num = dispatch.num_steps
     marks = {i + 1: loop.mark(first + i) for i in range(num)}
-    ends = [end for end, mark in marks.items() if mark is not None]
+    ends = {end: mark for end, mark in marks.items() if mark is not None}
     if not ends:
         progress.step(metrics, dispatch.num_images)
         return
@@ -236,4 +245,4 @@ def log(
         part = {name: values[low:high] for name, values in metrics.items()}
         progress.step(part, dispatch.num_images * (high - low) // num)
         if high in ends:
-            progress.flush(**marks[high])
+            progress.flush(**ends[high])

@@ -19,6 +19,7 @@ from mnemonics_jax import (
     forgetting,
     losses,
     objectives,
+    outer,
     queries,
 )
 from mnemonics_jax.blocks import Block, batch_at, repeat
@@ -26,12 +27,13 @@ from mnemonics_jax.inner import (
     Context,
     Exemplars,
     LearnerSettings,
-    draw_minibatches,
     layout_of,
 )
 from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.objectives import Memory, Situation
+from mnemonics_jax.outer import ExemplarState
 from mnemonics_jax.parallel import Placement
+from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 # The outer rate is halved after each fifth of the steps, as the paper's after
@@ -103,9 +105,9 @@ class Learner(NamedTuple):
         forget: `(variables, batch, phase, key) -> Variables`, see `forgetting`.
     """
 
-    init: Callable[..., bilevel.ExemplarState]
-    learn: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
-    adjust: Callable[..., tuple[bilevel.ExemplarState, dict[str, jax.Array]]]
+    init: Callable[..., outer.ExemplarState]
+    learn: Callable[..., tuple[outer.ExemplarState, dict[str, jax.Array]]]
+    adjust: Callable[..., tuple[outer.ExemplarState, dict[str, jax.Array]]]
     adapt: Callable[..., Variables]
     batch_loss: Callable[..., jax.Array]
     begin_to_forget: Callable[..., Variables]
@@ -119,13 +121,13 @@ def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
 
 def outer_step(
     context: Context,
-    state: bilevel.ExemplarState,
+    state: outer.ExemplarState,
     situation: Situation,
     tx: optax.GradientTransformation,
     scale: jax.Array,
-) -> tuple[bilevel.ExemplarState, dict[str, jax.Array]]:
+) -> tuple[outer.ExemplarState, dict[str, jax.Array]]:
     """One update of the pixels; the same for new and for old exemplars."""
-    layout, query = context.layout, situation.query
+    layout, query = context.layout, objectives.query_of(situation)
     query = query._replace(images=layout.split(query.images))
     grads, metrics = objectives.pixel_gradient(
         context, situation._replace(query=query), state.pixels
@@ -133,10 +135,12 @@ def outer_step(
     # Gathered before the update: else it would be computed in parts, and both
     # the pixels and the moments of Adam would be gathered after it.
     state, grads = jax.tree.map(layout.gather, (state, grads))
-    return bilevel.apply_gradient(state, grads, tx, scale), metrics
+    return outer.apply_gradient(state, grads, tx, scale), metrics
 
 
-def learn(context: Context, state, inputs: LearnInputs):
+def learn(
+    context: Context, state: ExemplarState, inputs: LearnInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step judged by real images; see `Learner.learn`."""
     settings = context.settings
     batch = batch_at(inputs.block, state.step)
@@ -167,7 +171,9 @@ def learn(context: Context, state, inputs: LearnInputs):
     return outer_step(context, state, situation, settings.outer_tx, scale)
 
 
-def adjust(context: Context, states, inputs: AdjustInputs):
+def adjust(
+    context: Context, states: ExemplarState, inputs: AdjustInputs
+) -> tuple[ExemplarState, dict[str, jax.Array]]:
     """One outer step of the half whose turn it is; see `Learner.adjust`."""
     settings = context.settings
     this = jnp.sum(states.step) % 2
@@ -207,7 +213,12 @@ def adapt(
     return inner.merge(adapted)
 
 
-def batch_loss(context: Context, variables, batch, phase) -> jax.Array:
+def batch_loss(
+    context: Context,
+    variables: Variables,
+    batch: dict[str, jax.Array],
+    phase: Phase,
+) -> jax.Array:
     """Cross entropy of a batch; see `Learner.batch_loss`."""
     images = to_float(batch_images(batch))
     outputs, _ = context.backbone.apply(variables, images)
@@ -233,7 +244,7 @@ def make_learner(
 
     def init(pixels):
         def one(pixels):
-            return bilevel.init_state(jnp.copy(pixels), settings.outer_tx)
+            return outer.init_state(jnp.copy(pixels), settings.outer_tx)
 
         return jax.vmap(one)(pixels) if pixels.ndim > 4 else one(pixels)
 

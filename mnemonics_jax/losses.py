@@ -4,25 +4,33 @@
 positions in the class order, so old and seen classes are prefixes.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from mnemonics_jax.numerics import norms, unit
 
 
-def mask_logits(logits: jax.Array, num_classes: jax.Array) -> jax.Array:
+def mask_logits(logits: jax.Array, num_classes: jax.Array | int) -> jax.Array:
     """Logits f32[B, K] with those of classes >= `num_classes` at -1e9.
 
     The value is finite, so a batch without any class yields numbers and not
     NaN; beside logits of usual size its exponential is zero, so masked classes
     get no gradient.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> losses.mask_logits(jnp.array([[1.0, 2.0, 3.0]]), 2).tolist()
+        [[1.0, 2.0, -1000000000.0]]
     """
     seen = jnp.arange(logits.shape[-1]) < num_classes
     return jnp.where(seen, logits, -1e9)
 
 
 def cross_entropy(
-    logits: jax.Array, labels: jax.Array, num_seen: jax.Array
+    logits: jax.Array, labels: jax.Array, num_seen: jax.Array | int
 ) -> jax.Array:
     """Softmax cross entropy over the classes seen (L_c; the paper, Eq. 2).
 
@@ -33,6 +41,15 @@ def cross_entropy(
 
     Returns:
         f32[B] in nats, >= 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> logits = jnp.array([[2.0, 2.0, 9.0], [0.0, 3.0, 0.0]])
+        >>> labels = jnp.array([0, 1])  # The third class is not seen.
+        >>> values = losses.cross_entropy(logits, labels, num_seen=2)
+        >>> [round(float(v), 3) for v in values]
+        [0.693, 0.049]
     """
     log_probs = jax.nn.log_softmax(mask_logits(logits, num_seen))
     return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
@@ -57,6 +74,15 @@ def distillation(
 
     Returns:
         f32[B] in nats, >= 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> logits = jnp.array([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0]])
+        >>> before = jnp.array([[1.0, 2.0, 7.0], [1.0, 2.0, 7.0]])
+        >>> values = losses.distillation(logits, before, num_old=2)
+        >>> [round(float(v), 3) for v in values]
+        [0.0, 0.122]
     """
     log_probs, ref_log_probs = (
         jax.nn.log_softmax(mask_logits(values / temperature, num_old))
@@ -75,6 +101,14 @@ def less_forget(features: jax.Array, ref_features: jax.Array) -> jax.Array:
 
     Returns:
         f32[B] in [0, 2]; 1, with a finite gradient, for a zero feature.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> features = jnp.array([[3.0, 0.0], [0.0, 2.0]])
+        >>> before = jnp.array([[1.0, 0.0], [1.0, 0.0]])
+        >>> losses.less_forget(features, before).tolist()
+        [0.0, 1.0]
     """
     return 1 - jnp.sum(unit(features) * unit(ref_features), axis=-1)
 
@@ -104,6 +138,17 @@ def margin_ranking(
 
     Returns:
         f32[B], >= 0, the mean over the new classes that count.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> scores = jnp.array([[0.9, 0.1, 0.0], [0.4, 0.3, 0.0]])
+        >>> labels = jnp.array([0, 0])
+        >>> values = losses.margin_ranking(
+        ...     scores, labels, num_old=1, num_seen=3
+        ... )
+        >>> [round(float(v), 3) for v in values]  # (0.5 - 0.4 + 0.3 + 0.1) / 2
+        [0.0, 0.25]
     """
     classes = jnp.arange(scores.shape[-1])
     new = (classes >= num_old) & (classes < num_seen)
@@ -144,6 +189,15 @@ def nca(
 
     Returns:
         f32[B], >= 0; zeros where only one class is seen.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> scores = jnp.array([[0.9, 0.1], [0.2, 0.1]])
+        >>> labels = jnp.array([0, 0])
+        >>> values = losses.nca(scores, jnp.array(2.0), labels, num_seen=2)
+        >>> [round(float(v), 3) for v in values]  # 2 (0.1 - 0.2 + 0.6)
+        [0.0, 1.0]
     """
     is_truth = jnp.arange(scores.shape[-1]) == labels[:, None]
     rivals = mask_logits(sigma * scores, num_seen)
@@ -170,12 +224,21 @@ def pod_spatial(
 
     Returns:
         f32[B] in [0, sqrt(2)] (to 1e-6), L2 distances averaged over stages.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> top = jnp.zeros((1, 2, 2, 1)).at[0, 0].set(1.0)
+        >>> left = jnp.zeros((1, 2, 2, 1)).at[0, :, 0].set(1.0)
+        >>> values = losses.pod_spatial((top,), (left,))
+        >>> [round(float(v), 3) for v in values]  # 2 / sqrt(6)
+        [0.816]
     """
     distances = [
         norms(_profiles(ours) - _profiles(theirs))[:, 0]
         for ours, theirs in zip(maps, ref_maps, strict=True)
     ]
-    return sum(distances) / len(distances)
+    return functools.reduce(jnp.add, distances) / len(distances)
 
 
 def pod_flat(features: jax.Array, ref_features: jax.Array) -> jax.Array:
@@ -190,6 +253,14 @@ def pod_flat(features: jax.Array, ref_features: jax.Array) -> jax.Array:
 
     Returns:
         f32[B] in [0, 4]; 1, with a finite gradient, if one feature is zero.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import losses
+        >>> features = jnp.array([[3.0, 0.0], [0.0, 2.0]])
+        >>> before = jnp.array([[1.0, 0.0], [1.0, 0.0]])
+        >>> losses.pod_flat(features, before).tolist()
+        [0.0, 2.0]
     """
     return jnp.sum((unit(features) - unit(ref_features)) ** 2, axis=-1)
 

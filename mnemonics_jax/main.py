@@ -1,10 +1,11 @@
 """Command line: `python -m mnemonics_jax.main --config=FILE --workdir=DIR`.
 
-Any field of the configuration is a flag: `--config.exemplars.per_class=5`. The
-same command again resumes; a run that is finished says so and exits with 0.
+`mnemonics-jax` is the same command. FILE is a path, or the name of one of the
+package's configurations, such as digits or cifar100:phases=10. Any field of the
+configuration is a flag: `--config.exemplars.per_class=5`. The same command
+again resumes; a run that is finished says so and exits with 0.
 """
 
-import pathlib
 import re
 import sys
 from collections.abc import Sequence
@@ -12,14 +13,15 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from mnemonics_jax import console, workdir
+from mnemonics_jax import arguments, console, workdir
 from mnemonics_jax.console import fail
 
-DEFAULT_CONFIG = 'configs/digits.py'
+DEFAULT_CONFIG = 'digits'
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    f'File with a get_config() function, by default {DEFAULT_CONFIG}.',
+    'File with a get_config() function, or the name of one of the package; by '
+    f'default {DEFAULT_CONFIG}.',
 )
 _WORKDIR = flags.DEFINE_string(
     'workdir',
@@ -44,16 +46,10 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistake is one line, not a traceback."""
-    given = config_in(argv)
-    if given is None:
-        # As a flag's default it would be loaded, and fail, on import.
-        argv = [*argv[:1], f'--config={DEFAULT_CONFIG}', *argv[1:]]
-    elif not pathlib.Path(given.partition(':')[0]).is_file():
-        # Arguments follow the colon.
-        fail(
-            f'--config={given}: no such file; allowed: one like '
-            'configs/digits.py'
-        )
+    try:
+        given, argv = with_config(argv)
+    except ValueError as e:
+        fail(e)
     try:
         rest = flags.FLAGS(argv)
         _CONFIG.value  # noqa: B018, runs the file
@@ -76,13 +72,26 @@ def parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def config_in(argv: Sequence[str]) -> str | None:
-    """The value of `--config` in a command, in either spelling."""
-    for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+def with_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of `--config` in a command, and the command with its path.
+
+    In either spelling. As a flag's default the file would be loaded, and fail,
+    on import; so where there is no such flag, it is added.
+
+    Raises:
+        ValueError: there is no such configuration.
+    """
+    flag, found = '--config', [*argv]
+    for i, argument in enumerate(argv[1:], start=1):
         name, equals, value = argument.partition('=')
-        if name in ('--config', '-config'):
-            return value if equals else following
-    return None
+        if name in (flag, '-config'):
+            given = value if equals else ''.join(argv[i + 1 : i + 2])
+            found[i : i + 1 if equals else i + 2] = [
+                f'{flag}={arguments.locate(given)}'
+            ]
+            return given, found
+    found.insert(1, f'{flag}={arguments.locate(DEFAULT_CONFIG)}')
+    return DEFAULT_CONFIG, found
 
 
 def explain_file(error: flags.Error) -> str | None:
@@ -92,10 +101,11 @@ def explain_file(error: flags.Error) -> str | None:
         return None
     # The error is absl's, around one of ml_collections with the traceback in
     # its text, around the one that the file raised.
-    return f'{flag}: {error.__context__.__context__}'
+    raised = error.__context__
+    return f'{flag}: {raised and raised.__context__}'
 
 
-def explain_key(given: str | None, error: Exception) -> str | None:
+def explain_key(given: str, error: Exception) -> str | None:
     """What is wrong with a field that a configuration file sets."""
     unknown = re.search(r'Key "(\w+)" does not exist', str(error))
     if not unknown:
@@ -141,8 +151,10 @@ def main(argv: Sequence[str]) -> None:
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
+    # `parse` has seen that there is one.
+    place = str(_WORKDIR.value)
     try:
-        compilation.keep_programs(_WORKDIR.value)
+        compilation.keep_programs(place)
         cluster.join(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         )
@@ -150,20 +162,20 @@ def main(argv: Sequence[str]) -> None:
         fail(e)
     parallel.avoid_cached_collectives()
     try:
-        parts = experiment.prepare(_CONFIG.value, _WORKDIR.value)
+        parts = experiment.prepare(_CONFIG.value, place)
     except ValueError as e:
         fail(e)
     except OSError as e:
         fail(
-            f'--workdir={_WORKDIR.value}: {e.strerror or e}; allowed: a '
+            f'--workdir={place}: {e.strerror or e}; allowed: a '
             'directory that can be written'
         )
     try:
-        experiment.run(parts, _WORKDIR.value)
+        experiment.run(parts, place)
     except (BadDataError, DivergedError) as e:
         fail(e)
     except BucketError as e:
-        fail(f'--workdir={_WORKDIR.value}: {e}; the same command goes on')
+        fail(f'--workdir={place}: {e}; the same command goes on')
     except InterruptError as e:
         if cluster.is_main():
             print(f'stopped by {e}; the same command goes on', flush=True)
@@ -175,20 +187,28 @@ def main(argv: Sequence[str]) -> None:
         reason = disk.why_full(e)
         if reason is None:
             raise
-        fail(explain_full(reason))
+        fail(explain_full(reason, place))
     cluster.leave()
 
 
-def explain_full(reason: str) -> str:
+def explain_full(reason: str, place: str) -> str:
     """What a full disk leaves, and what to do."""
     from mnemonics_jax import checkpoint
 
-    kept = ', '.join(checkpoint.whole(_WORKDIR.value)) or 'none yet'
+    kept = ', '.join(checkpoint.whole(place)) or 'none yet'
     return (
-        f'--workdir={_WORKDIR.value}: {reason}; what was written stays '
+        f'--workdir={place}: {reason}; what was written stays '
         f'(checkpoints: {kept}), and with more room the same command goes on'
     )
 
 
-if __name__ == '__main__':
+def command() -> None:
+    """The console command, whose help is that of this module."""
+    sys.modules['__main__'].__doc__ = __doc__
+    for flag in flags.FLAGS.get_flags_for_module(__name__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main, flags_parser=parse)
+
+
+if __name__ == '__main__':
+    command()

@@ -30,7 +30,7 @@ def capacity(
     Returns:
         The count, at most `num_available`.
     """
-    wanted = per_class if per_class else total // num_seen
+    wanted = per_class or total // num_seen
     return min(wanted, num_available)
 
 

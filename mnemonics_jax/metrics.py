@@ -22,6 +22,13 @@ def accuracy(
 
     Returns:
         float in [0, 1]; NaN without any image.
+
+    Example:
+        >>> import numpy as np
+        >>> from mnemonics_jax import metrics
+        >>> confusion = np.array([[9, 1], [2, 8]])
+        >>> metrics.accuracy(confusion), metrics.accuracy(confusion, 1)
+        (0.85, 0.8)
     """
     rows = np.asarray(confusion)[first:last]
     total = rows.sum()
@@ -31,7 +38,22 @@ def accuracy(
 
 
 def average_incremental_accuracy(confusions: Sequence[np.ndarray]) -> float:
-    """Mean over all phases, phase 0 included, of accuracy on classes seen."""
+    """Mean over all phases, phase 0 included, of accuracy on classes seen.
+
+    Args:
+        confusions: one a phase, int[n, n] of the n classes seen by then.
+
+    Returns:
+        float in [0, 1]; the paper's average incremental accuracy.
+
+    Example:
+        >>> import numpy as np
+        >>> from mnemonics_jax import metrics
+        >>> first = np.array([[9, 1], [2, 8]])  # Two classes,
+        >>> last = np.array([[6, 0, 4], [2, 7, 1], [0, 0, 10]])  # and a third.
+        >>> round(metrics.average_incremental_accuracy([first, last]), 3)
+        0.808
+    """
     return float(np.mean([accuracy(confusion) for confusion in confusions]))
 
 
@@ -42,6 +64,21 @@ def initial_forgetting(
 
     Both models answer among all classes that they have seen. Lower is better;
     0 when there is one phase only.
+
+    Args:
+        confusions: one a phase, int[n, n] of the n classes seen by then.
+        base_classes: those of phase 0.
+
+    Returns:
+        float in [-1, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from mnemonics_jax import metrics
+        >>> first = np.array([[9, 1], [2, 8]])  # Two classes,
+        >>> last = np.array([[6, 0, 4], [2, 7, 1], [0, 0, 10]])  # and a third.
+        >>> round(metrics.initial_forgetting([first, last], base_classes=2), 3)
+        0.2
     """
     first, last = (
         accuracy(confusion, 0, base_classes)
@@ -62,6 +99,17 @@ def max_forgetting(
     Args:
         confusions: one a phase.
         num_seen: classes seen at each phase.
+
+    Returns:
+        float in [-1, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from mnemonics_jax import metrics
+        >>> first = np.array([[9, 1], [2, 8]])  # Two classes,
+        >>> last = np.array([[6, 0, 4], [2, 7, 1], [0, 0, 10]])  # and a third.
+        >>> round(metrics.max_forgetting([first, last], num_seen=[2, 3]), 3)
+        0.2
     """
     bounds = list(zip([0, *num_seen[:-1]], num_seen, strict=True))
     last = len(confusions) - 1
@@ -85,6 +133,17 @@ def backward_transfer(
     Args:
         confusions: one a phase.
         num_seen: classes seen at each phase.
+
+    Returns:
+        float in [-1, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from mnemonics_jax import metrics
+        >>> first = np.array([[9, 1], [2, 8]])  # Two classes,
+        >>> last = np.array([[6, 0, 4], [2, 7, 1], [0, 0, 10]])  # and a third.
+        >>> round(metrics.backward_transfer([first, last], num_seen=[2, 3]), 3)
+        -0.2
     """
     bounds = list(zip([0, *num_seen[:-1]], num_seen, strict=True))[:-1]
     gains = [
@@ -95,6 +154,19 @@ def backward_transfer(
 
 
 def per_class_accuracy(confusion: np.ndarray) -> list[float]:
-    """Accuracy on each class seen, floats in [0, 1]."""
+    """Accuracy on each class seen.
+
+    Args:
+        confusion: int[n, n], rows are true classes.
+
+    Returns:
+        n floats in [0, 1]; NaN for a class without any image.
+
+    Example:
+        >>> import numpy as np
+        >>> from mnemonics_jax import metrics
+        >>> metrics.per_class_accuracy(np.array([[9, 1], [2, 8]]))
+        [0.9, 0.8]
+    """
     confusion = np.asarray(confusion)
     return (np.diag(confusion) / confusion.sum(axis=1)).tolist()

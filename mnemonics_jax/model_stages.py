@@ -159,7 +159,7 @@ def train_model(
         head_rows=(frozen, scene.num_seen),
     )
     variables = run_epochs(scene, pool, start, training)
-    if scene.index == 0 or parts.end_phase is None:
+    if scene.index == 0:
         return variables
     return end_phase(scene, carry.exemplars, variables, pool)
 
@@ -167,8 +167,10 @@ def train_model(
 def end_phase(
     scene: Scene, held: ExemplarSet, variables: Variables, pool: Pool
 ) -> Variables:
-    """What the method does to the head after training."""
+    """What the method, if anything, does to the head after training."""
     parts, num_classes = scene.parts, scene.parts.source.num_classes
+    if parts.end_phase is None:
+        return variables
     # Padded to the largest phase's number, so that phases share a program.
     size = parts.held_out_per_class(1) * num_classes
     held_out = HeldOut(

@@ -1,6 +1,7 @@
 """What exemplars are learned by: losses of pixels, by name.
 
-`unroll` is the paper's bilevel problem. `means` and `prototypes` are not: they
+`unroll` is the paper's bilevel problem; `hypergradients` says how it may be
+differentiated. `means` and `prototypes` are not: they
 have one level, no inner steps and no temporary model, and ask of the exemplars
 that their features, by the current model f, do what the nearest-mean rule (NME)
 needs. Below, u(x) = x / |x|, and the mean of a class c over a set S,
@@ -19,9 +20,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import augment, bilevel, losses, pieces
+from mnemonics_jax import augment, bilevel, hypergradients, losses, pieces
 from mnemonics_jax.inner import Context, Exemplars, Inner, inner_problem
 from mnemonics_jax.numerics import shares, unit, weighted_sum
+from mnemonics_jax.prototypes import exact_product, labelled_means
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 Metrics = dict[str, jax.Array]
@@ -67,6 +69,13 @@ class Situation(NamedTuple):
 Objective = Callable[[Context, Situation, jax.Array], tuple[jax.Array, Metrics]]
 
 
+def query_of(situation: Situation) -> bilevel.Query:
+    """What judges; raises ValueError in a situation where nothing does."""
+    if situation.query is None:
+        raise ValueError('a situation without a query: allowed: with one')
+    return situation.query
+
+
 def inner_of(context: Context, situation: Situation) -> Inner:
     """The inner problem of a situation."""
     start = situation.start
@@ -87,7 +96,7 @@ def unroll(
         L(theta'(E); Q),  theta' after T steps on E
 
     Args:
-        context: of the learner.
+        context: of the learner; its settings name the hypergradient.
         situation: with a query.
         pixels: f32[n, H, W, C] in [0, 1].
 
@@ -95,14 +104,17 @@ def unroll(
         f32[], weighted mean cross entropy in nats, and the metrics of
         `bilevel.outer_loss`.
     """
-    inner = inner_of(context, situation)
-    return bilevel.outer_loss(
+    inner, settings = inner_of(context, situation), context.settings
+    loss_of = hypergradients.make_outer_loss(
+        settings.hypergradient, settings.hypergradient_terms
+    )
+    return loss_of(
         inner.problem,
         inner.params,
         inner.show(pixels),
         inner.labels,
         inner.indices,
-        situation.query,
+        query_of(situation),
     )
 
 
@@ -139,12 +151,7 @@ def prototypes(
     over the classes that have a mean: m_c(E) where there are exemplars to
     learn, else that of the old exemplars in memory, which stay as they are. The
     scale s is that of the model's head, or `SCALE`. Images of classes without a
-    mean do not count.
-
-    Args:
-        context: of the learner.
-        situation: with a query.
-        pixels: f32[n, H, W, C] in [0, 1].
+    mean do not count. Arguments are those of `means`.
 
     Returns:
         f32[], weighted mean cross entropy in nats, and the metric 'outer_loss'.
@@ -184,14 +191,16 @@ class _Embedded(NamedTuple):
     query: jax.Array
 
 
-def _embed(context, situation, pixels) -> _Embedded:
-    found = features(context, situation.variables, situation.query.images)
+def _embed(
+    context: Context, situation: Situation, pixels: jax.Array
+) -> _Embedded:
+    found = features(context, situation.variables, query_of(situation).images)
     return _Embedded(*exemplar_means(context, situation, pixels), unit(found))
 
 
-def _gap(situation, embedded) -> jax.Array:
-    query = situation.query
-    theirs, have_theirs = _means(
+def _gap(situation: Situation, embedded: _Embedded) -> jax.Array:
+    query = query_of(situation)
+    theirs, have_theirs = labelled_means(
         embedded.query, query.labels, query.weights > 0, len(embedded.means)
     )
     cosines = jnp.sum(unit(embedded.means) * unit(theirs), axis=-1)
@@ -199,13 +208,13 @@ def _gap(situation, embedded) -> jax.Array:
     return weighted_sum(1 - cosines, weights)
 
 
-def _confusion(situation, embedded) -> jax.Array:
-    query, (centres, have, found) = situation.query, embedded
+def _confusion(situation: Situation, embedded: _Embedded) -> jax.Array:
+    query, (centres, have, found) = query_of(situation), embedded
     if situation.memory is not None:
         old = situation.memory.means.astype(centres.dtype)
         centres = jnp.where(have[:, None], centres, old)
         have |= jnp.any(situation.memory.exemplars.mask, axis=1)
-    cosines = _product(found, unit(centres).T)
+    cosines = exact_product(found, unit(centres).T)
     scale = situation.variables.params['head'].get('sigma', SCALE)
     # Finite, as in `losses.mask_logits`.
     logits = jnp.where(have, scale * cosines, -1e9)
@@ -231,7 +240,7 @@ def exemplar_means(
         )
     views = [pixels, pixels[:, :, ::-1]] if settings.mirror else [pixels]
     found = features(context, situation.variables, jnp.concatenate(views))
-    return _means(
+    return labelled_means(
         unit(found),
         jnp.tile(exemplars.labels, len(views)),
         jnp.tile(exemplars.mask, len(views)),
@@ -249,19 +258,6 @@ def features(
         return context.backbone.embed(variables, split)[0]
 
     return pieces.map_pieces(embed, images, context.settings.microbatch)
-
-
-def _means(vectors, labels, mask, num_classes):
-    """Means [K, D] of vectors [b, D] by class, and which classes have any."""
-    member = (labels == jnp.arange(num_classes)[:, None]) & mask
-    counts = jnp.sum(member, axis=1)
-    sums = _product(member.astype(vectors.dtype), vectors)
-    return sums / jnp.maximum(counts, 1)[:, None], counts > 0
-
-
-def _product(x, y):
-    # Faster products of accelerators would round features to 8 or 11 bits.
-    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -292,6 +288,11 @@ def pixel_gradient(
         return objective(context, situation, pixels)
 
     return jax.grad(loss_of, has_aux=True)(pixels)
+
+
+def unrolls(objective: str) -> bool:
+    """Whether the pixels are learned through inner steps."""
+    return 'unroll' in objective.split('+')
 
 
 def needs_memory(objective: str, balanced_queries: bool) -> bool:

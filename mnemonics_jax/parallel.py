@@ -209,7 +209,7 @@ def look_ahead(
     """
     if ahead is None:
         ahead = 0 if placement.platform == 'cpu' else AHEAD
-    waiting = collections.deque()
+    waiting: collections.deque[Any] = collections.deque()
     for item in items:
         waiting.append(item)
         if len(waiting) > ahead:

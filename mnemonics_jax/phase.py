@@ -54,7 +54,7 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, Outcome]:
     variables = train_model(scene, carry, start, data)
     clock.lap('train')
     held, selected, finetuned = carry.exemplars, None, None
-    report = {'drift_grey_levels': 0.0}
+    report: dict[str, Any] = {'drift_grey_levels': 0.0}
     if config.exemplars.strategy != 'none':
         held, selected, report = renew_memory(
             scene, carry, (start, variables), data, clock
@@ -68,7 +68,7 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, Outcome]:
         report['border'] = border
     clock.lap('evaluate')
     following, other = variables, finetuned
-    if config.finetune.carry:
+    if config.finetune.carry and finetuned is not None:
         following, other = finetuned, variables
     carry, other = parallel.replicate(
         scene.parts.placement, (Carry(following, held), other)

@@ -68,11 +68,12 @@ def load(path: str | pathlib.Path) -> None:
     if str(path) in (getattr(module, '__file__', None) for module in known):
         return
     spec = importlib.util.spec_from_file_location(name, path)
-    if path.suffix != '.py' or not path.is_file() or spec is None:
+    loader = spec and spec.loader
+    if path.suffix != '.py' or not path.is_file() or not (spec and loader):
         raise ValueError(f'plugins={given!r}: allowed: a Python file')
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     # It is the user's file: whatever it does wrong is to be named.
     except Exception as e:
         reason = str(e).splitlines() or ['']

@@ -200,8 +200,8 @@ def run(arguments: argparse.Namespace) -> None:
         progress.write_atomically(pathlib.Path(arguments.out), text)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; by default that of the process."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.predict',
         description='Says which classes images show.',
@@ -224,4 +224,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    main()

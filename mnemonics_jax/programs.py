@@ -4,7 +4,6 @@ Shapes, types and placements are exactly those of the run, as a test holds, so
 that JAX takes what was compiled for them.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +35,7 @@ class Program(NamedTuple):
     """
 
     name: str
-    function: Callable[..., Any]
+    function: jax.stages.Wrapped
     arguments: tuple[Any, ...]
     field: str
 

@@ -177,7 +177,7 @@ class Stage:
     def at(self, place: str) -> None:
         """Says where in the stage the next steps are, such as 'epoch 3/20'."""
         self.title = f'phase {self._phase} {self._name} {place}'
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=self.title)
 
     def step(self, metrics: dict[str, jax.Array], num_images: int) -> None:
@@ -197,7 +197,7 @@ class Stage:
         loss = float(np.asarray(metrics[name])[-1])
         seconds = now - self._started
         detail = f'loss {loss:.3f}, {self._images / seconds:.0f} images/s'
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, detail=detail)
             return
         left = seconds * (self._total - self._done) / (self._done - self._first)

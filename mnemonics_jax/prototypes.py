@@ -33,11 +33,43 @@ def class_means(features: jax.Array, mask: jax.Array) -> jax.Array:
 
     Returns:
         f32[K, D]; zeros for a class without examples.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import class_means
+        >>> features = jnp.array([[[2.0, 0.0], [0.0, 3.0]]])  # One class.
+        >>> class_means(features, jnp.array([[True, True]])).tolist()
+        [[0.5, 0.5]]
     """
     weights = mask.astype(features.dtype)
     # A sum and no product of matrices: XLA then keeps no copy of unit length.
     sums = jnp.sum(unit(features) * weights[..., None], axis=1)
     return sums / jnp.maximum(jnp.sum(weights, axis=1), 1)[:, None]
+
+
+def labelled_means(
+    vectors: jax.Array, labels: jax.Array, mask: jax.Array, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Means of vectors by class, as they are.
+
+    Args:
+        vectors: f32[b, D].
+        labels: int32[b] in 0..num_classes - 1.
+        mask: bool[b], false for vectors that do not count.
+        num_classes: K.
+
+    Returns:
+        f32[K, D], zeros for a class without vectors; bool[K], false for it.
+    """
+    member = (labels == jnp.arange(num_classes)[:, None]) & mask
+    counts = jnp.sum(member, axis=1)
+    sums = exact_product(member.astype(vectors.dtype), vectors)
+    return sums / jnp.maximum(counts, 1)[:, None], counts > 0
+
+
+def exact_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x @ y; faster products of accelerators would round to 8 or 11 bits."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def class_means_on_host(
@@ -66,6 +98,14 @@ def nme_scores(features: jax.Array, means: jax.Array) -> jax.Array:
 
     Returns:
         f32[B, K].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import nme_scores
+        >>> means = jnp.array([[0.5, 0.0], [0.0, 0.2]])
+        >>> features = jnp.array([[3.0, 1.0], [1.0, 2.0]])
+        >>> nme_scores(features, means).argmax(axis=1).tolist()
+        [0, 1]
     """
     return features @ unit(means).T
 
@@ -113,6 +153,14 @@ def herding(features: jax.Array, mask: jax.Array, num: int) -> jax.Array:
 
     Returns:
         int32[num], indices of examples, best first; -1 beyond their number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mnemonics_jax import herding
+        >>> features = jnp.array([[1.0, 0.1], [0.0, 1.0], [1.0, 0.0], [9, 9]])
+        >>> mask = jnp.array([True, True, True, False])  # The last is padding.
+        >>> herding(features, mask, 4).tolist()
+        [0, 1, 2, -1]
     """
     features = unit(features)
     weights = mask.astype(features.dtype)

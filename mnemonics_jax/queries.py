@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from mnemonics_jax import augment
 from mnemonics_jax.bilevel import Query
-from mnemonics_jax.inner import Context, draw_minibatches
+from mnemonics_jax.inner import Context
 from mnemonics_jax.numerics import to_float
+from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import ExemplarSet, Phase
 
 
@@ -38,7 +39,9 @@ def balance(
     return query._replace(weights=weights)
 
 
-def _old(context, held, size, key) -> Query:
+def _old(
+    context: Context, held: ExemplarSet, size: int, key: jax.Array
+) -> Query:
     """At most `size` exemplars of a memory."""
     draw_key, augment_key = jax.random.split(key)
     mask = held.mask.reshape(-1)
@@ -55,7 +58,7 @@ def _old(context, held, size, key) -> Query:
     return Query(images, labels, (index >= 0).astype(jnp.float32))
 
 
-def _join(one, other) -> Query:
+def _join(one: Query, other: Query) -> Query:
     return Query(
         jnp.concatenate([one.images, other.images]),
         jnp.concatenate([one.labels, other.labels]),

@@ -8,6 +8,7 @@ in the example's index (see `augment`).
 import enum
 
 import jax
+import jax.numpy as jnp
 
 
 class Stage(enum.IntEnum):
@@ -30,3 +31,30 @@ def stage_key(seed: int, phase: int, stage: Stage, epoch: int = 0) -> jax.Array:
     for number in (phase, int(stage), epoch):
         key = jax.random.fold_in(key, number)
     return key
+
+
+def draw_minibatches(
+    key: jax.Array, mask: jax.Array, num: int, size: int
+) -> jax.Array:
+    """Draws `num` minibatches of masked-in positions, each without repetition.
+
+    Args:
+        key: PRNG key.
+        mask: bool[n].
+        num: minibatches; drawn independently of each other.
+        size: positions in each; 0, n or more takes all, in order.
+
+    Returns:
+        int32[num, size or n], -1 where fewer than `size` are masked in.
+    """
+    count = mask.shape[0]
+    if size == 0 or size >= count:
+        everything = jnp.where(mask, jnp.arange(count, dtype=jnp.int32), -1)
+        return jnp.broadcast_to(everything, (num, count))
+
+    def draw(key):
+        rank = jnp.where(mask, jax.random.uniform(key, (count,)), 2.0)
+        order = jnp.argsort(rank)[:size].astype(jnp.int32)
+        return jnp.where(mask[order], order, -1)
+
+    return jax.vmap(draw)(jax.random.split(key, num))

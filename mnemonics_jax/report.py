@@ -221,8 +221,8 @@ def fetch(place: Workdir) -> None:
             place.fetch(name)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Writes the report of the work directories in `argv`; the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line, by default that of the process; the exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.report',
         description='Writes the figures and the report of a run anew, or '
@@ -249,4 +249,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

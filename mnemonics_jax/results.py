@@ -172,7 +172,7 @@ def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:
     }
 
 
-def save(path: pathlib.Path, **arrays: np.ndarray) -> None:
+def save(path: pathlib.Path, **arrays: Any) -> None:
     """Writes an .npz file so that readers see all of it or none."""
     path.parent.mkdir(exist_ok=True)
     draft = path.with_suffix('.tmp.npz')

@@ -46,7 +46,7 @@ class Run(NamedTuple):
         name: what the page calls it, `ALONE` if there is no other.
         folder: of its files.
         config: resolved, as JSON has it; {} if unknown.
-        results: content of `results.json`, if there is one.
+        results: content of `results.json`, empty if there is none.
         setup: content of `config.json`, or {}.
         records: of `metrics.jsonl`.
         missing: sentences that say what is not there, with what is lost.
@@ -55,7 +55,7 @@ class Run(NamedTuple):
     name: str
     folder: pathlib.Path
     config: dict[str, Any]
-    results: dict[str, Any] | None
+    results: dict[str, Any]
     setup: dict[str, Any]
     records: list[dict[str, Any]]
     missing: list[str]
@@ -110,7 +110,7 @@ def read(folder: pathlib.Path, name: str) -> Run | None:
         name,
         folder,
         (results or setup).get('config', {}),
-        results,
+        results or {},
         setup,
         records,
         missing,

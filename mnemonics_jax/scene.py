@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from mnemonics_jax import classifiers, parallel, prototypes
+from mnemonics_jax.blocks import State
 from mnemonics_jax.components import Components
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.examples import Examples
-from mnemonics_jax.journal import Journal, Loop, State
+from mnemonics_jax.journal import Journal, Loop
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.types import Phase, Variables
@@ -32,7 +33,8 @@ class Scene(NamedTuple):
     """
 
     parts: Components
-    index: int
+    # Hides a tuple's own.
+    index: int  # type: ignore[assignment]
     num_old: int
     num_seen: int
     recorder: Recorder
@@ -41,7 +43,8 @@ class Scene(NamedTuple):
     @property
     def traced(self) -> Phase:
         """The phase as steps take it."""
-        return Phase(*np.int32([self.index, self.num_old, self.num_seen]))
+        numbers = (self.index, self.num_old, self.num_seen)
+        return Phase(*map(np.int32, numbers))
 
     def key(self, stage: Stage, epoch: int = 0) -> jax.Array:
         """The key of an epoch of a stage, on all devices."""

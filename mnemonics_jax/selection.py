@@ -20,7 +20,9 @@ def rank_by_herding(
     Class by class: the features of one stay in the processor's cache from try
     to try, and none waits for the class that takes most tries.
     """
-    return jax.lax.map(lambda each: herding(*each, num), (features, mask))
+    return jax.lax.map(
+        lambda each: herding(each[0], each[1], num), (features, mask)
+    )
 
 
 def pad_classes(
@@ -72,16 +74,21 @@ def select(
         fewer examples.
     """
     members = [np.flatnonzero(labels == k) for k in range(*classes)]
+    ranks: Sequence[np.ndarray] | np.ndarray
     if rule == 'random':
         generator = np.random.Generator(
             np.random.Philox(np.random.SeedSequence(seed))
         )
         ranks = [generator.permutation(len(m))[:num] for m in members]
+    elif features is None:
+        raise ValueError(f'rule={rule!r}: needs features')
     else:
         padded, mask = pad_classes(features, members, max_class_size)
         ranks = np.asarray(rank_by_herding(padded, mask, num))
     chosen = np.full((len(members), num), -1, np.int32)
-    for row, (member, rank) in enumerate(zip(members, ranks, strict=True)):
-        rank = rank[rank >= 0]
+    for row, (member, padded_rank) in enumerate(
+        zip(members, ranks, strict=True)
+    ):
+        rank = padded_rank[padded_rank >= 0]
         chosen[row, : len(rank)] = member[rank]
     return chosen

@@ -91,7 +91,7 @@ def _saved_form(folder: epath.Path, like: Any) -> Any:
 
 def _names(path: Sequence[Any]) -> tuple[str, ...]:
     """A path in a tree; Orbax writes every kind of node as a dictionary."""
-    return tuple(jax.tree_util.keystr([key], simple=True) for key in path)
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def _grow(like: jax.Array, found: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ it on the exemplars alone: the two differ in the loss, in whether BatchNorm
 statistics move, and in which rows of the head do.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -192,7 +193,7 @@ def reduce_terms(terms: Terms, weights: jax.Array) -> dict[str, jax.Array]:
         name: weighted_mean(values, term_weights * weights)
         for name, (values, term_weights) in terms.items()
     }
-    return {'loss': sum(means.values()), **means}
+    return {'loss': functools.reduce(jnp.add, means.values()), **means}
 
 
 def apply_sgd(

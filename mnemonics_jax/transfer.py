@@ -12,7 +12,6 @@ A model with transfer is a `Backbone` like any other, whose params have a third
 entry, 'scales': nothing else needs to know.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -59,7 +58,7 @@ def wrap(backbone: Backbone) -> Backbone:
         scales = init_scales(variables.params['trunk'])
         return variables.replace(params={**variables.params, 'scales': scales})
 
-    def embed(variables: Variables, images: jax.Array, **kwargs: Any):
+    def embed(variables: Variables, images: jax.Array, **kwargs: Any) -> Any:
         params = variables.params
         trunk = merge(params['trunk'], params['scales'])
         plain = {'trunk': trunk, 'head': params['head']}
@@ -115,5 +114,5 @@ def count_params(params: Params) -> dict[str, int]:
     return counts
 
 
-def _is_kernel(path: tuple[str, ...], value: Mapping | jax.Array) -> bool:
+def _is_kernel(path: tuple[str, ...], value: jax.Array) -> bool:
     return path[-1] == 'kernel' and value.ndim == 4

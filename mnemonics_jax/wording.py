@@ -44,7 +44,7 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
     """Nested fields as {'a.b': value}."""
     if not isinstance(config, dict):
         return {prefix: config}
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in config.items():
         found |= flatten(value, f'{prefix}.{name}' if prefix else name)
     return found

@@ -8,10 +8,12 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from mnemonics_jax import bilevel, losses
 from mnemonics_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,6 +21,7 @@ sys.path.insert(0, str(ROOT / 'benchmarks'))
 
 import collectives
 import growth_page
+import hypergradients
 import parts
 import run
 import tables
@@ -246,8 +249,45 @@ def test_the_page_of_growth_is_what_its_file_gives():
     assert len({each for _, each in sent[1:]}) == 1
 
 
-def test_the_readmes_tables_are_those_of_the_files():
-    text = tables.README.read_text()
+def test_hypergradients_are_measured_beside_the_exact_one(monkeypatch):
+    """On a linear model, where truncation of one step of two is no more."""
+    monkeypatch.setattr(hypergradients, 'TERMS', (1, 2))
+    rng = np.random.default_rng(0)
+    images, labels = jnp.asarray(rng.uniform(size=(6, 4))), np.arange(6) % 3
+    problem = bilevel.InnerProblem(
+        lambda kernel, x, y: losses.cross_entropy(x @ kernel, y, 3),
+        optax.sgd(0.5),
+    )
+    query = bilevel.Query(images[::-1] + 1, labels, np.ones(6))
+    indices = np.tile(np.arange(6), (2, 1))
+    case = hypergradients.Case(
+        'two steps', problem, (jnp.eye(4, 3), images, labels, indices, query)
+    )
+    found = hypergradients.measure(case, repeats=1)
+    assert found['case'] == 'two steps'
+    rows = {row['method']: row for row in found['rows']}
+    assert len(rows) == 7
+    for row in rows.values():
+        assert row['seconds'] > 0
+        assert row['temporary_bytes'] > 0
+    for exact in ('unroll', 'truncated, 2 terms'):
+        assert rows[exact]['relative_error'] < 1e-6
+        assert rows[exact]['cosine'] == pytest.approx(1)
+    for other in ('truncated, 1 terms', 'neumann, 1 terms', 'cg, 2 terms'):
+        assert 1e-3 < rows[other]['relative_error'] < 100
+
+
+def test_the_page_of_hypergradients_is_what_its_file_gives():
+    results = ROOT / 'benchmarks' / 'results'
+    report = json.loads((results / 'hypergradients_cpu.json').read_text())
+    page = hypergradients.page(report)
+    assert page == (results / 'hypergradients_cpu.md').read_text()
+    assert 'rough' in hypergradients.page({**report, 'busy': True})
+    assert 'rough' not in hypergradients.page({**report, 'busy': False})
+
+
+def test_the_tables_of_the_page_are_those_of_the_files():
+    text = tables.PAGE.read_text()
     assert 'cpu' in tables.names()
     for name in tables.names():
         assert tables.insert(text, name, tables.generated(name)) == text

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mnemonics_jax import augment, bilevel, inner, parallel
+from mnemonics_jax import augment, bilevel, inner, outer, parallel
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.inner import Exemplars, LearnerSettings, layout_of
 from mnemonics_jax.types import Phase, Variables
@@ -388,7 +388,7 @@ def test_units_make_pixels_move_as_normalised_pixels_would():
     with jax.enable_x64(True):
         for make in (lambda: optax.adam(0.02, b2=0.99), lambda: optax.sgd(0.5)):
             target = jnp.asarray(rng.uniform(size=pixels.shape))
-            tx = bilevel.in_units(make(), jnp.asarray(std))
+            tx = outer.in_units(make(), jnp.asarray(std))
             x = jnp.asarray(pixels)
             state = tx.init(x)
             plain = make()
@@ -406,10 +406,10 @@ def test_units_make_pixels_move_as_normalised_pixels_would():
 
 def test_update_clips_to_the_pixel_range_and_scales():
     pixels = jnp.array([[0.05, 0.5, 0.95]])
-    state = bilevel.init_state(pixels, optax.sgd(1.0))
+    state = outer.init_state(pixels, optax.sgd(1.0))
     grads = jnp.array([[0.2, 0.1, -0.2]])
-    full = bilevel.apply_gradient(state, grads, optax.sgd(1.0))
+    full = outer.apply_gradient(state, grads, optax.sgd(1.0))
     np.testing.assert_allclose(full.pixels, [[0.0, 0.4, 1.0]], atol=1e-7)
-    half = bilevel.apply_gradient(state, grads, optax.sgd(1.0), 0.5)
+    half = outer.apply_gradient(state, grads, optax.sgd(1.0), 0.5)
     np.testing.assert_allclose(half.pixels, [[0.0, 0.45, 1.0]], atol=1e-7)
     assert int(half.step) == 1

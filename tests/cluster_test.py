@@ -192,7 +192,7 @@ def test_two_processes_share_a_mesh_and_leave_together(found_by, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'victim, number', [(0, signal.SIGKILL), (1, signal.SIGTERM)]
+    ('victim', 'number'), [(0, signal.SIGKILL), (1, signal.SIGTERM)]
 )
 def test_a_killed_process_takes_the_other_with_it(victim, number, tmp_path):
     """By SIGTERM too, unless something in the process waits for it."""
@@ -215,7 +215,7 @@ def test_an_error_in_a_process_takes_the_other_with_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'change, words',
+    ('change', 'words'),
     [
         ({'coordinator': None}, ['--coordinator: missing', '--process_id']),
         ({'num_processes': None}, ['--num_processes: missing']),
@@ -338,7 +338,7 @@ def test_hosts_of_a_slice_join_by_a_file(joined, on_tpu, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'visible, ids', [(None, None), ('0,1', None), ('3', [0])]
+    ('visible', 'ids'), [(None, None), ('0,1', None), ('3', [0])]
 )
 def test_a_slurm_task_takes_a_gpu_that_it_sees(
     visible, ids, joined, monkeypatch

@@ -8,7 +8,15 @@ import pkgutil
 import ml_collections
 import pytest
 
-from mnemonics_jax import backbones, components, config, data, methods, presets
+from mnemonics_jax import (
+    backbones,
+    claim,
+    components,
+    config,
+    data,
+    methods,
+    presets,
+)
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -66,7 +74,7 @@ BAD = {
     'train.milestones': ([(0, 10), (10.5,), (-3,)], 'whole numbers >= 1'),
     'train.gamma': ([0.0], RATE),
     'exemplars.strategy': (['icarl'], 'random, herding, mnemonics, none'),
-    'exemplars.preset': (['Paper', 'best'], 'paper, tuned'),
+    'exemplars.preset': (['Paper', 'best'], 'paper, bilevel, tuned'),
     'exemplars.per_class': ([-1], COUNT_OR_0),
     'exemplars.total': ([-2000], COUNT_OR_0),
     'exemplars.storage': (['float16'], 'uint8, float32'),
@@ -93,6 +101,11 @@ BAD = {
         ['mean', 'means+unroll'],
         'unroll, means, prototypes, unroll+means, prototypes+means',
     ),
+    'exemplars.hypergradient': (
+        ['exact', 'CG'],
+        'unroll, truncated, neumann, cg',
+    ),
+    'exemplars.hypergradient_terms': ([0], COUNT),
     'exemplars.means_weight': ([-1.0], WEIGHT),
     'exemplars.balanced_queries': ([], SWITCH),
     'exemplars.inner_augment': ([], SWITCH),
@@ -104,6 +117,7 @@ BAD = {
     'finetune.carry': ([], SWITCH),
     'evaluate.oracle': ([], SWITCH),
     'weight_transfer': ([], SWITCH),
+    'report': ([], SWITCH),
     'data.on_bad_image': (['ignore'], 'fail, skip'),
     'data.subset_seed': ([-1], SEED),
     'evaluate.batch_size': ([0], COUNT),
@@ -292,6 +306,21 @@ TOGETHER = {
         {'exemplars.per_class': 1, 'exemplars.adjust': True},
         'exemplars.adjust=True with exemplars.per_class=1: ',
     ),
+    **{
+        f'{name} without inner steps': (
+            {
+                'exemplars.hypergradient': name,
+                'exemplars.objective': objective,
+            },
+            f'exemplars.hypergradient={name!r} with exemplars.objective='
+            f'{objective}: has no inner steps; allowed: unroll',
+        )
+        for name, objective in (
+            ('truncated', 'means'),
+            ('neumann', 'prototypes'),
+            ('cg', 'prototypes+means'),
+        )
+    },
     'lucir without cosines': (
         {'backbone.head': 'linear', 'method.imprint': False},
         "backbone.head='linear': allowed with method.name=lucir: cosine",
@@ -317,6 +346,10 @@ def test_fields_that_do_not_go_together(name):
         {'exemplars.per_class': 0, 'exemplars.total': 2000},
         {'exemplars.per_class': 2, 'exemplars.adjust': True},
         {'exemplars.per_class': 1},
+        {
+            'exemplars.hypergradient': 'cg',
+            'exemplars.objective': 'unroll+means',
+        },
         {
             'backbone.head': 'linear',
             'method.name': 'icarl',
@@ -463,18 +496,18 @@ def test_to_json_is_json_and_the_same_after_a_round_trip():
     assert found['train']['milestones'] == [80, 120]
     assert json.loads(json.dumps(found)) == found
     assert flattened(found)['exemplars.inner_steps'] == 20
-    assert config.differences(found, json.loads(json.dumps(found))) == []
+    assert claim.differences(found, json.loads(json.dumps(found))) == []
 
 
 def test_differences_name_the_fields():
     ours = {'a': 1, 'b': {'c': [1, 2], 'd': 'x'}, 'e': {'f': 1}}
     theirs = {'a': 1, 'b': {'c': [1, 3], 'd': 'x'}, 'g': 0.5}
-    assert config.differences(ours, theirs) == [
+    assert claim.differences(ours, theirs) == [
         'b.c: [1, 2] here, [1, 3] there',
         "e: {'f': 1} here, None there",
         'g: None here, 0.5 there',
     ]
-    assert config.differences(ours, ours) == []
+    assert claim.differences(ours, ours) == []
 
 
 def small(**values):

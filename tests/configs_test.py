@@ -256,7 +256,7 @@ def test_imagenet_comes_from_a_folder_or_from_tfds(name):
         ('transfer=maybe', ["transfer='maybe'", 'true, false']),
         ('method=lucyr', ["method.name='lucyr'", 'lucir', 'podnet']),
         ('exemplars=best', ["exemplars.strategy='best'", 'herding']),
-        ('preset=', ["exemplars.preset=''", 'paper, tuned']),
+        ('preset=', ["exemplars.preset=''", 'paper, bilevel, tuned']),
     ],
 )
 def test_a_bad_argument_is_named_in_one_line(name, text, words):
@@ -284,3 +284,22 @@ def test_a_folder_leaves_the_protocol_to_its_classes():
     protocol = load('folder').protocol
     assert (protocol.base_classes, protocol.phases) == (None, None)
     assert load('folder', 'phases=3').protocol.phases == 3
+
+
+def test_a_configuration_is_found_by_its_name_and_a_file_by_its_path(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    digits = str(TOP / 'configs' / 'digits.py')
+    assert arguments.locate('digits') == digits
+    assert arguments.locate(f'{digits}:a=b:c') == f'{digits}:a=b:c'
+    found = arguments.load('cifar100:phases=25,method=bic')
+    assert (found.protocol.phases, found.method.name) == (25, 'bic')
+    assert arguments.load('digits').data.source == 'digits'
+    # A file of that name wins; a folder is none.
+    (tmp_path / 'folder').mkdir()
+    assert arguments.locate('folder').endswith('configs/folder.py')
+    (tmp_path / 'digits').write_text('')
+    assert arguments.locate('digits') == 'digits'
+    with pytest.raises(ValueError, match=f'allowed: .*{", ".join(FILES)}$'):
+        arguments.locate('digits.py')

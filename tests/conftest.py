@@ -77,6 +77,7 @@ def tiny_config() -> config_dict.ConfigDict:
             'train.epochs': 2,
             'train.batch_size': 16,
             'train.milestones': (1,),
+            'exemplars.preset': 'bilevel',
             'exemplars.per_class': 3,
             'exemplars.adjust': True,
             'exemplars.outer_steps': 3,

@@ -15,11 +15,11 @@ def test_order_of_the_literature():
 
 
 def test_order_depends_on_the_seed_alone():
-    state = np.random.get_state()[1].copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     first = classes.class_order(10, 0)
     np.testing.assert_array_equal(first, classes.class_order(10, 0))
     assert not np.array_equal(first, classes.class_order(10, 1))
-    np.testing.assert_array_equal(state, np.random.get_state()[1])
+    np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
 @pytest.mark.parametrize(

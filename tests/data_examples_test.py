@@ -77,10 +77,12 @@ def make_loader(shelf, *, feed='tfdata', memory=10**6, crops=False, **kwargs):
 
 
 def all_images(feed, num):
-    found = []
-    for batch in feed.epoch(np.arange(num), seed=1):
-        found.append(np.asarray(batch_images(batch))[batch['weight'] > 0])
-    return np.concatenate(found)
+    return np.concatenate(
+        [
+            np.asarray(batch_images(batch))[batch['weight'] > 0]
+            for batch in feed.epoch(np.arange(num), seed=1)
+        ]
+    )
 
 
 @pytest.mark.parametrize('feed', ['tfdata', 'device'])

@@ -164,7 +164,7 @@ def test_a_plan_names_the_least_memory():
         stream.plan(2**20, 256, (224, 224, 3), 2)
     message = str(error.value)
     assert message.startswith('data.read_ahead_mb=1: allowed: at least ')
-    least = int(message.split('least ')[1].split()[0])
+    least = int(message.split('least ')[1].split(maxsplit=1)[0])
     assert stream.plan(least * 2**20, 256, (224, 224, 3), 2).batches == 1
     with pytest.raises(ValueError):
         stream.plan((least - 1) * 2**20, 256, (224, 224, 3), 2)

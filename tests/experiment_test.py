@@ -74,7 +74,8 @@ def recording(tmp_path_factory, one_device):
             results = experiment.run(parts, workdir)
         finally:
             jax.monitoring.unregister_event_duration_listener(listen)
-    assert arrays and feeds
+    assert arrays
+    assert feeds
     return Recording(workdir, results, parts, compiled, reads, alive)
 
 

@@ -15,6 +15,7 @@ from mnemonics_jax.interrupt import EXIT_CODE
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 
+import compare_runs
 import faulty_run
 
 # By seed of the moments, in two chains. Half of each for the stages and the
@@ -40,7 +41,7 @@ def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
             assert fault.code == -signal.SIGKILL
         else:
             assert_stopped(fault)
-    assert faulty_run.differences(workdir, whole) == []
+    assert compare_runs.differences(workdir, whole) == []
     # Each process went on from the last whole checkpoint of those before it.
     resumed = [fault.resumed for fault in found]
     for moment, place in zip(moments, resumed, strict=True):

@@ -20,7 +20,7 @@ from experiments import (
     scratch_table,
 )
 from experiments.scratch_settings import SETTINGS, quick
-from mnemonics_jax import augment, backbones, bilevel
+from mnemonics_jax import augment, backbones, bilevel, outer
 from tests.command import ROOT, assert_refused
 
 
@@ -54,7 +54,8 @@ def test_unpacking_is_linear_and_keeps_the_range():
     apart = 0.3 * packing.unpack(a, (8, 8)) + 0.7 * packing.unpack(b, (8, 8))
     np.testing.assert_allclose(both, apart, atol=1e-6)
     assert both.shape == (3, 8, 8, 1)
-    assert both.min() >= 0 and both.max() <= 1
+    assert both.min() >= 0
+    assert both.max() <= 1
     assert packing.unpack(both, (8, 8)) is both
 
 
@@ -132,7 +133,7 @@ def test_the_pixels_follow_the_central_difference_of_the_trained_head():
         total = np.log(np.exp(scores).sum(1))
         return np.mean(total - scores[np.arange(len(answers)), answers])
 
-    state = bilevel.init_state(start, optax.sgd(1e-3))
+    state = outer.init_state(start, optax.sgd(1e-3))
     query = bilevel.Query(judged, answers, np.ones(6, np.float32))
     new, loss = step_once(backbone, recipe, state, params, rows, labels, query)
     np.testing.assert_allclose(loss, loss_of(start), rtol=1e-4)
@@ -161,7 +162,7 @@ def test_scope_all_is_plain_training_of_all_parameters():
         grads = jax.grad(loss_of)(trained, shown, labels)
         updates, opt_state = tx.update(grads, opt_state)
         trained = optax.apply_updates(trained, updates)
-    state = bilevel.init_state(jnp.asarray(shown), optax.sgd(1e-3))
+    state = outer.init_state(jnp.asarray(shown), optax.sgd(1e-3))
     query = bilevel.Query(judged, answers, np.ones(6, np.float32))
     rows = np.arange(4)
     _, loss = step_once(backbone, RECIPE, state, params, rows, labels, query)
@@ -219,7 +220,8 @@ def test_learning_from_random_beats_random_on_digits():
     learned, drawn = cases['mnemonics'], cases['random']
     assert learned['accuracies'][0] > drawn['accuracies'][0] + 0.1
     assert learned['outer_loss_last'] < learned['outer_loss_first'] - 0.1
-    assert learned['drift_grey_levels'] > 1 and not drawn['drift_grey_levels']
+    assert learned['drift_grey_levels'] > 1
+    assert not drawn['drift_grey_levels']
     assert learned['bytes_per_class'] == drawn['bytes_per_class'] == 64
 
 
@@ -247,7 +249,8 @@ def test_differences_are_paired_by_seed_and_have_student_s_interval():
     theirs = scratch_table.accuracies(cases, 'random', 1)
     found = scratch_table.difference(ours, theirs)
     # Of 0.2 and 0.1: t of one degree of freedom is 12.706.
-    assert found['mean'] == pytest.approx(0.15) and found['n'] == 2
+    assert found['mean'] == pytest.approx(0.15)
+    assert found['n'] == 2
     assert found['high'] == pytest.approx(0.15 + 12.706 * 0.05, rel=1e-3)
 
 
@@ -286,7 +289,8 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, shortest, capsys):
         from_scratch.main(['--quick', f'--out={tmp_path}'])
     assert left.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith('error: ') and error.count('\n') == 1
+    assert error.startswith('error: ')
+    assert error.count('\n') == 1
     assert 'other settings' in error
 
 
@@ -306,7 +310,8 @@ def test_wrong_flags_are_refused_in_one_line(flag, words, tmp_path, capsys):
         from_scratch.main([flag, f'--out={tmp_path}'])
     assert left.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith('error: ') and error.count('\n') == 1
+    assert error.startswith('error: ')
+    assert error.count('\n') == 1
     assert all(word in error for word in words)
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,12 @@ import optax
 import pytest
 
 from mnemonics_jax import bilevel
-from mnemonics_jax.hypergradients import make_hypergradient, trained
+from mnemonics_jax.hypergradients import (
+    NAMES,
+    make_hypergradient,
+    make_outer_loss,
+    trained,
+)
 
 NUM, SIZE, CLASSES = 6, 4, 3
 RATE, PENALTY = 0.5, 0.3
@@ -122,7 +127,8 @@ def test_frozen_params_stay_out_of_the_implicit_gradient(name, terms):
     with jax.enable_x64(True):
         _, params, *_ = make_problem()
         found = trained(frozen_bias(), params)
-        assert np.all(found['kernel'] == 1) and np.all(found['bias'] == 0)
+        assert np.all(found['kernel'] == 1)
+        assert np.all(found['bias'] == 0)
         exact, _ = gradient('unroll', 0, 400, frozen_bias())
         grads, _ = gradient(name, terms, 400, frozen_bias())
         assert_near(grads, exact, 1e-9)
@@ -145,3 +151,36 @@ def test_embedding_and_pieces_change_nothing(name):
 def test_mistakes_are_named(name, terms, said):
     with pytest.raises(ValueError, match=said):
         make_hypergradient(name, terms)
+
+
+def test_the_loss_has_the_hypergradient_as_its_gradient():
+    problem, params, pixels, labels, query = make_problem(embed=jnp.tanh)
+    indices = jnp.tile(jnp.arange(NUM), (3, 1))
+    for name in NAMES:
+        expected, metrics = make_hypergradient(name, 2)(
+            problem, params, pixels, labels, indices, query
+        )
+        loss_of = make_outer_loss(name, 2)
+        run = jax.value_and_grad(
+            lambda x, loss_of=loss_of: loss_of(
+                problem, params, x, labels, indices, query
+            ),
+            has_aux=True,
+        )
+        (loss, found), grads = run(pixels)
+        assert loss == metrics['outer_loss']
+        assert found == metrics
+        np.testing.assert_array_equal(grads, expected)
+    assert make_outer_loss('unroll', 2) is bilevel.outer_loss
+
+
+@pytest.mark.parametrize('name', NAMES[1:])
+def test_an_inner_transform_with_a_state_is_refused(name):
+    with pytest.raises(ValueError, match='with a state: allowed: one without'):
+        gradient(name, 2, 3, optax.sgd(0.1, momentum=0.9))
+
+
+@pytest.mark.parametrize('name', ['neumann', 'cg'])
+def test_the_implicit_gradient_needs_an_inner_step(name):
+    with pytest.raises(ValueError, match='no inner step'):
+        gradient(name, 2, 0)

@@ -14,6 +14,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = ('commands', 'gpu_slurm', 'local_processes', 'tpu_pod')
+SHELL = sorted(f'launch/{path.name}' for path in ROOT.glob('launch/*.sh'))
+SHELL.append('.ci/run')
 TPU = ('--zone=us-central2-b', '--project=p')
 # Words that a shell would take apart if they were passed on carelessly.
 ODD = ("--config.data.name=it's $HOME", '--config.train.milestones=(1, 2)')
@@ -56,15 +58,15 @@ def printed_commands(script, *arguments):
     return [shlex.split(c) for c in commands if c.strip()]
 
 
-@pytest.mark.parametrize('name', SCRIPTS)
-def test_shellcheck_finds_nothing(name):
+@pytest.mark.parametrize('script', SHELL)
+def test_shellcheck_finds_nothing(script):
     bin_folder = pathlib.Path(sys.executable).parent
     path = f'{bin_folder}{os.pathsep}{os.environ["PATH"]}'
     shellcheck = shutil.which('shellcheck', path=path)
     if shellcheck is None:
         pytest.skip('shellcheck is not installed')
     done = subprocess.run(
-        [shellcheck, '-x', f'launch/{name}.sh'],
+        [shellcheck, '-x', script],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -80,7 +82,7 @@ def test_help_shows_the_usage(name):
 
 
 @pytest.mark.parametrize(
-    'name, arguments, words',
+    ('name', 'arguments', 'words'),
     [
         ('local_processes', (), 'N=: allowed: a whole number >= 1'),
         ('local_processes', ('two',), 'N=two: allowed'),
@@ -273,7 +275,7 @@ def checkout(tmp_path):
     return tmp_path / 'checkout'
 
 
-@pytest.mark.parametrize('status, requeued', [(0, 0), (75, 1), (134, 0)])
+@pytest.mark.parametrize(('status', 'requeued'), [(0, 0), (75, 1), (134, 0)])
 def test_a_slurm_job_runs_the_flags_and_is_queued_again_when_it_has_saved(
     status, requeued, checkout, tmp_path
 ):
@@ -341,7 +343,7 @@ def test_tpu_pod_prints_each_command():
 
 
 @pytest.mark.parametrize(
-    'kind, version',
+    ('kind', 'version'),
     [
         ('v3-8', 'tpu-ubuntu2204-base'),
         ('v5litepod-16', 'v2-alpha-tpuv5-lite'),
@@ -538,7 +540,7 @@ def test_a_slice_that_does_another_run_is_left_alone(cloud, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'states, slices, words',
+    ('states', 'slices', 'words'),
     [
         (['NONE', 'FAILED'], ['READY'], 'the request has failed'),
         (['ACTIVE'], ['STOPPED'], 'STOPPED'),

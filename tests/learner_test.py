@@ -19,10 +19,9 @@ from mnemonics_jax import (
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.backbones import heads
-from mnemonics_jax.inner import draw_minibatches
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
-from mnemonics_jax.randomness import Stage
+from mnemonics_jax.randomness import Stage, draw_minibatches
 from mnemonics_jax.types import Variables
 
 SEEDS = (0, 1, 2)
@@ -51,12 +50,13 @@ def test_minibatches_larger_than_the_valid_positions_are_padded():
 
 @pytest.fixture(scope='module')
 def base_parts(one_device):
-    """Digits with the tuned inner problem, starting from random exemplars."""
+    """Digits with the bilevel preset, starting from random exemplars."""
     config = digits.get_config()
     # All ten classes: on four, a trained model leaves exemplars no room.
     config.protocol.base_classes = 10
     config.protocol.phases = 0
     config.train.epochs = 8
+    config.exemplars.preset = 'bilevel'
     config.exemplars.init = 'random'
     config.exemplars.per_class = 2
     return components.build(config_lib.resolve(config), one_device)

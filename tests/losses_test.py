@@ -119,7 +119,8 @@ def test_cross_entropy_is_finite_at_extreme_logits():
     values = np.asarray(cross_entropy(logits, labels, 4))
     tops = logits[:, :4].max(1)
     hits = logits[np.arange(B), labels] == tops
-    assert hits.any() and not hits.all()
+    assert hits.any()
+    assert not hits.all()
     np.testing.assert_allclose(values[~hits], 2e8)
     assert np.all(values[hits] <= np.log(4) + 1e-6)
     found = gradient(cross_entropy, logits, labels, 4)
@@ -208,7 +209,8 @@ def test_distillation_is_finite_at_extreme_logits():
     logits, ref_logits = (1e8 * np.sign(normal((B, K), s)) for s in (4, 5))
     for num_old in (0, 4, K):
         values = distillation(logits, ref_logits, num_old)
-        assert np.all(np.isfinite(values)) and np.all(values >= 0)
+        assert np.all(np.isfinite(values))
+        assert np.all(values >= 0)
         found = gradient(distillation, logits, ref_logits, num_old)
         assert np.all(np.isfinite(found))
 
@@ -398,7 +400,8 @@ def test_nca_equals_a_loop(num_seen, sigma, margin):
     np.testing.assert_allclose(found, np.maximum(unbounded, 0), atol=1e-5)
     if sigma > 1:
         # On both sides of the hinge.
-        assert np.any(unbounded < 0) and np.any(unbounded > 0)
+        assert np.any(unbounded < 0)
+        assert np.any(unbounded > 0)
     grads = gradient(nca, scores, sigma, labels, num_seen, margin=margin)
     assert np.all(grads[:, num_seen:] == 0)
     np.testing.assert_array_equal(np.any(grads != 0, axis=1), unbounded > 0)

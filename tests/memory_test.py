@@ -121,7 +121,8 @@ def test_an_empty_memory(storage):
     assert held.images.shape == (K, 4, *SHAPE)
     assert held.images.dtype == storage
     assert not held.images.any()
-    assert held.mask.shape == (K, 4) and not held.mask.any()
+    assert held.mask.shape == (K, 4)
+    assert not held.mask.any()
     assert memory.num_bytes(held) == 0
 
 

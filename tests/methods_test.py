@@ -111,12 +111,15 @@ def hinges(outputs, labels, num_old, num_seen, margin, top_k):
 @pytest.mark.parametrize('phase', PHASES)
 def test_terms_are_finite_values_and_weights_of_examples(name, phase):
     loss, terms, (gradient, _) = run(make(name), phase)
-    assert terms and all(isinstance(term, str) for term in terms)
+    assert terms
+    assert all(isinstance(term, str) for term in terms)
     for values, weights in terms.values():
         assert values.shape == weights.shape == (B,)
         assert np.all(np.isfinite(values))
-        assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
-    assert loss > 0 and np.isfinite(loss)
+        assert np.all(np.isfinite(weights))
+        assert np.all(weights >= 0)
+    assert loss > 0
+    assert np.isfinite(loss)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient))
     assert np.any(gradient.logits != 0) or np.any(gradient.scores != 0)
 
@@ -202,7 +205,8 @@ def test_lucir_is_the_sum_of_its_three_terms(phase):
     outputs, reference = make_outputs(0), make_reference(phase)
     labels = make_labels(num_seen)
     is_old = labels < num_old
-    assert is_old.any() and not is_old.all()
+    assert is_old.any()
+    assert not is_old.all()
     scale = 3.0 * np.sqrt(num_old / (num_seen - num_old))
     parts = {
         'cross_entropy': cross_entropy(outputs, labels, num_seen).mean(),

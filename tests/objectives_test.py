@@ -14,6 +14,7 @@ from mnemonics_jax import (
     components,
     exemplar_stages,
     experiment,
+    hypergradients,
     inner,
     learner,
     memory,
@@ -26,6 +27,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.bilevel import Query
 from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.defaults import default_config
 from mnemonics_jax.inner import Context, Exemplars
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.objectives import Memory, Situation
@@ -210,6 +212,50 @@ def test_unroll_is_the_bilevel_problem_bit_for_bit():
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize('name', hypergradients.NAMES)
+def test_a_hypergradient_is_chosen_by_name(name):
+    """Through what inner steps see of the pixels, too."""
+    changes = {'inner_augment': True, 'inner_lr': 0.5}
+    backbone = small.make_model('cosine')
+    context = Context(backbone, make_settings('unroll', **changes), small.ALONE)
+    pixels = arrays()[0]
+    with jax.enable_x64(True):
+        situation = make_situation(backbone)
+        made = inner.inner_problem(context, *situation[:4])
+        shown, show_vjp = jax.vjp(made.show, pixels)
+        grads, metrics = hypergradients.make_hypergradient(name, 2)(
+            made.problem,
+            made.params,
+            shown,
+            made.labels,
+            made.indices,
+            situation.query,
+        )
+        (expected,) = show_vjp(grads)
+        chosen = {'hypergradient': name, 'hypergradient_terms': 2, **changes}
+        found = gradient('unroll', **chosen)
+        exact = gradient('unroll', **changes)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-12 * scale)
+    for key, value in metrics.items():
+        np.testing.assert_allclose(found[1][key], value, rtol=1e-12)
+    error = np.abs(found[0] - exact[0]).max() / scale
+    assert (error > 1e-3) == (name != 'unroll')
+
+
+def test_truncation_before_the_first_step_is_none():
+    """So is the default, `test_unroll_is_the_bilevel_problem_bit_for_bit`."""
+    expected = gradient('unroll', jnp.float32)
+    for terms in (3, 10):
+        found = gradient(
+            'unroll',
+            jnp.float32,
+            hypergradient='truncated',
+            hypergradient_terms=terms,
+        )
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def gradient(objective, dtype=jnp.float64, layout=small.ALONE, **changes):
     """Of the small situation, compiled."""
     backbone = small.make_model('cosine')
@@ -220,10 +266,14 @@ def gradient(objective, dtype=jnp.float64, layout=small.ALONE, **changes):
     return jax.tree.map(np.asarray, found)
 
 
-def test_a_sum_has_the_sum_of_the_gradients():
+@pytest.mark.parametrize('name', ['unroll', 'neumann'])
+def test_a_sum_has_the_sum_of_the_gradients(name):
     with jax.enable_x64(True):
-        both, metrics = gradient('unroll+means')
-        parts = {name: gradient(name) for name in ('unroll', 'means')}
+        both, metrics = gradient('unroll+means', hypergradient=name)
+        parts = {
+            objective: gradient(objective, hypergradient=name)
+            for objective in ('unroll', 'means')
+        }
     expected = parts['unroll'][0] + WEIGHT * parts['means'][0]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(both, expected, rtol=0, atol=1e-12 * scale)
@@ -398,6 +448,37 @@ def test_learned_exemplars_classify_held_out_images_better(
             )
             after = held_out_nme(scene, variables, learned, chosen[1])
             assert after >= before + 0.1, objective
+
+
+@pytest.mark.parametrize('name', hypergradients.NAMES[1:])
+def test_digits_are_learned_by_each_hypergradient(
+    name, tiny_config, tmp_path, one_device, monkeypatch
+):
+    """In all stages that learn, by pieces and with augmented exemplars."""
+    monkeypatch.setattr(experiment.report, 'write', lambda workdir: 'none')
+    of_data = ('source', 'num_classes', 'image_size', 'channels')
+    for field in (*of_data, 'train_per_class', 'test_per_class'):
+        tiny_config.data[field] = default_config().data[field]
+    tiny_config.update_from_flattened_dict(
+        {
+            'data.subset_classes': 4,
+            'protocol.phases': 1,
+            'train.epochs': 1,
+            'exemplars.storage': 'float32',
+            'exemplars.inner_steps': 4,
+            'exemplars.inner_augment': True,
+            'exemplars.microbatch': 8,
+            'exemplars.hypergradient': name,
+            'exemplars.hypergradient_terms': 2,
+        }
+    )
+    parts = experiment.prepare(tiny_config, tmp_path, one_device)
+    phases = experiment.run(parts, tmp_path)['phases']
+    assert len(phases) == 2
+    for phase in phases:
+        assert phase['exemplars']['drift_grey_levels'] > 0.1
+        assert np.isfinite(phase['exemplars']['held_out_loss_after'])
+    assert phases[1]['exemplars']['adjust_drift_grey_levels'] > 0.01
 
 
 class KillError(Exception):

@@ -68,7 +68,8 @@ def test_guesses_are_those_that_evaluation_counts(
         kind = 'cosine' if classifier == 'nme' else 'probability'
         scores = [guess[kind] for guess in one['top']]
         assert scores == sorted(scores, reverse=True)
-        assert scores[-1] >= -1 and sum(scores[:1]) <= 1
+        assert scores[-1] >= -1
+        assert sum(scores[:1]) <= 1
         true = saved_runs.NAMES[pathlib.Path(one['image']).parent.name]
         hits += true in [guess['class'] for guess in one['top']]
     share = hits / len(found['images'])

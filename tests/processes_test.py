@@ -22,6 +22,7 @@ from mnemonics_jax.workdir import features_name
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 
+import compare_runs
 import faulty_processes
 import faulty_run
 
@@ -125,4 +126,4 @@ def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(
     again = faulty_processes.start(tmp_path / 'run', 2, 2, TINY)
     output = faulty_processes.finish(again)
     assert faulty_run.resumed_at(output) == loss.place
-    assert faulty_run.differences(tmp_path / 'run', two_by_two[0]) == []
+    assert compare_runs.differences(tmp_path / 'run', two_by_two[0]) == []

@@ -103,6 +103,7 @@ def test_old_exemplars_are_augmented_as_in_training():
     found = balanced(memory_of(3), 20, settings)
     old = np.asarray(found.images)[20:][np.asarray(found.weights)[20:] > 0]
     # A shift of a grey square shows the black around it.
-    assert np.any(old == 0) and np.any(old > 0)
+    assert np.any(old == 0)
+    assert np.any(old > 0)
     real = np.asarray(found.images)[:20]
     np.testing.assert_array_equal(real, np.float32(0.9))

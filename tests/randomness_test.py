@@ -97,8 +97,8 @@ def test_golden_orders(place, golden):
 def test_orders_differ_by_each_argument():
     start = {'seed': 1, 'phase': 2, 'stage': 3, 'epoch': 4}
     orders = [batches.epoch_order(50, **start)]
-    for name in start:
-        place = {**start, name: start[name] + 1}
+    for name, value in start.items():
+        place = {**start, name: value + 1}
         orders.append(batches.epoch_order(50, **place))
     assert len({order.tobytes() for order in orders}) == 5
     for order in orders:

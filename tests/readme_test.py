@@ -14,21 +14,36 @@ from layers_test import LAYER_OF, ROOT, unit_of
 from ml_collections import config_flags
 
 import mnemonics_jax
-from mnemonics_jax import backbones, components, main, methods, presets
+from mnemonics_jax import (
+    arguments,
+    backbones,
+    components,
+    main,
+    methods,
+    presets,
+)
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.data import sources
 
 TOP = ROOT.parent
-DOCUMENTS = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')
+DOCUMENTS = (
+    'README.md',
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    *sorted(f'docs/{path.name}' for path in (TOP / 'docs').glob('*.md')),
+)
 TEXTS = {name: (TOP / name).read_text() for name in DOCUMENTS}
 README = TEXTS['README.md']
-BLOCK = re.compile(r'^```(\w+)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```(\S+)[^\n]*\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 MAIN = 'mnemonics_jax.main'
 
 # Names that a user has and a clone has not.
 WRITTEN_BY_RUNS = ('runs', '.venv')
-FILE_TYPES = ('.py', '.sh', '.json', '.jsonl', '.html', '.cff', '.md')
-OTHER_PACKAGES = ('jax', 'tf', 'lax', 'mnemonics_jax')
+FILE_TYPES = (
+    *('.py', '.sh', '.json', '.jsonl', '.html', '.cff', '.md', '.csv'),
+    *('.npz', '.safetensors'),
+)
+OTHER_PACKAGES = ('jax', 'tf', 'lax', 'mnemonics_jax', 'model', 'optax')
 
 
 def blocks(text, language):
@@ -43,9 +58,9 @@ def code_spans(text):
     return re.findall(r'`([^`\n]+)`', prose(text))
 
 
-def table(header):
+def table(name, header):
     """Cells of the rows below a table's header, which is given in full."""
-    lines = README.split(f'{header}\n')[1].splitlines()[1:]
+    lines = TEXTS[name].split(f'{header}\n')[1].splitlines()[1:]
     rows = lines[: next(i for i, line in enumerate(lines) if not line)]
     return [[cell.strip() for cell in row[1:-1].split('|')] for row in rows]
 
@@ -72,8 +87,9 @@ def commands():
 
 
 def mistakes():
-    """Commands of the README that show an error, and the error."""
-    body = ' '.join(blocks(README, 'console')[0].split())
+    """Commands that are shown with an error, and the error."""
+    body = TEXTS['docs/configuration.md']
+    body = ' '.join(blocks(body, 'console')[0].split())
     parts = re.split(r'\$ (?=python)', body)[1:]
     return [re.split(r' (?=error: )', part.strip()) for part in parts]
 
@@ -82,7 +98,7 @@ def mistakes():
 def parsed(*words):
     """The configuration that the words of a command say, and their workdir."""
     if not any(word.startswith('--config=') for word in words):
-        words = (f'--config={TOP / main.DEFAULT_CONFIG}', *words)
+        words = (f'--config={arguments.locate(main.DEFAULT_CONFIG)}', *words)
     argv, values = ['main', *words], flags.FlagValues()
     config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
     flags.DEFINE_string('workdir', None, '', flag_values=values)
@@ -198,23 +214,28 @@ def test_mistakes_are_answered_as_shown(one_device):
 
 
 def test_the_table_of_presets_is_theirs():
-    rows = table('| field of `exemplars` | `paper` | `tuned` | what |')
-    shown = {row[0].strip('`'): row[1:3] for row in rows}
+    name = 'docs/presets.md'
+    rows = table(
+        name, '| field of `exemplars` | `paper` | `bilevel` | `tuned` | what |'
+    )
+    shown = {row[0].strip('`'): row[1:4] for row in rows}
     expected = {
         field: [str(presets.PRESETS[p][field]).lower() for p in presets.PRESETS]
         for field in presets.PRESETS['paper']
     }
-    assert list(presets.PRESETS) == ['paper', 'tuned']
+    assert list(presets.PRESETS) == ['paper', 'bilevel', 'tuned']
     assert shown == expected
 
 
 def test_the_names_in_the_tables_exist():
-    for row in table('| method | follows | judged by |'):
-        name = row[0].strip('`')
+    page, shown = 'docs/configuration.md', []
+    for row in table(page, '| method | follows | judged by |'):
+        shown.append(row[0].strip('`'))
         config = config_lib.default_config().method
-        method = methods.make_method(name, config)
+        method = methods.make_method(shown[-1], config)
         assert method.predictor == row[2].lower().replace('-', '')
-    takes = {row[0]: row[1] for row in table('| field | what it takes |')}
+    assert shown == methods.method_names()
+    takes = {row[0]: row[1] for row in table(page, '| field | what it takes |')}
     known = {
         'backbone.name': backbones.backbone_names(),
         'data.source': sources.source_names(),
@@ -229,7 +250,7 @@ def test_the_names_in_the_tables_exist():
 
 
 def test_the_file_map_is_the_package_by_layers():
-    body = next(b for b in blocks(README, 'text') if 'bilevel.py' in b)
+    [body] = blocks(TEXTS['CONTRIBUTING.md'], 'text')
     groups = [
         re.findall(r'^  (\S+\.py)  +\S', group, re.MULTILINE)
         for group in body.split('\n\n')
@@ -256,13 +277,23 @@ def test_links_and_paths_lead_somewhere(name):
         and span.split('/')[0] not in WRITTEN_BY_RUNS
     ]
     for path in (p for p in links if not p.startswith('https://')):
-        assert (TOP / path).exists(), path
+        path, _, _ = path.partition('#')  # Of these, see docs_test.
+        assert (TOP / name).parent.joinpath(path).exists(), path
     for path in paths:
         assert (TOP / path).exists(), path
 
 
-def test_the_example_of_the_bilevel_problem_runs():
+def test_the_examples_for_a_model_of_ones_own_run():
     scope = {}
     exec(blocks(README, 'python')[0], scope)
+    assert scope['state'].pixels.shape == (4, 8, 8)
+    assert abs(scope['state'].pixels - scope['images'][:4]).max() > 0.1
+    step, lower = blocks(TEXTS['docs/own_model.md'], 'python')
+    scope = {}
+    exec(step, scope)
+    assert int(scope['state'].step) == 2
+    exec(lower, scope)
     assert scope['grads'].shape == (4, 8, 8, 1)
     assert abs(scope['grads']).max() > 0
+    exec(blocks(TEXTS['docs/hypergradients.md'], 'python')[0], scope)
+    assert callable(scope['gradient'])

@@ -121,9 +121,11 @@ def test_tensorboard_has_a_grid_of_the_exemplars_after_each_phase(saved_run):
         record, content = content[: 16 + size], content[16 + size :]
         assert record == events.as_record(record[12:-4])
         event = event_pb2.Event.FromString(record[12:-4])
-        for value in event.summary.value:
-            if value.HasField('image'):
-                found.append((value.tag, event.step, value.image))
+        found += [
+            (value.tag, event.step, value.image)
+            for value in event.summary.value
+            if value.HasField('image')
+        ]
     for line in (saved_run.workdir / 'metrics.jsonl').read_text().splitlines():
         record = json.loads(line)
         last[record['phase']] = record['global_step']

@@ -200,7 +200,7 @@ def results_of(folder):
 
 
 @pytest.mark.parametrize(
-    'every_steps, resumed',
+    ('every_steps', 'resumed'),
     [(0, 'after phase 0'), (2, 'in phase 1 of 0..1, learn, after step 2')],
 )
 def test_a_run_killed_and_resumed_without_its_disk_ends_the_same(

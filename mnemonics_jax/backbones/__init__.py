@@ -111,9 +111,7 @@ def from_trunk(
         )
     classifier = heads.make_head(head)
 
-    init = functools.partial(
-        _init, trunk, classifier, num_classes, tuple(image_shape)
-    )
+    init = functools.partial(_init, trunk, classifier, num_classes, image_shape)
     embed = functools.partial(_embed, trunk, tuple(mean), tuple(std))
     if precision == 'bf16':
         embed = functools.partial(embed, dtype=jnp.bfloat16)

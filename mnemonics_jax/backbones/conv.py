@@ -71,7 +71,9 @@ def conv2d(
     if loop_safe is None:
         loop_safe = jax.default_backend() == 'cpu'
     x, kernel = nn.dtypes.promote_dtype(x, kernel)
-    geometry = _Geometry(stride, x.shape[1:3], kernel.shape[:2])
+    _, height, width, _ = x.shape
+    rows, columns, *_ = kernel.shape
+    geometry = _Geometry(stride, (height, width), (rows, columns))
     if not loop_safe:
         return _convolve(x, kernel, geometry)
     outputs = [-(-size // stride) for size in geometry.image]

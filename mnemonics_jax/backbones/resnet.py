@@ -5,6 +5,7 @@ be negative and cosines between them use the whole range [-1, 1].
 """
 
 import functools
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -22,7 +23,7 @@ class _BasicBlock(nn.Module):
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
     ) -> jax.Array:
-        flags = {'train': train, 'mask': mask}
+        flags: dict[str, Any] = {'train': train, 'mask': mask}
         y = conv.ConvNorm(self.features, 3, self.stride)(x, **flags)
         y = conv.ConvNorm(self.features, 3)(nn.relu(y), **flags)
         if self.stride > 1 or x.shape[-1] != self.features:
@@ -51,7 +52,7 @@ class ResNet(nn.Module):
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Images [B, H, W, C] to features [B, D] and the stages' outputs."""
-        flags = {'train': train, 'mask': mask}
+        flags: dict[str, Any] = {'train': train, 'mask': mask}
         if self.imagenet_stem:
             x = conv.ConvNorm(self.width, 7, 2)(x, **flags)
             # Before the ReLU, which gives the same as after it.

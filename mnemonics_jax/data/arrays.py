@@ -20,7 +20,11 @@ _NAMES = {
     'class_names',
     *(f'{split}_{what}' for split in _SPLITS for what in ('images', 'labels')),
 }
-_KINDS = {np.uint8: 'uint8', np.integer: 'of integers', np.str_: 'of texts'}
+_KINDS: dict[type, str] = {
+    np.uint8: 'uint8',
+    np.integer: 'of integers',
+    np.str_: 'of texts',
+}
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 

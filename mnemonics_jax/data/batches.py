@@ -130,9 +130,9 @@ class Feed:
     ) -> dict[str, np.ndarray]:
         """All of this shard's batches, [steps, b]."""
         steps = num_batches(len(order), self._batch_size)
-        padded = np.full(steps * self._batch_size, -1, np.int64)
-        padded[: len(order)] = order
-        padded = padded.reshape(steps, self._batch_size)
+        flat = np.full(steps * self._batch_size, -1, np.int64)
+        flat[: len(order)] = order
+        padded = flat.reshape(steps, self._batch_size)
         padded = padded[start_step:, self._slice]
         real = padded >= 0
         labels = np.append(self._labels, np.int32(0))

@@ -157,9 +157,9 @@ def default_protocol(
         Both numbers, as `phase_bounds` takes them. Those given are not changed,
         whether or not they fit.
     """
-    if base_classes is None and phases is None:
-        phases = min(_PHASES, num_classes // 2)
     if base_classes is None:
+        if phases is None:
+            phases = min(_PHASES, num_classes // 2)
         # Rounded to the nearest, for a share that is about half.
         step = max(1, (num_classes + phases) // max(1, 2 * phases))
         return max(0, num_classes - step * phases), phases

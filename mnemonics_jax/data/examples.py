@@ -16,7 +16,7 @@ import numpy as np
 
 from mnemonics_jax.data import pipeline, resident, stream
 from mnemonics_jax.data.batches import Deliver, Feed, num_batches
-from mnemonics_jax.data.sources import Source, phase_positions
+from mnemonics_jax.data.sources import Encoded, Source, phase_positions
 
 FEEDS = ('tfdata', 'device')
 
@@ -91,7 +91,7 @@ class Settings(NamedTuple):
     feed: str
     memory: int
     view: stream.View
-    budget: stream.Budget
+    budget: stream.Budget | None
     crops: bool
     shard: tuple[int, int]
     put: resident.Put
@@ -128,9 +128,11 @@ class Loader(NamedTuple):
             return self.source.read(split, positions[rows])
 
         kept = self._kept(read, labels, self.most(split, low, high))
-        if self.settings.feed == 'device' or self.source.encoded is None:
+        encoded, budget = self.source.encoded, self.settings.budget
+        if self.settings.feed == 'device' or not (encoded and budget):
             return kept
-        return self._by_tfdata(split, kept, read, positions)
+        decoded = (encoded, budget)
+        return self._by_tfdata(decoded, split, kept, read, positions)
 
     def no_examples(self) -> Examples:
         """None; a feed of these consists of exemplars."""
@@ -184,13 +186,14 @@ class Loader(NamedTuple):
 
     def _by_tfdata(
         self,
+        decoded: tuple[Encoded, stream.Budget],
         split: str,
         kept: Examples,
         read: Callable[[np.ndarray], np.ndarray],
         positions: np.ndarray,
     ) -> Examples:
         """Kept in memory if they fit, or else streamed."""
-        encoded, settings = self.source.encoded, self.settings
+        (encoded, budget), settings = decoded, self.settings
         size = len(kept.labels) * int(np.prod(self.source.image_shape))
         fits = size <= settings.memory
         originals = stream.Originals(
@@ -203,7 +206,7 @@ class Loader(NamedTuple):
             if fits and not cropped:
                 return kept.deliver(augmented)
             return stream.from_encoded(
-                originals, settings.view, settings.budget, augmented=cropped
+                originals, settings.view, budget, augmented=cropped
             )
 
         return kept._replace(read=kept.read if fits else read, deliver=deliver)

@@ -77,7 +77,8 @@ def make(options: Any) -> Source:
     path, size, shorter, policy = _read_options(options)
     shape = (size, size, 3)
     root = epath.Path(path).expanduser()
-    files, skipped = _list_splits(root, f'data.dir={path!r}'), ()
+    files = _list_splits(root, f'data.dir={path!r}')
+    skipped: tuple[str, ...] = ()
     if policy == 'skip':
         for key, split in files.items():
             files[key], bad = _skip_bad(split, shape, shorter)
@@ -244,7 +245,8 @@ def _skip_bad(
         empty = files.classes[int(counts.argmin())]
         raise ValueError(f'{files.root / empty}: no image in it can be decoded')
     files = files._replace(
-        names=[files.names[row] for row in kept], labels=files.labels[kept]
+        names=[files.names[row] for row in kept.tolist()],
+        labels=files.labels[kept],
     )
     return files, tuple(skipped)
 

@@ -54,17 +54,14 @@ def decode(
     if shorter and shorter < (size or math.inf):
         raise ValueError(f'shorter={shorter}: must be at least size={size}')
 
-    def central(height: int, width: int) -> pillow.Box:
-        side = min(height, width) * size / shorter
-        return (height - side) / 2, (width - side) / 2, side, side
-
-    with pillow.opened(data) as image:
+    with pillow.opened(data) as opened:
         if not size:
-            image = pillow.whole(image, channels)
+            image = pillow.whole(opened, channels)
         elif not shorter:
-            image = pillow.square(image, channels, size)
+            image = pillow.square(opened, channels, size)
         else:
-            image = pillow.part(image, channels, size, central)
+            choose = functools.partial(_central, size=size, shorter=shorter)
+            image = pillow.part(opened, channels, size, choose)
     return _pixels(image, channels)
 
 
@@ -98,8 +95,8 @@ def decode_crop(
     """
     attempts, (mirror, light) = draws[:-2].reshape(ATTEMPTS, 4), draws[-2:]
     choose = functools.partial(crop_box, draws=attempts)
-    with pillow.opened(data) as image:
-        image = pillow.part(image, channels, size, choose)
+    with pillow.opened(data) as opened:
+        image = pillow.part(opened, channels, size, choose)
     if flip and mirror < 0.5:
         image = pillow.mirrored(image)
     if brightness:
@@ -235,3 +232,9 @@ def statistics(
         means.append(mean)
         stds.append(max(variance**0.5, _LEAST_STD))
     return tuple(means), tuple(stds)
+
+
+def _central(height: int, width: int, *, size: int, shorter: int) -> pillow.Box:
+    """The central square of which the shorter side has size / shorter."""
+    side = min(height, width) * size / shorter
+    return (height - side) / 2, (width - side) / 2, side, side

@@ -102,7 +102,8 @@ def part(
     scale = _draft(image, min(box[2:]), size)
     image.load()
     image = _turn(image, orientation)
-    return _cut(image, channels, size, tuple(x / scale for x in box))
+    top, left, high, wide = (side / scale for side in box)
+    return _cut(image, channels, size, (top, left, high, wide))
 
 
 def mirrored(image: Image.Image) -> Image.Image:
@@ -134,7 +135,8 @@ def _draft(image: Image.Image, side: float, size: int) -> int:
         How many pixels become one along each side: 1, 2, 4 or 8.
     """
     scale = max(k for k in (1, 2, 4, 8) if k == 1 or k * 2 * size <= side)
-    drafted = image.draft(None, tuple(x // scale for x in image.size))
+    width, height = image.size
+    drafted = image.draft(None, (width // scale, height // scale))
     return scale if drafted else 1
 
 

@@ -27,7 +27,7 @@ class Plan(NamedTuple):
 
     classes: tuple[str, ...]
     bounds: tuple[tuple[int, int], ...]
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -68,7 +68,7 @@ def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
     """
     check_data(plan, source)
     known = set(plan.classes)
-    added = [name for name in source.class_names if name not in known]
+    added = tuple(name for name in source.class_names if name not in known)
     if protocol.class_order_file is None:
         added = arrange(added, protocol)
     else:

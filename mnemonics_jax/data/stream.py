@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.data import images, pipeline
+from mnemonics_jax.data import images, pillow, pipeline
 from mnemonics_jax.data.batches import Batch, Deliver
 
 # More batches ahead than this even out no pause worth it.
@@ -115,7 +115,7 @@ def from_encoded(
         augmented: random crops, or the view of evaluation.
 
     Returns:
-        A `Deliver` whose batches raise `images.BadImageError` where an image
+        A `Deliver` whose batches raise `pillow.BadImageError` where an image
         cannot be read.
     """
 
@@ -150,11 +150,11 @@ def _decode(
         )
     except OSError as e:
         reason = f'cannot be read: {e.strerror or e}'
-        raise images.BadImageError(
+        raise pillow.BadImageError(
             f'{originals.describe(row)}: {reason}'
         ) from e
-    except images.BadImageError as e:
-        raise images.BadImageError(f'{originals.describe(row)}: {e}') from e
+    except pillow.BadImageError as e:
+        raise pillow.BadImageError(f'{originals.describe(row)}: {e}') from e
 
 
 def _batches(

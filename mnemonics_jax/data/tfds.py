@@ -195,9 +195,13 @@ def _reader(
         ours, start = splits[split], 0
         for blobs in ours.encoded_images(positions):
             rows = positions[start : start + len(blobs)]
+
+            def describe(row: int, rows: np.ndarray = rows) -> str:
+                return ours.describe(rows[row])
+
             pixels[start : start + len(blobs)] = images.decode_many(
                 blobs.__getitem__,
-                lambda row, rows=rows: ours.describe(rows[row]),
+                describe,
                 len(blobs),
                 shape,
                 resize=resize,

@@ -36,7 +36,7 @@ def find_set(name: str, directory: str | None) -> Any:
         return tfds.builder(name, data_dir=directory)
     except Exception as e:  # No such set, config or version: many types.
         known = tfds.list_builders(with_community_datasets=False)
-        stem = name.split('/')[0].split(':')[0]
+        stem = re.split('[/:]', name, maxsplit=1)[0]
         reason = one_line(e)
         if stem not in known:
             near = difflib.get_close_matches(stem.lower(), known, 6)

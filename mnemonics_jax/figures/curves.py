@@ -1,7 +1,7 @@
 """Lines over phases: accuracy over classes seen, and the drift of exemplars."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -146,7 +146,7 @@ def _percent_limits(axes: Sequence[Axes], room: float) -> tuple[float, float]:
     return max(0, low - room * (high - low)), high
 
 
-def drift(panels: Mapping[str, Mapping[int, tuple]]) -> Figure:
+def drift(panels: Mapping[str, Mapping[int, tuple[Any, ...]]]) -> Figure:
     """Distance from the images as selected, a line for each phase of arrival.
 
     Args:

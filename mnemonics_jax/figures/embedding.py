@@ -110,7 +110,7 @@ def embedding(rows: Mapping[str, Mapping[str, Points]]) -> Figure:
     size = 4.4 if num == 1 else 7.6
     drawn = style.figure(size, 3.6 * len(rows) + 0.4)
     axes = drawn.subplots(len(rows), num, squeeze=False)
-    shown = {}
+    shown: dict[str, None] = {}
     for line, (run, columns) in zip(axes, rows.items(), strict=True):
         for ax in line[len(columns) :]:
             ax.set_axis_off()
@@ -120,8 +120,10 @@ def embedding(rows: Mapping[str, Mapping[str, Points]]) -> Figure:
             words = f'{name}: {title}' if len(rows) > 1 else title
             style.title(ax, words)
             shown |= dict.fromkeys(points.names)
+    lines, names = _legend(list(shown))
     drawn.legend(
-        *_legend(list(shown)),
+        lines,
+        names,
         loc='outside lower center',
         ncols=4,
         **style.LEGEND,
@@ -146,8 +148,10 @@ def _draw(ax: Axes, points: Points) -> None:
                 edgecolors='white' if flag else 'none',
                 zorder=3 if flag else 2,
             )
+    x, y = xy[points.labels == -1].T
     ax.scatter(
-        *xy[points.labels == -1].T,
+        x,
+        y,
         s=24,
         c='#999999',
         marker='x',

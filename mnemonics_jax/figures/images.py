@@ -34,7 +34,8 @@ def grid(images: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
     indent = 20 + math.ceil(max(map(_width, labels)))
     height, width = shown.shape[:2]
     size = np.array([indent + width + 4, height + 8])
-    drawn = Figure(figsize=size / style.DPI, dpi=style.DPI)
+    wide, high = size / style.DPI
+    drawn = Figure(figsize=(wide, high), dpi=style.DPI)
     box = np.array([indent, 4, width, height])
     ax = drawn.add_axes(box / np.tile(size, 2))
     ax.imshow(shown, interpolation='nearest', aspect='auto')

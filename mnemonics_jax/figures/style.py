@@ -7,9 +7,11 @@ drawing needs no display and leaves no global state behind.
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,7 +31,7 @@ MARKERS = 'os^DvPX'
 INK = '#333333'
 SOFT = '#8a8f96'
 GRID = '#e4e4e4'
-LEGEND = {'frameon': False, 'fontsize': 9, 'labelcolor': INK}
+LEGEND: dict[str, Any] = {'frameon': False, 'fontsize': 9, 'labelcolor': INK}
 DPI = 160
 
 
@@ -90,7 +92,7 @@ def title(ax: Axes, text: str) -> None:
 
 def legend_below(drawn: Figure, axes: Sequence[Axes]) -> None:
     """One legend of all axes, each name once, as many in a row as fit."""
-    found = {}
+    found: dict[str, Artist] = {}
     for ax in axes:
         handles, names = ax.get_legend_handles_labels()
         found |= dict(zip(names, handles, strict=True))
@@ -104,7 +106,7 @@ def legend_below(drawn: Figure, axes: Sequence[Axes]) -> None:
     )
 
 
-def thinned(values: Sequence[int], most: int) -> list[int]:
+def thinned(values: Sequence[Any], most: int) -> list[Any]:
     """At most `most` of the values, at even steps from the first."""
     return list(values[:: math.ceil(len(values) / most)]) if values else []
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mnemonics_jax import losses
 from mnemonics_jax.types import Method
 
-SETTINGS = {}
+SETTINGS = {}  # type: dict[str, Any]
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
 HEADS = ('cosine', 'linear', 'local_similarity')
 

@@ -15,7 +15,9 @@ from mnemonics_jax import losses, rules
 from mnemonics_jax.types import Method
 
 SETTINGS = {
+    # Of distillation beside cross entropy.
     'distill_weight': (1.0, rules.NOT_NEGATIVE),
+    # Divides the logits of old classes where they are distilled.
     'temperature': (2.0, rules.POSITIVE),
 }
 # As in the authors' code. LUCIR's code runs iCaRL with a linear head instead,

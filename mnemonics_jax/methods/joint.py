@@ -10,7 +10,7 @@ from typing import Any
 from mnemonics_jax.methods import finetune
 from mnemonics_jax.types import Method
 
-SETTINGS = {}
+SETTINGS = {}  # type: dict[str, Any]
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
 HEADS = finetune.HEADS
 

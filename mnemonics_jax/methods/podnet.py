@@ -21,8 +21,11 @@ from mnemonics_jax import losses, rules
 from mnemonics_jax.types import Method
 
 SETTINGS = {
+    # Of the distance of pooled maps, L_POD.
     'spatial_weight': (3.0, rules.NOT_NEGATIVE),
+    # Of the distance of features, L_POD-flat.
     'flat_weight': (1.0, rules.NOT_NEGATIVE),
+    # By which the true class shall lead, in scores.
     'margin': (0.6, rules.NOT_NEGATIVE),
 }
 DEFAULTS = {

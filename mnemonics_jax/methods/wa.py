@@ -18,7 +18,10 @@ from mnemonics_jax.methods import bic
 from mnemonics_jax.numerics import norms
 from mnemonics_jax.types import HeldOut, Method, Params, Phase
 
-SETTINGS = {'temperature': (2.0, rules.POSITIVE)}
+SETTINGS = {
+    # Divides the logits of old classes where they are distilled.
+    'temperature': (2.0, rules.POSITIVE),
+}
 DEFAULTS = {'head': 'linear', 'imprint': False, 'freeze_old_rows': False}
 HEADS = ('linear',)
 

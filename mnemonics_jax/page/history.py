@@ -102,7 +102,8 @@ def _rows(
     if len({part[0].shape[1:] for part in parts}) > 1:
         missing.append(f'{name_of(phase)} is of another size: not shown.')
         return None
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    pixels, mask = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return pixels, mask
 
 
 def lack(run: Run, name: str) -> str:
@@ -208,13 +209,14 @@ def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]] | None:
         if stored is None:
             return None
         for p in sorted(set(came[: phase['num_seen']])):
-            if start[p] is None:
+            first = start[p]
+            if first is None:
                 return None
             rows = np.flatnonzero(came == p)
-            slots = slice(min(start[p][1].shape[1], stored[1].shape[1]))
-            mask = start[p][1][:, slots] & stored[1][rows, slots]
+            slots = slice(min(first[1].shape[1], stored[1].shape[1]))
+            mask = first[1][:, slots] & stored[1][rows, slots]
             value = images.drift(
-                stored[0][rows, slots], start[p][0][:, slots], mask
+                stored[0][rows, slots], first[0][:, slots], mask
             )
             if value is not None:
                 found[p][0].append(phase['phase'])

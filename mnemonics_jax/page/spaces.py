@@ -102,7 +102,7 @@ def distributions(run: Run) -> dict[int, tuple[list[float], list[float]]]:
             (content['exemplars'][mask], np.nonzero(mask)[0]),
             (content['features'], content['labels']),
         )
-        found[phase['phase']] = tuple(
+        exemplars, others = (
             border_figure.quantiles(
                 prototypes.border_ratios(
                     features.astype(np.float32), labels, means
@@ -110,6 +110,7 @@ def distributions(run: Run) -> dict[int, tuple[list[float], list[float]]]:
             )
             for features, labels in among
         )
+        found[phase['phase']] = exemplars, others
     return found
 
 

@@ -1,0 +1,272 @@
+"""How hypergradients differ, and what each costs.
+
+    python benchmarks/hypergradients.py \
+        --out=benchmarks/results/hypergradients_cpu.json
+
+On the model of phase 0 of configs/digits.py and the exemplars that it begins to
+learn from: the gradient of the pixels by each of `hypergradients.NAMES`, beside
+the exact one. Once where the inner problem has converged, a linear softmax with
+a penalty on features of the model, and as both presets have it. Times are of
+runs in turn, bytes those of the compiled programs. Writes a page beside the
+file.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import record
+import tables
+import timing
+
+from mnemonics_jax import (
+    arguments,
+    bilevel,
+    components,
+    exemplar_stages,
+    exemplars,
+    experiment,
+    hypergradients,
+    inner,
+    losses,
+    model_stages,
+    numerics,
+    objectives,
+    parallel,
+)
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.journal import Journal
+from mnemonics_jax.progress import Recorder
+from mnemonics_jax.randomness import Stage
+from mnemonics_jax.scene import Scene
+
+TERMS = (3, 10, 40)
+REPEATS = 15
+# Of the problem that converges: a step leaves at most 1 - RATE * PENALTY of an
+# error, and so many steps less than float32 can tell.
+RATE, PENALTY, STEPS = 1.0, 0.05, 400
+# Load average beforehand above which others were at work.
+BUSY = 0.5
+
+Arrays = tuple[Any, jax.Array, jax.Array, jax.Array, bilevel.Query]
+
+
+class Case(NamedTuple):
+    """A bilevel problem, and all that its gradient is a function of.
+
+    Attributes:
+        name: in words.
+        problem: the inner one.
+        arrays: params, pixels, labels, indices and query.
+    """
+
+    name: str
+    problem: bilevel.InnerProblem
+    arrays: Arrays
+
+
+class Begun(NamedTuple):
+    """Phase 0 of a run, before its exemplars are learned."""
+
+    parts: components.Components
+    situation: objectives.Situation
+    pixels: jax.Array
+
+
+def begin() -> Begun:
+    """Trains the model of phase 0 and chooses real exemplars."""
+    placement = parallel.make_placement(jax.devices()[:1])
+    config = config_lib.resolve(arguments.load('digits'))
+    parts = components.build(config, placement)
+    carry = experiment.first_carry(parts)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Recorder(pathlib.Path(folder), first_phase=0) as recorder,
+    ):
+        classes = config.protocol.base_classes
+        scene = Scene(parts, 0, 0, classes, recorder, Journal())
+        data = scene.examples('train', 0, classes)
+        model = model_stages.train_model(scene, carry, carry.variables, data)
+        images, mask = exemplar_stages.choose_exemplars(scene, model, data)
+        where = exemplar_stages.setting(scene, model, Stage.LEARN, 1)
+    rows = np.arange(config.exemplars.query_batch)
+    query = bilevel.Query(
+        numerics.to_float(jnp.asarray(data.read(rows))),
+        jnp.asarray(data.labels[rows]),
+        jnp.ones(len(rows)),
+    )
+    listed = exemplars.as_exemplars(where, mask, (0, classes), 0)
+    situation = objectives.Situation(
+        model, listed, where.phase, where.key, query
+    )
+    return Begun(parts, situation, jnp.asarray(exemplars.flatten(images)))
+
+
+def cases(begun: Begun) -> Iterator[Case]:
+    """The problems that gradients are compared on."""
+    yield converged(begun)
+    for preset in ('bilevel', 'paper'):
+        fields = arguments.load('digits')
+        fields.exemplars.preset = preset
+        config = config_lib.resolve(fields)
+        settings = components.learner_settings(config, begun.parts.source)
+        name = (
+            f'Preset {preset}: {settings.inner_steps} steps at a rate of '
+            f'{settings.inner_lr:g}, scope {settings.inner_scope}, start '
+            f'{settings.inner_start}'
+        )
+        yield case_of(name, begun, settings)
+
+
+def case_of(name: str, begun: Begun, settings: inner.LearnerSettings) -> Case:
+    """The inner problem of a run with these settings."""
+    layout = inner.layout_of(begun.parts.placement)
+    context = inner.Context(begun.parts.backbone, settings, layout)
+    made = objectives.inner_of(context, begun.situation)
+    labels, query = begun.situation.exemplars.labels, begun.situation.query
+    arrays = (made.params, begun.pixels, labels, made.indices, query)
+    return Case(name, made.problem, arrays)
+
+
+def converged(begun: Begun) -> Case:
+    """A linear softmax with a penalty on unit features of the model."""
+    settings = components.learner_settings(
+        begun.parts.config, begun.parts.source
+    )._replace(inner_scope='head', inner_steps=STEPS, inner_lr=RATE)
+    case = case_of('', begun, settings)
+    _, *others = case.arrays
+    classes = begun.parts.config.protocol.base_classes
+    embed = case.problem.embed
+    size = jax.eval_shape(embed, begun.pixels).shape[-1]
+
+    def loss_fn(
+        kernel: jax.Array, features: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        values = losses.cross_entropy(features @ kernel, labels, classes)
+        return values + PENALTY / 2 * jnp.sum(kernel**2)
+
+    problem = case.problem._replace(
+        loss_fn=loss_fn,
+        embed=lambda pixels: numerics.unit(embed(pixels)),
+        tx=optax.sgd(RATE),
+    )
+    name = f'Converged: {STEPS} steps of a linear softmax with a penalty'
+    return Case(name, problem, (jnp.zeros((size, classes)), *others))
+
+
+def methods() -> dict[str, tuple[str, int]]:
+    """What is compared, as it is called, by name and terms; exact first."""
+    return {
+        'unroll': ('unroll', 1),
+        **{
+            f'{name}, {terms} terms': (name, terms)
+            for name in hypergradients.NAMES[1:]
+            for terms in TERMS
+        },
+    }
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """Agreement with the exact gradient, seconds and bytes of each method."""
+    programs = {
+        called: jax.jit(
+            functools.partial(
+                hypergradients.make_hypergradient(*method), case.problem
+            )
+        )
+        .lower(*case.arrays)
+        .compile()
+        for called, method in methods().items()
+    }
+    works = {
+        called: timing.jitted_work(as_named(program), case.arrays)
+        for called, program in programs.items()
+    }
+    seconds = timing.time_in_turn(
+        {called: work.run for called, work in works.items()}, repeats
+    )
+    found = {called: work.result()['grads'] for called, work in works.items()}
+    rows = [
+        {
+            'method': called,
+            'seconds': seconds[called]['median'],
+            'temporary_bytes': program.memory_analysis().temp_size_in_bytes,
+            **agreement(found[called], found['unroll']),
+        }
+        for called, program in programs.items()
+    ]
+    return {'case': case.name, 'rows': rows}
+
+
+def as_named(program: Any) -> Any:
+    """The gradient that a program gives, by name."""
+    return lambda *arrays: {'grads': program(*arrays)[0]}
+
+
+def agreement(found: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """Cosine of two gradients, and |found - exact| / |exact|."""
+    a, b = found.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    error = np.linalg.norm(a - b) / np.linalg.norm(b)
+    return {'cosine': float(a @ b / norms), 'relative_error': float(error)}
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The figures as Markdown."""
+    before, after = report['load_average']
+    busy = (
+        ' Others were at work on the cores: times are rough.'
+        if report['busy']
+        else ''
+    )
+    header = ('method', 'cosine', 'relative error', 'time', 'temporaries')
+    parts = [
+        '# Hypergradients beside the exact one',
+        f'From `{report["command"]}` on {report["cores"]} cores, load average '
+        f'{before:.1f} before and {after:.1f} after.{busy} Times are medians '
+        f'of {report["repeats"]} runs in turn.',
+    ]
+    for measured in report['cases']:
+        rows = [
+            [
+                row['method'],
+                f'{row["cosine"]:.4f}',
+                f'{row["relative_error"]:.1e}',
+                tables.seconds(row['seconds']),
+                f'{row["temporary_bytes"]:,}',
+            ]
+            for row in measured['rows']
+        ]
+        parts += [f'## {measured["case"]}', tables.markdown(header, rows)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def main() -> None:
+    """Measures, and writes the figures as JSON and as a page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=pathlib.Path, required=True)
+    parser.add_argument('--repeats', type=int, default=REPEATS)
+    arguments = parser.parse_args()
+    before = os.getloadavg()[0]
+    measured = [measure(case, arguments.repeats) for case in cases(begin())]
+    figures = {
+        'load_average': [before, os.getloadavg()[0]],
+        'busy': before > BUSY,
+        'repeats': arguments.repeats,
+        'cases': measured,
+    }
+    command = 'python benchmarks/hypergradients.py'
+    report = record.write(arguments.out, command, figures)
+    arguments.out.with_suffix('.md').write_text(page(report))
+
+
+if __name__ == '__main__':
+    main()

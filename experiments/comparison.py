@@ -1,0 +1,223 @@
+"""Rows of a study made of runs: means over seeds, differences within a seed."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import tables
+from experiments import statistics
+
+# Classifiers in the order of the tables; a column for each.
+HEADS = {
+    'cnn': 'CNN',
+    'finetuned': 'fine-tuned',
+    'nme': 'NME',
+    'oracle': 'NME of all images',
+}
+Record = Mapping[str, Any]
+
+
+def scores(record: Record) -> dict[str, dict[str, float]]:
+    """Average incremental and last accuracy of a run, by classifier.
+
+    `best`, by which the method is judged, is the better one of CNN and
+    fine-tuned in each phase.
+    """
+    accuracy = dict(record['accuracy'])
+    networks = [accuracy[h] for h in ('cnn', 'finetuned') if h in accuracy]
+    accuracy['best'] = [max(values) for values in zip(*networks, strict=True)]
+    return {
+        head: {'average': sum(values) / len(values), 'last': values[-1]}
+        for head, values in accuracy.items()
+    }
+
+
+def group(records: Sequence[Record]) -> dict[tuple, dict[str, Record]]:
+    """Records by case and then by seed; a case is its labels but the seed."""
+    grouped: dict[tuple, dict[str, Record]] = {}
+    for record in records:
+        labels = {k: v for k, v in record['labels'].items() if k != 'seed'}
+        seeds = grouped.setdefault(tuple(labels.items()), {})
+        seeds[record['labels']['seed']] = record
+    return grouped
+
+
+def rows(
+    records: Sequence[Record], references: Mapping[str, Mapping[str, str]]
+) -> list[dict[str, Any]]:
+    """A row for each case.
+
+    Args:
+        records: of all runs, see `runner.describe`.
+        references: by name, labels of the case that others are held against,
+            where their other labels are the same.
+
+    Returns:
+        'labels'; 'scores' with a summary by classifier of 'average' and 'last';
+        'differences' the same by reference first, as intervals of paired
+        differences; 'drift' in grey levels and 'bytes' of the whole memory at
+        the end.
+    """
+    grouped = group(records)
+    found = []
+    for key, seeds in grouped.items():
+        own = {seed: scores(record) for seed, record in seeds.items()}
+        differences = {}
+        for name, labels in references.items():
+            other = grouped.get(tuple({**dict(key), **labels}.items()), {})
+            if other is seeds or not other:
+                continue
+            paired = {s: scores(other[s]) for s in own if s in other}
+            differences[name] = compare(own, paired)
+        found.append(
+            {
+                'labels': dict(key),
+                'scores': summarize(own),
+                'differences': differences,
+                **gauges(list(seeds.values())),
+            }
+        )
+    return found
+
+
+def summarize(own: Mapping[str, dict]) -> dict[str, Any]:
+    """Summaries over seeds of `scores`."""
+    first = next(iter(own.values()))
+    return {
+        head: {
+            what: statistics.summary([s[head][what] for s in own.values()])
+            for what in measures
+        }
+        for head, measures in first.items()
+    }
+
+
+def compare(own: Mapping[str, dict], other: Mapping[str, dict]) -> dict:
+    """Intervals over the seeds of `other` of what `own` has more."""
+    first = next(iter(other.values()))
+    return {
+        head: {
+            what: statistics.interval(
+                [own[s][head][what] - other[s][head][what] for s in other]
+            )
+            for what in measures
+        }
+        for head, measures in first.items()
+        if all(head in own[s] for s in other)
+    }
+
+
+def gauges(records: Sequence[Record]) -> dict[str, Any]:
+    """What the memory took, and how far pixels moved.
+
+    Returns:
+        'bytes' at the end of a run; 'drift' by learning and 'adjust_drift' by
+        each adjustment, means over phases in grey levels, summaries over runs;
+        'held_out' the mean over phases of what the held-out loss fell by.
+    """
+    held = [record['exemplars'] for record in records]
+
+    def over_phases(name):
+        return [
+            sum(values) / len(values)
+            for phases in held
+            if (values := [p[name] for p in phases if name in p])
+        ]
+
+    gains = [
+        sum(values) / len(values)
+        for phases in held
+        if (
+            values := [
+                p['held_out_loss_before'] - p['held_out_loss_after']
+                for p in phases
+                if 'held_out_loss_after' in p
+            ]
+        )
+    ]
+    return {
+        'bytes': held[0][-1]['bytes'],
+        'drift': statistics.summary(over_phases('drift_grey_levels')),
+        'adjust_drift': statistics.summary(
+            over_phases('adjust_drift_grey_levels')
+        ),
+        'held_out': statistics.summary(gains),
+        'seconds': statistics.summary([r['seconds'] for r in records]),
+    }
+
+
+def page(
+    title: str,
+    args: argparse.Namespace,
+    remark: str,
+    found: Sequence[Mapping[str, Any]],
+) -> str:
+    """Both tables of a study, in Markdown, under what they are of."""
+    about = (
+        f'{args.data.name}, seeds {", ".join(map(str, args.seeds))}. In '
+        'percent, mean ± standard deviation over seeds; differences are paired '
+        'by seed, with the 95 % interval of their mean. The best network is '
+        'the better of CNN and fine-tuned in each phase. Drift is in grey '
+        'levels of 0 to 255.'
+    )
+    return (
+        f'# {title}\n\n{" ".join(filter(None, (about, remark)))}\n\n'
+        '## Average incremental accuracy\n\n'
+        f'{table(found, "average")}\n'
+        '## Accuracy after the last phase\n\n'
+        f'{table(found, "last")}'
+    )
+
+
+def table(found: Sequence[Mapping[str, Any]], what: str) -> str:
+    """Markdown: a row for each case, in percent.
+
+    Args:
+        found: from `rows`.
+        what: 'average' or 'last'.
+    """
+    heads = {
+        head: title
+        for head, title in HEADS.items()
+        if all(head in row['scores'] for row in found)
+    }
+    names = list(dict.fromkeys(n for row in found for n in row['differences']))
+    shown = {'best': 'best network', 'nme': 'NME'}
+    titles = [
+        *found[0]['labels'],
+        'n',
+        *heads.values(),
+        *[f'{t}, to {name}' for name in names for t in shown.values()],
+        'mean drift',
+        'bytes',
+    ]
+    lines = []
+    for row in found:
+        own, differences = row['scores'], row['differences']
+        lines.append(
+            [
+                *row['labels'].values(),
+                str(own['cnn'][what]['n']),
+                *[statistics.spread(own[head][what]) for head in heads],
+                *[
+                    statistics.signed(differences[name][head][what])
+                    if head in differences.get(name, {})
+                    else ''
+                    for name in names
+                    for head in shown
+                ],
+                drift(row),
+                f'{row["bytes"]:,}',
+            ]
+        )
+    return tables.markdown(titles, lines) + '\n'
+
+
+def drift(row: Mapping[str, Any]) -> str:
+    """Grey levels by learning, and by an adjustment; 0 for real images."""
+    learned = row['drift']['mean'] or 0.0
+    text = (
+        f'{learned:.1f}' if learned >= 0.05 or not learned else f'{learned:.3f}'
+    )
+    adjusted = row['adjust_drift']['mean']
+    return text if adjusted is None else f'{text}, +{adjusted:.2g} a time'

@@ -1,0 +1,121 @@
+"""Cuts an image folder into two sets of classes: to choose on, and to confirm.
+
+    python -m experiments.images DIR --out=runs/images
+
+reads DIR as `configs/folder.py` does and writes `choose.npz` and `confirm.npz`
+for the source `arrays`: images resized to a square, those of a class split into
+images to train on and images to test on. No class is in both files, so that
+what is chosen on the first is judged on classes that took no part.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnemonics_jax import defaults
+from mnemonics_jax.data import sources
+
+# Of the order in which classes are dealt out.
+SEED = 2020
+
+
+def split_classes(num: int, num_choose: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes to choose on and classes to confirm on, ascending."""
+    order = np.random.default_rng(SEED).permutation(num)
+    return np.sort(order[:num_choose]), np.sort(order[num_choose:])
+
+
+def pick(
+    labels: dict[str, np.ndarray], k: int, num_train: int, num_test: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions of the images of a class.
+
+    Args:
+        labels: by split, as a source has them.
+        k: the class.
+        num_train: of the training split, its first ones.
+        num_test: all of the test split that there are, and then training images
+            that are not trained on.
+
+    Returns:
+        To train on; to test on, of the test split; and of the training split.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    train, test = (
+        np.flatnonzero(labels[split] == k) for split in ('train', 'test')
+    )
+    test = test[:num_test]
+    rest = train[num_train : num_train + num_test - len(test)]
+    if len(train[:num_train]) < num_train or len(test) + len(rest) < num_test:
+        raise ValueError(
+            f'class {k} has {len(train)} training and {len(test)} test images; '
+            f'allowed: at least {num_train} + {num_test} in all'
+        )
+    return train[:num_train], test, rest
+
+
+def cut(
+    source: sources.Source, classes: np.ndarray, num_train: int, num_test: int
+) -> dict[str, np.ndarray]:
+    """The arrays of a file with these classes.
+
+    Args:
+        source: all of the images.
+        classes: int[c].
+        num_train: images a class to train on.
+        num_test: images a class to test on.
+    """
+    arrays: dict[str, list[np.ndarray]] = {'train': [], 'test': []}
+    for k in classes:
+        train, test, rest = pick(source.labels, k, num_train, num_test)
+        arrays['train'].append(source.read('train', train))
+        arrays['test'].append(
+            np.concatenate(
+                [source.read('test', test)] * (len(test) > 0)
+                + [source.read('train', rest)] * (len(rest) > 0)
+            )
+        )
+    rows = np.arange(len(classes), dtype=np.int32)
+    return {
+        'train_images': np.concatenate(arrays['train']),
+        'train_labels': np.repeat(rows, num_train),
+        'test_images': np.concatenate(arrays['test']),
+        'test_labels': np.repeat(rows, num_test),
+        'class_names': np.array([source.class_names[k] for k in classes]),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes both files and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    add = parser.add_argument
+    add('dir', help='with train/<class>/* and validation/<class>/*')
+    add('--out', required=True, type=pathlib.Path, help='folder to write to')
+    add('--size', default=32, type=int, help='pixels a side')
+    add('--choose', default=40, type=int, help='classes to choose on')
+    add('--train', default=200, type=int, help='images a class to train on')
+    add('--test', default=200, type=int, help='images a class to test on')
+    args = parser.parse_args(argv)
+    options = defaults.default_config().data
+    options.update(source='folder', dir=args.dir, image_size=args.size)
+    try:
+        source = sources.make_source('folder', options)
+        args.out.mkdir(parents=True, exist_ok=True)
+        parts = split_classes(source.num_classes, args.choose)
+        for name, classes in zip(('choose', 'confirm'), parts, strict=True):
+            arrays = cut(source, classes, args.train, args.test)
+            np.savez(args.out / f'{name}.npz', **arrays)
+            print(f'{args.out / name}.npz: {len(classes)} classes')
+    except (OSError, ValueError) as e:
+        print(f'error: {" ".join(str(e).split())}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Studies made of runs: what they have in common.
+
+A study is a list of cases, each a row of its table: settings of a run, made
+with several seeds. Runs are those of `launch/sweep.py`, many in a process; what
+is finished stays, so that the same command goes on where it stopped.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments import flags
+
+sys.path.insert(0, str(flags.ROOT / 'launch'))
+
+import sweep
+import sweep_grid
+
+from mnemonics_jax import claim
+from mnemonics_jax.progress import write_atomically
+
+# Of each phase, what the record of a run keeps; under 'exemplars' in
+# `results.json`.
+GAUGES = (
+    'bytes',
+    'drift_grey_levels',
+    'adjust_drift_grey_levels',
+    'held_out_loss_before',
+    'held_out_loss_after',
+    'border',
+)
+# Everything still happens, in seconds; accuracies mean nothing.
+QUICK = {
+    'protocol.phases': '2',
+    'train.epochs': '1',
+    'finetune.epochs': '1',
+    'exemplars.outer_epochs': '0',
+    'exemplars.outer_steps': '3',
+    'exemplars.adjust_steps': '2',
+    'exemplars.query_batch': '32',
+}
+
+
+class Case(NamedTuple):
+    """A row of a study.
+
+    Attributes:
+        labels: what it is called, by column; distinct from those of others.
+        settings: value as text by field of the configuration.
+    """
+
+    labels: dict[str, str]
+    settings: dict[str, str]
+
+
+def plan(
+    args: argparse.Namespace, cases: Sequence[Case]
+) -> list[sweep_grid.Run]:
+    """The runs of the cases: all cases of a seed before the next."""
+    runs = []
+    for seed in args.seeds:
+        for case in cases:
+            labels = {**case.labels, 'seed': str(seed)}
+            name = sweep_grid.run_name(labels)
+            settings = {
+                **args.data.settings,
+                **case.settings,
+                **(QUICK if args.quick else {}),
+                **dict.fromkeys(('seed', *args.data.drawn_by_seed), str(seed)),
+            }
+            command = [
+                sys.executable,
+                '-m',
+                'mnemonics_jax.main',
+                f'--config={args.data.config}',
+                f'--workdir={args.runs / name}',
+                *[f'--config.{field}={v}' for field, v in settings.items()],
+            ]
+            runs.append(sweep_grid.Run(name, labels, args.runs / name, command))
+    return runs
+
+
+def select(args: argparse.Namespace, cases: Sequence[Case]) -> list[Case]:
+    """The cases that `--only` and `--per-class` leave.
+
+    Raises:
+        SystemExit: none is left; with one line.
+    """
+    only, sizes = (
+        set(filter(None, text.split(',')))
+        for text in (args.only, args.per_class)
+    )
+    left = [
+        case
+        for case in cases
+        if (not only or next(iter(case.labels.values())) in only)
+        and (not sizes or case.settings['exemplars.per_class'] in sizes)
+    ]
+    if not left:
+        names = dict.fromkeys(next(iter(c.labels.values())) for c in cases)
+        raise SystemExit(
+            f'error: --only={args.only} --per-class={args.per_class} leave '
+            f'nothing; allowed: {", ".join(names)}'
+        )
+    return left
+
+
+def run(
+    args: argparse.Namespace, cases: Sequence[Case]
+) -> list[dict[str, Any]]:
+    """Does what is left of the runs of the cases.
+
+    Args:
+        args: from `flags.parse`.
+        cases: of the study.
+
+    Returns:
+        A record of each finished run, see `describe`.
+
+    Raises:
+        SystemExit: runs failed (they are named), or the user stopped it.
+    """
+    runs = plan(args, cases)
+    axes = dict.fromkeys(name for run in runs for name in run.settings)
+    about = {
+        'command': shlex.join(['python', *sys.argv]),
+        'config': args.data.config,
+        'set': args.data.settings,
+        'grid': {name: [] for name in axes},
+    }
+    (args.runs / 'logs').mkdir(parents=True, exist_ok=True)
+    progress = sweep.Progress(runs, args.runs, about)
+    how = argparse.Namespace(
+        out=args.runs, jobs=args.jobs, in_process=True, small=False
+    )
+    try:
+        sweep.run_all(how, progress)
+    except KeyboardInterrupt:
+        raise SystemExit('interrupted; the same command goes on') from None
+    failed = [r for r in progress.records.values() if r['state'] == 'failed']
+    if failed:
+        raise SystemExit(
+            '\n'.join(f'failed: {r["name"]}: {r["error"]}' for r in failed)
+        )
+    return [describe(run) for run in runs]
+
+
+def describe(run: sweep_grid.Run) -> dict[str, Any]:
+    """A finished run: its labels, and the values of its phases."""
+    results = json.loads((run.workdir / 'results.json').read_text())
+    phases = results['phases']
+    return {
+        'labels': run.settings,
+        'judged': results['predictor'],
+        'accuracy': {
+            head: [round(p['accuracy'][head], 5) for p in phases]
+            for head in phases[0]['accuracy']
+        },
+        'forgetting': results['forgetting'],
+        'exemplars': [
+            {k: v for k, v in p['exemplars'].items() if k in GAUGES}
+            for p in phases
+        ],
+        'seconds': round(sum(p['seconds']['total'] for p in phases), 1),
+        'classes': results['class_names'],
+        'learning': results['config']['exemplars'],
+    }
+
+
+def write(
+    args: argparse.Namespace,
+    name: str,
+    content: Mapping[str, Any],
+    markdown: str,
+) -> None:
+    """Writes `<name>_<data>.json` and `.md`.
+
+    Args:
+        args: from `flags.parse`.
+        name: of the study.
+        content: of the JSON file, under where it comes from.
+        markdown: the table.
+    """
+    about = {
+        'command': shlex.join(
+            ['python', '-m', f'experiments.{name}', *sys.argv[1:]]
+        ),
+        'versions': claim.versions(),
+        'commit': claim.commit(),
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    stem = f'{name}_{args.data.name}'
+    text = json.dumps({**about, **content}, indent=1) + '\n'
+    write_atomically(args.out / f'{stem}.json', text)
+    write_atomically(args.out / f'{stem}.md', markdown)
+    print(f'table: {args.out / stem}.md')

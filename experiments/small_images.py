@@ -1,0 +1,33 @@
+"""Twenty classes of small images, 10 + 5 x 2: what studies on images run.
+
+The file of `experiments.images` is set by `--config.data.dir`. The seed of a
+run draws its classes, their order and the initial weights.
+"""
+
+from ml_collections import config_dict
+
+from mnemonics_jax.config import default_config
+
+
+def get_config() -> config_dict.ConfigDict:
+    config = default_config()
+    config.data.source = 'arrays'
+    config.data.dir = 'runs/images/confirm.npz'
+    config.data.pad = 4
+    config.data.flip = True
+    config.data.feed = 'device'
+    config.data.subset_classes = 20
+    config.protocol.base_classes = 10
+    config.protocol.phases = 5
+    config.plugins = 'experiments/small_network.py'
+    config.backbone.name = 'folded'
+    config.train.epochs = 20
+    config.train.batch_size = 64
+    config.train.lr = 0.05
+    config.train.schedule = 'cosine'
+    config.exemplars.per_class = 2
+    config.finetune.epochs = 30
+    config.finetune.batch_size = 64
+    config.evaluate.oracle = True
+    config.checkpoint.every_seconds = 0.0
+    return config

@@ -1,0 +1,59 @@
+"""Means, spreads and paired differences, as the tables of studies have them."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from scipy import stats
+
+LEVEL = 0.95
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1 in the denominator) and count.
+
+    Returns:
+        'mean' is None without values, 'std' with fewer than two.
+    """
+    return {
+        'mean': statistics.fmean(values) if values else None,
+        'std': statistics.stdev(values) if len(values) > 1 else None,
+        'n': len(values),
+    }
+
+
+def interval(differences: Sequence[float]) -> dict[str, Any]:
+    """`summary` of paired differences with the interval of their mean.
+
+    Returns:
+        'low' and 'high' bound the mean at 95 % by Student's t with n - 1
+        degrees of freedom; None with fewer than two.
+    """
+    found = summary(differences)
+    if found['std'] is None:
+        return {**found, 'low': None, 'high': None}
+    quantile = stats.t.ppf((1 + LEVEL) / 2, found['n'] - 1)
+    half = float(quantile) * found['std'] / math.sqrt(found['n'])
+    mean = found['mean']
+    return {**found, 'low': mean - half, 'high': mean + half}
+
+
+def spread(values: dict[str, Any], digits: int = 1, factor: float = 100) -> str:
+    """A `summary` as '61.2 ± 0.8'; in percent by default, empty without."""
+    if values['mean'] is None:
+        return ''
+    text = f'{factor * values["mean"]:.{digits}f}'
+    if values['std'] is None:
+        return text
+    return f'{text} ± {factor * values["std"]:.{digits}f}'
+
+
+def signed(values: dict[str, Any]) -> str:
+    """An `interval` in points as '+1.2 [+0.3, +2.1]'; empty without values."""
+    if values['mean'] is None:
+        return ''
+    text = f'{100 * values["mean"]:+.1f}'
+    if values['low'] is None:
+        return text
+    return f'{text} [{100 * values["low"]:+.1f}, {100 * values["high"]:+.1f}]'

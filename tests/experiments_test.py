@@ -1,0 +1,184 @@
+"""Studies: their statistics, their rows, and one from its command line."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from experiments import (
+    comparison,
+    images,
+    recipe,
+    replication,
+    statistics,
+)
+
+
+def record(recipe: str, seed: int, cnn: list, finetuned: list, **held) -> dict:
+    """A run of two phases."""
+    return {
+        'labels': {'recipe': recipe, 'a class': '2', 'seed': str(seed)},
+        'accuracy': {'cnn': cnn, 'finetuned': finetuned, 'nme': cnn},
+        'exemplars': [{'bytes': 64, **held}, {'bytes': 128, **held}],
+        'seconds': 2.0,
+    }
+
+
+def test_the_interval_is_that_of_students_t():
+    # t(0.975, 4) = 2.7764 by the tables.
+    found = statistics.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    half = 2.7764451 * np.sqrt(2.5) / np.sqrt(5)
+    assert found['mean'] == 3
+    assert found['n'] == 5
+    assert found['low'] == pytest.approx(3 - half)
+    assert found['high'] == pytest.approx(3 + half)
+    single = statistics.interval([0.5])
+    assert (single['low'], single['std'], single['n']) == (None, None, 1)
+    assert statistics.summary([])['mean'] is None
+
+
+def test_texts_of_numbers():
+    values = statistics.interval([0.01, 0.03])
+    assert statistics.signed(values) == '+2.0 [-10.7, +14.7]'
+    assert statistics.spread(values) == '2.0 ± 1.4'
+    assert statistics.spread(statistics.summary([0.5])) == '50.0'
+    assert statistics.signed(statistics.interval([])) == ''
+
+
+def test_rows_pair_runs_of_a_seed():
+    runs = [
+        record('herding', 0, [0.5, 0.3], [0.4, 0.4]),
+        record('herding', 1, [0.7, 0.5], [0.6, 0.4]),
+        record('ours', 0, [0.6, 0.2], [0.5, 0.5], drift_grey_levels=4.0),
+        record('ours', 1, [0.9, 0.4], [0.8, 0.7], drift_grey_levels=6.0),
+        # Without a partner it counts for the mean, not for the difference.
+        record('ours', 2, [0.0, 0.0], [0.0, 0.0], drift_grey_levels=8.0),
+    ]
+    herding, ours = comparison.rows(runs, {'herding': {'recipe': 'herding'}})
+    assert herding['differences'] == {}
+    assert herding['bytes'] == 128
+    # Best of both networks by phase: 0.5 0.4, 0.7 0.5; 0.6 0.5, 0.9 0.7.
+    best = ours['differences']['herding']['best']
+    assert best['average']['n'] == 2
+    assert best['average']['mean'] == pytest.approx((0.1 + 0.2) / 2)
+    assert best['last']['mean'] == pytest.approx((0.1 + 0.2) / 2)
+    cnn = ours['differences']['herding']['cnn']['last']
+    assert cnn['mean'] == pytest.approx(-0.1)
+    assert ours['scores']['nme']['average']['n'] == 3
+    assert ours['drift']['mean'] == pytest.approx(6)
+    text = comparison.table([herding, ours], 'average')
+    assert '| ours | 2 | 3 |' in text
+    assert '| 6.0 | 128 |' in text
+
+
+def test_cases_differ_and_say_all_that_they_set():
+    for cases in (
+        replication.cases('digits'),
+        replication.cases('images'),
+        recipe.cases('digits'),
+        recipe.cases('images'),
+    ):
+        names = [tuple(case.labels.items()) for case in cases]
+        assert len(set(names)) == len(cases)
+        settings = [tuple(sorted(case.settings.items())) for case in cases]
+        assert len(set(settings)) == len(cases)
+
+
+def test_classes_are_dealt_out_once_and_images_used_once():
+    choose, confirm = images.split_classes(10, 4)
+    assert len(choose) == 4
+    assert sorted([*choose, *confirm]) == list(range(10))
+    labels = {'train': np.array([0, 1, 0, 0, 0]), 'test': np.array([0, 1, 0])}
+    train, test, rest = images.pick(labels, 0, 2, 3)
+    assert train.tolist() == [0, 2]
+    assert test.tolist() == [0, 2]
+    assert rest.tolist() == [3]
+    with pytest.raises(ValueError, match='class 1 has 1 training and 1 test'):
+        images.pick(labels, 1, 2, 3)
+
+
+def test_a_folder_becomes_two_files(tmp_path):
+    from PIL import Image
+
+    for split, num in (('train', 3), ('validation', 1)):
+        for k in range(4):
+            folder = tmp_path / 'in' / split / f'c{k}'
+            folder.mkdir(parents=True)
+            for i in range(num):
+                pixels = np.full((8, 8, 3), 50 * k + i + 10 * num, np.uint8)
+                Image.fromarray(pixels).save(folder / f'{i}.png')
+    flags = ['--size=8', '--choose=1', '--train=2', '--test=2']
+    out = tmp_path / 'out'
+    assert images.main([str(tmp_path / 'in'), f'--out={out}', *flags]) == 0
+    names = []
+    for name, num in (('choose', 1), ('confirm', 3)):
+        with np.load(out / f'{name}.npz') as file:
+            assert file['train_images'].shape == (2 * num, 8, 8, 3)
+            assert file['test_labels'].tolist() == sorted([*range(num)] * 2)
+            names += file['class_names'].tolist()
+            for row, k in enumerate(file['class_names']):
+                base = 50 * int(k[1:])
+                of_class = file['test_images'][file['test_labels'] == row]
+                # One of the validation images, one that is not trained on.
+                found = of_class[:, 0, 0, 0].tolist()
+                assert found == [base + 10, base + 32]
+    assert sorted(names) == ['c0', 'c1', 'c2', 'c3']
+
+
+def study(tmp_path, *flags):
+    return subprocess.run(
+        [
+            *(sys.executable, '-m', 'experiments.recipe', '--quick'),
+            *(f'--runs={tmp_path / "runs"}', f'--out={tmp_path / "out"}'),
+            *flags,
+        ],
+        cwd=ROOT,
+        env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_study_from_its_command_line_goes_on(tmp_path):
+    first = study(tmp_path, '--only=herding,means')
+    assert first.returncode == 0, first.stderr
+    assert '2/2 ' in first.stdout
+    content = json.loads((tmp_path / 'out/recipe_digits.json').read_text())
+    assert content['seeds'] == [100]
+    herding, means = content['rows']
+    assert herding['drift']['mean'] == 0
+    assert means['drift']['mean'] > 0
+    assert means['bytes'] == herding['bytes'] > 0
+    learning = [r['learning'] for r in content['runs']]
+    assert [x['strategy'] for x in learning] == ['herding', 'mnemonics']
+    assert learning[1]['objective'] == 'means'
+    assert '| means | 2 |' in (tmp_path / 'out/recipe_digits.md').read_text()
+    # Nobody reads the pages of so many runs.
+    assert not list(tmp_path.glob('runs/*/report.html'))
+    again = study(tmp_path, '--only=herding,means')
+    assert '2 of 2 runs finished before' in again.stdout
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        (['--data=nowhere'], '--data=nowhere: no nowhere/choose.npz'),
+        (['--only=nothing'], 'leave nothing; allowed: random, herding'),
+        (['--jobs=0'], '--jobs=0: allowed: at least 1'),
+        (['--seeds=a'], '--seeds=a: allowed: whole numbers'),
+    ],
+)
+def test_bad_flags_are_refused_in_one_line(given, said, capsys):
+    with pytest.raises(SystemExit) as error:
+        recipe.main(given)
+    text = capsys.readouterr().err or str(error.value)
+    assert said in text
+    assert text.strip().count('\n') == 0
