@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import runner, scratch_data, scratch_table
+from experiments import flags, scratch_data, scratch_table
 from experiments.scratch_cases import BOUND, MOST_RANKED, ROWS, Bench, Row
 from experiments.scratch_settings import SETTINGS, Settings, as_dict, quick
 from mnemonics_jax import claim
@@ -152,14 +152,14 @@ def run(args: argparse.Namespace) -> pathlib.Path:
 
 def command(args: argparse.Namespace) -> str:
     """The command that gives the results, without where things lie."""
-    flags = [
+    given = [
         f'--data={"digits" if args.data == "digits" else "DIR"}',
         f'--network={args.network}',
         f'--seeds={",".join(map(str, args.seeds))}',
         f'--per-class={",".join(map(str, args.per_class))}',
         *(['--quick'] if args.quick else []),
     ]
-    return ' '.join(['python -m experiments.from_scratch', *flags])
+    return ' '.join(['python -m experiments.from_scratch', *given])
 
 
 def describe(case: dict[str, Any]) -> str:
@@ -188,7 +188,7 @@ def numbers(flag: str, text: str, least: int) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags and runs the study."""
-    parser = runner.Parser(
+    parser = flags.Parser(
         description=__doc__.partition('\n')[0], allow_abbrev=False
     )
     add = parser.add_argument
@@ -204,8 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.per_class = numbers('--per-class', args.per_class, 1)
         if args.quick:
             args.seeds, args.per_class = args.seeds[:1], args.per_class[:1]
-        where = runner.ROOT / 'runs' / 'quick'
-        args.out = args.out or (where if args.quick else runner.RESULTS)
+        where = flags.ROOT / 'runs' / 'quick'
+        args.out = args.out or (where if args.quick else flags.RESULTS)
         print(f'table: {run(args)}')
     except ValueError as e:
         parser.error(str(e))

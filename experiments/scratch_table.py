@@ -11,6 +11,7 @@ COLUMNS = (
     'bytes a class',
     'exemplars',
     'test accuracy, %',
+    'n',
     'minus random, points',
     'minus herding, points',
     'mean drift, grey levels',
@@ -75,6 +76,7 @@ def _cells(cases, row, per_class) -> list[str]:
         str(about[0]['bytes_per_class']),
         row,
         statistics.spread(statistics.summary(list(ours.values()))),
+        str(len(ours)),
         beside('random'),
         beside('herding'),
         f'{mean("drift_grey_levels"):.2f}',
@@ -91,7 +93,7 @@ def _heading(results) -> str:
         f'{config["networks"]} networks, '
         f'{config["training"]["steps"]} steps each '
         f'({config["training_on_all"]["steps"]} on all images). Mean ± '
-        'standard deviation over seeds; differences are paired by seed, with '
+        'standard deviation over n seeds; differences are paired by seed, with '
         'the 95 % interval of their mean. Packed: '
         f'{config["factor"] ** 2} images in the bytes of one. Learned '
         f'exemplars start from {config["start"]} ones. Seconds are the mean '
