@@ -122,7 +122,7 @@ def section(results: pathlib.Path) -> str:
         table = from_scratch(results, data)
         if table:
             parts.append(
-                f'A fresh network trained on the exemplars alone, {title}: '
+                f'A fresh perceptron trained on the exemplars alone, {title}: '
                 'test accuracy, and paired differences in points.'
             )
             parts.append(table)
