@@ -28,6 +28,7 @@ from tests import conftest
 
 sys.path.insert(0, str(conftest.CACHE.parent / 'benchmarks'))
 
+import compare_runs
 import faulty_run
 
 EVERY_STEPS = 2
@@ -108,7 +109,7 @@ def go_on(parts, killed, workdir, capsys):
 
 def assert_within_an_image(ours, theirs):
     """Of all classifiers and phases; and learned pixels moved as far."""
-    found = [faulty_run.comparable(path)['phases'] for path in (ours, theirs)]
+    found = [compare_runs.comparable(path)['phases'] for path in (ours, theirs)]
     for this, that in zip(*found, strict=True):
         assert set(this['confusion']) == {'cnn', 'nme', 'finetuned'}
         for head, counts in that['confusion'].items():
@@ -249,7 +250,7 @@ def test_a_damaged_checkpoint_costs_a_line_and_changes_no_bit(
         else:  # Of a byte that reading does not need.
             assert place == PLACE
         put_aside += bool(said)
-        assert faulty_run.differences(workdir, on_one.whole) == []
+        assert compare_runs.differences(workdir, on_one.whole) == []
     # Which bytes are drawn varies with the sizes of compressed arrays. Were
     # none of them read, the test would say nothing.
     assert put_aside >= 1

@@ -25,6 +25,7 @@ from unittest import mock
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 
+import compare_runs
 import faulty_run
 
 from mnemonics_jax import checkpoint, components, main, progress, report
@@ -104,7 +105,7 @@ def everywhere(folder: pathlib.Path, mounted: bool) -> dict:
         limit_files(-1)
         (folder / 'filler').unlink(missing_ok=True)
     found['last'] = run(workdir)
-    found['differences'] = faulty_run.differences(workdir, whole)
+    found['differences'] = compare_runs.differences(workdir, whole)
     return found
 
 
