@@ -3,7 +3,9 @@
 import argparse
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
+
+from sweep import Parser
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'experiments' / 'results'
@@ -23,14 +25,6 @@ class Data(NamedTuple):
     config: str
     settings: dict[str, str]
     drawn_by_seed: tuple[str, ...]
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with 2."""
-        self.exit(2, f'error: {" ".join(message.split())}\n')
 
 
 def parse(

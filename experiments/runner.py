@@ -12,10 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import flags
-
-sys.path.insert(0, str(flags.ROOT / 'launch'))
-
 import sweep
 import sweep_grid
 

@@ -1,26 +1,13 @@
 """Means, spreads and paired differences, as the tables of studies have them."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from scipy import stats
+from sweep_table import summary
 
 LEVEL = 0.95
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1 in the denominator) and count.
-
-    Returns:
-        'mean' is None without values, 'std' with fewer than two.
-    """
-    return {
-        'mean': statistics.fmean(values) if values else None,
-        'std': statistics.stdev(values) if len(values) > 1 else None,
-        'n': len(values),
-    }
 
 
 def interval(differences: Sequence[float]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ replaces what is between the two marks in README.md by tables of
 import itertools
 import json
 import pathlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import tables
@@ -142,11 +141,10 @@ def insert(text: str, body: str) -> str:
     return f'{head}{begun}\n\n{body}\n\n{ended}{tail}'
 
 
-def main(argv: Sequence[str] = ()) -> int:
-    """Writes the section and returns the exit status."""
+def main() -> None:
+    """Writes the section."""
     README.write_text(insert(README.read_text(), section(RESULTS)))
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -18,6 +18,7 @@ from experiments import (
     recipe,
     replication,
     statistics,
+    tables,
 )
 
 
@@ -182,3 +183,8 @@ def test_bad_flags_are_refused_in_one_line(given, said, capsys):
     text = capsys.readouterr().err or str(error.value)
     assert said in text
     assert text.strip().count('\n') == 0
+
+
+def test_the_readme_has_what_the_results_give():
+    text = tables.README.read_text()
+    assert tables.insert(text, tables.section(tables.RESULTS)) == text
