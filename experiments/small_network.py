@@ -4,23 +4,18 @@
 """
 
 import jax
-from flax import linen as nn
 
-from mnemonics_jax.backbones import conv
+from mnemonics_jax.backbones import convnet
 
 
-class Folded(nn.Module):
-    """Three convolutions with BatchNorm after 2x2 pixels are made channels.
+class Folded(convnet.ConvNet):
+    """The ConvNet after squares of 2x2 pixels are made channels.
 
-    A quarter of the positions of `convnet`: a third of its time.
-
-    Attributes:
-        widths: output channels of the convolutions.
+    A quarter of its positions.
     """
 
     widths: tuple[int, ...] = (32, 64, 96)
 
-    @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -28,13 +23,7 @@ class Folded(nn.Module):
         num, height, width, channels = x.shape
         x = x.reshape(num, height // 2, 2, width // 2, 2, channels)
         x = x.swapaxes(2, 3).reshape(num, height // 2, width // 2, -1)
-        maps = []
-        for depth, size in enumerate(self.widths):
-            x = nn.relu(x) if depth else x
-            stride = 2 if depth else 1
-            x = conv.ConvNorm(size, 3, stride)(x, train=train, mask=mask)
-            maps.append(x)
-        return conv.average(x), tuple(maps)
+        return super().__call__(x, train=train, mask=mask)
 
 
 BACKBONES = {'folded': Folded}
