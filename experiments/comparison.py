@@ -150,11 +150,13 @@ def page(
     title: str,
     args: argparse.Namespace,
     remark: str,
+    records: Sequence[Record],
     found: Sequence[Mapping[str, Any]],
 ) -> str:
     """Both tables of a study, in Markdown, under what they are of."""
+    seeds = dict.fromkeys(record['labels']['seed'] for record in records)
     about = (
-        f'{args.data.name}, seeds {", ".join(map(str, args.seeds))}. In '
+        f'{args.data.name}, seeds {", ".join(seeds)}. In '
         'percent, mean ± standard deviation over seeds; differences are paired '
         'by seed, with the 95 % interval of their mean. The best network is '
         'the better of CNN and fine-tuned in each phase. Drift is in grey '

@@ -60,6 +60,7 @@ def parse(
         args.data = find_data(args.data, part)
     except ValueError as e:
         parser.error(str(e))
+    args.study = name
     base = ROOT / 'runs' / ('quick' if args.quick else 'experiments')
     args.runs = args.runs or base / f'{name}_{args.data.name}'
     args.out = args.out or (base if args.quick else RESULTS)

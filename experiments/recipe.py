@@ -124,21 +124,22 @@ def cases(data: str) -> list[runner.Case]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Does the study and returns the exit status."""
     args = flags.parse('recipe', __doc__, argv, seeds='100,101', part='choose')
-    chosen = runner.select(args, cases(args.data.name))
+    every = cases(args.data.name)
+    chosen = runner.select(args, every)
     if args.quick:
         names = ('herding', 'base', 'means')
         chosen = [c for c in chosen if c.labels['recipe'] in names]
         args.seeds = args.seeds[:1]
-    records = runner.run(args, chosen)
+    records = runner.run(args, chosen, every)
     found = comparison.rows(records, REFERENCES)
     text = comparison.page(
         'Recipes, one thing changed at a time',
         args,
         'Two seeds screen, they do not confirm.',
+        records,
         found,
     )
-    content = {'seeds': args.seeds, 'rows': found, 'runs': records}
-    runner.write(args, 'recipe', content, text)
+    runner.write(args, 'recipe', {'rows': found, 'runs': records}, text)
     return 0
 
 

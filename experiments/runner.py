@@ -105,21 +105,68 @@ def select(args: argparse.Namespace, cases: Sequence[Case]) -> list[Case]:
 
 
 def run(
-    args: argparse.Namespace, cases: Sequence[Case]
+    args: argparse.Namespace, chosen: Sequence[Case], cases: Sequence[Case]
 ) -> list[dict[str, Any]]:
-    """Does what is left of the runs of the cases.
+    """Does what is left of the runs of the chosen cases.
 
     Args:
         args: from `flags.parse`.
-        cases: of the study.
+        chosen: cases to do.
+        cases: all of the study; of these, the results keep what they have.
 
     Returns:
-        A record of each finished run, see `describe`.
+        A record of each finished run, see `describe`, by seed and case.
 
     Raises:
         SystemExit: runs failed (they are named), or the user stopped it.
     """
-    runs = plan(args, cases)
+    found = {key(r['labels']): r for r in earlier(args, cases)}
+    runs = [run for run in plan(args, chosen) if key(run.settings) not in found]
+    if there := len(args.seeds) * len(chosen) - len(runs):
+        print(f'{there} runs are in the results', flush=True)
+    if runs:
+        do(args, runs)
+    settings = {key(case.labels): case.settings for case in cases}
+    for each in runs:
+        case = {k: v for k, v in each.settings.items() if k != 'seed'}
+        found[key(each.settings)] = {
+            **describe(each),
+            'settings': settings[key(case)],
+        }
+    order = {k: number for number, k in enumerate(settings)}
+    return sorted(
+        found.values(),
+        key=lambda r: (int(r['labels']['seed']), order[case_key(r['labels'])]),
+    )
+
+
+def key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Labels as a key."""
+    return tuple(labels.items())
+
+
+def case_key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Labels of a run, as the key of its case."""
+    return key({k: v for k, v in labels.items() if k != 'seed'})
+
+
+def earlier(
+    args: argparse.Namespace, cases: Sequence[Case]
+) -> list[dict[str, Any]]:
+    """Records in the file of results, of cases that are as they were."""
+    path = args.out / f'{args.study}_{args.data.name}.json'
+    if not path.exists():
+        return []
+    settings = {key(case.labels): case.settings for case in cases}
+    return [
+        record
+        for record in json.loads(path.read_text())['runs']
+        if settings.get(case_key(record['labels'])) == record['settings']
+    ]
+
+
+def do(args: argparse.Namespace, runs: Sequence[sweep_grid.Run]) -> None:
+    """Does runs; raises SystemExit where some failed or the user stopped it."""
     axes = dict.fromkeys(name for run in runs for name in run.settings)
     about = {
         'command': shlex.join(['python', *sys.argv]),
@@ -141,12 +188,12 @@ def run(
         raise SystemExit(
             '\n'.join(f'failed: {r["name"]}: {r["error"]}' for r in failed)
         )
-    return [describe(run) for run in runs]
 
 
 def describe(run: sweep_grid.Run) -> dict[str, Any]:
     """A finished run: its labels, and the values of its phases."""
     results = json.loads((run.workdir / 'results.json').read_text())
+    begun = json.loads((run.workdir / 'config.json').read_text())
     phases = results['phases']
     return {
         'labels': run.settings,
@@ -163,6 +210,7 @@ def describe(run: sweep_grid.Run) -> dict[str, Any]:
         'seconds': round(sum(p['seconds']['total'] for p in phases), 1),
         'classes': results['class_names'],
         'learning': results['config']['exemplars'],
+        'commit': begun['commit'],
     }
 
 
