@@ -7,6 +7,7 @@ is finished stays, so that the same command goes on where it stopped.
 
 import argparse
 import json
+import pathlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,29 +55,64 @@ class Case(NamedTuple):
 
 def plan(
     args: argparse.Namespace, cases: Sequence[Case]
-) -> list[sweep_grid.Run]:
-    """The runs of the cases: all cases of a seed before the next."""
+) -> list[tuple[sweep_grid.Run, sweep_grid.Run]]:
+    """The runs of the cases, all cases of a seed before the next.
+
+    Each is behind its base, the run that trains its model of phase 0; runs that
+    differ in `exemplars` alone share one.
+    """
     runs = []
     for seed in args.seeds:
         for case in cases:
             labels = {**case.labels, 'seed': str(seed)}
-            name = sweep_grid.run_name(labels)
             settings = {
                 **args.data.settings,
                 **case.settings,
                 **(QUICK if args.quick else {}),
                 **dict.fromkeys(('seed', *args.data.drawn_by_seed), str(seed)),
             }
-            command = [
-                sys.executable,
-                '-m',
-                'mnemonics_jax.main',
-                f'--config={args.data.config}',
-                f'--workdir={args.runs / name}',
-                *[f'--config.{field}={v}' for field, v in settings.items()],
-            ]
-            runs.append(sweep_grid.Run(name, labels, args.runs / name, command))
+            base = base_of(args, settings)
+            settings['train.base_run'] = str(base.workdir.resolve())
+            workdir = args.runs / sweep_grid.run_name(labels)
+            runs.append((base, make_run(args, labels, settings, workdir)))
     return runs
+
+
+def base_of(
+    args: argparse.Namespace, settings: Mapping[str, str]
+) -> sweep_grid.Run:
+    """The run of phase 0 that a run with these settings takes its model of."""
+    shared = {
+        field: value
+        for field, value in settings.items()
+        if not field.startswith('exemplars.')
+    }
+    labels = {f: v for f, v in shared.items() if f not in args.data.settings}
+    alone = {
+        'protocol.stop_after_phase': '0',
+        'exemplars.strategy': 'none',
+        'exemplars.adjust': 'false',
+    }
+    workdir = args.runs / 'bases' / sweep_grid.run_name(labels)
+    return make_run(args, labels, {**shared, **alone}, workdir)
+
+
+def make_run(
+    args: argparse.Namespace,
+    labels: dict[str, str],
+    settings: Mapping[str, str],
+    workdir: pathlib.Path,
+) -> sweep_grid.Run:
+    """A run of the study's configuration."""
+    command = [
+        sys.executable,
+        '-m',
+        'mnemonics_jax.main',
+        f'--config={args.data.config}',
+        f'--workdir={workdir}',
+        *[f'--config.{field}={v}' for field, v in settings.items()],
+    ]
+    return sweep_grid.Run(workdir.name, labels, workdir, command)
 
 
 def select(args: argparse.Namespace, cases: Sequence[Case]) -> list[Case]:
@@ -121,11 +157,18 @@ def run(
         SystemExit: runs failed (they are named), or the user stopped it.
     """
     found = {key(r['labels']): r for r in earlier(args, cases)}
-    runs = [run for run in plan(args, chosen) if key(run.settings) not in found]
+    left = [
+        (base, run)
+        for base, run in plan(args, chosen)
+        if key(run.settings) not in found
+    ]
+    runs = [run for _, run in left]
     if there := len(args.seeds) * len(chosen) - len(runs):
         print(f'{there} runs are in the results', flush=True)
     if runs:
-        do(args, runs)
+        bases = {base.name: base for base, _ in left}
+        do(args, args.runs / 'bases', list(bases.values()))
+        do(args, args.runs, runs)
     settings = {key(case.labels): case.settings for case in cases}
     for each in runs:
         case = {k: v for k, v in each.settings.items() if k != 'seed'}
@@ -165,8 +208,18 @@ def earlier(
     ]
 
 
-def do(args: argparse.Namespace, runs: Sequence[sweep_grid.Run]) -> None:
-    """Does runs; raises SystemExit where some failed or the user stopped it."""
+def do(
+    args: argparse.Namespace,
+    folder: pathlib.Path,
+    runs: Sequence[sweep_grid.Run],
+) -> None:
+    """Does runs; raises SystemExit where some failed or the user stopped it.
+
+    Args:
+        args: from `flags.parse`.
+        folder: of their work directories.
+        runs: that may be finished.
+    """
     axes = dict.fromkeys(name for run in runs for name in run.settings)
     about = {
         'command': shlex.join(['python', *sys.argv]),
@@ -174,8 +227,8 @@ def do(args: argparse.Namespace, runs: Sequence[sweep_grid.Run]) -> None:
         'set': args.data.settings,
         'grid': {name: [] for name in axes},
     }
-    (args.runs / 'logs').mkdir(parents=True, exist_ok=True)
-    progress = sweep.Progress(runs, args.runs, about)
+    (folder / 'logs').mkdir(parents=True, exist_ok=True)
+    progress = sweep.Progress(runs, folder, about)
     how = argparse.Namespace(
         out=args.runs, jobs=args.jobs, in_process=True, small=False
     )

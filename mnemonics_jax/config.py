@@ -86,6 +86,7 @@ def data_rules() -> dict[str, rules.Rule]:
 def train_rules() -> dict[str, rules.Rule]:
     """Those of the section `train`."""
     return {
+        'train.base_run': rules.or_none(rules.FOLDER),
         'train.epochs': rules.at_least(1),
         'train.batch_size': rules.at_least(1),
         'train.lr': rules.POSITIVE,

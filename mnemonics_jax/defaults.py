@@ -89,6 +89,9 @@ fields = config_dict.create(
     ),
     # Training on a phase's data and the memory, by SGD.
     train=config_dict.create(
+        # Work directory of a run from which phase 0 takes its trained model,
+        # instead of training it again (base_run.py).
+        base_run=optional(str),
         epochs=160,
         batch_size=128,
         lr=0.1,

@@ -8,6 +8,7 @@ import jax
 import ml_collections
 
 from mnemonics_jax import (
+    base_run,
     claim,
     cluster,
     components,
@@ -57,6 +58,7 @@ def prepare(
             config = claim.follow(begun, config, place)
         parts = components.build(config, placement, begun and begun.plan)
         if begun is None:
+            base_run.check(parts)
             line = footprint.check(
                 parts, last_phase(parts), footprint.room_on_device()
             )
@@ -110,7 +112,8 @@ def run(
                 journal.open_phase(index)
                 bounds = parts.bounds[index]
                 scene = Scene(parts, index, *bounds, recorder, journal)
-                carry, outcome = run_phase(scene, carry)
+                trained = None if index else base_run.load(parts)
+                carry, outcome = run_phase(scene, carry, trained)
                 phases.append(results.describe(scene, carry, outcome))
                 results.save_arrays(scene, carry, outcome, place.local)
                 results.show_exemplars(scene, carry)

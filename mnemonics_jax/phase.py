@@ -37,12 +37,15 @@ class Outcome(NamedTuple):
     other: Variables | None
 
 
-def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, Outcome]:
+def run_phase(
+    scene: Scene, carry: Carry, trained: Variables | None = None
+) -> tuple[Carry, Outcome]:
     """Runs a phase from the end of the one before it.
 
     Args:
         scene: the phase.
         carry: of the phase before; of `experiment.first_carry` in phase 0.
+        trained: the model that training would give, where it is known.
 
     Returns:
         What the next phase starts from, and this phase's outcome.
@@ -51,7 +54,7 @@ def run_phase(scene: Scene, carry: Carry) -> tuple[Carry, Outcome]:
     data = scene.examples('train', scene.num_old, scene.num_seen)
     start = start_model(scene, carry.variables, data)
     clock.lap('prepare')
-    variables = train_model(scene, carry, start, data)
+    variables = trained or train_model(scene, carry, start, data)
     clock.lap('train')
     held, selected, finetuned = carry.exemplars, None, None
     report: dict[str, Any] = {'drift_grey_levels': 0.0}

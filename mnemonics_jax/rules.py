@@ -48,6 +48,7 @@ def number(low: float, high: float, *, above: bool = False) -> Rule:
 POSITIVE = number(0, float('inf'), above=True)
 NOT_NEGATIVE = number(0, float('inf'))
 BOOLEAN = Rule(lambda v: type(v) is bool, 'true, false')
+FOLDER = Rule(lambda v: type(v) is str and v != '', 'a work directory')
 FILES = Rule(lambda v: type(v) is str, 'files, separated by commas')
 SEED = Rule(
     lambda v: type(v) is int and 0 <= v < 2**32,

@@ -124,6 +124,7 @@ BAD = {
     'checkpoint.keep': ([0], COUNT),
     'checkpoint.every_steps': ([-1], COUNT_OR_0),
     'checkpoint.every_seconds': ([-1.0], WEIGHT),
+    'train.base_run': ([''], 'a work directory'),
     'protocol.stop_after_phase': ([-1], COUNT_OR_0),
     'steps_per_dispatch': ([0], COUNT),
     'precision': (['bfloat16', 'float64'], 'float32, bf16'),
@@ -146,7 +147,9 @@ OF_DATA = {
 }
 # And "as the devices suggest" in these.
 OF_DEVICES = {'steps_per_dispatch', 'exemplars.microbatch'}
-LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA | OF_DEVICES
+# And "not used" in these.
+UNUSED = {'train.base_run'}
+LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA | OF_DEVICES | UNUSED
 
 # The ends of what is allowed.
 GOOD = {
@@ -368,7 +371,7 @@ def test_the_default_resolves_to_a_frozen_configuration_without_gaps():
     with pytest.raises(AttributeError):
         found.seed = 3
     gaps = {k for k, v in flattened(found.to_dict()).items() if v is None}
-    assert gaps == OF_SOURCES | OF_DATA | OF_DEVICES
+    assert gaps == OF_SOURCES | OF_DATA | OF_DEVICES | UNUSED
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def study(tmp_path, *flags):
 def test_a_study_from_its_command_line_goes_on(tmp_path):
     first = study(tmp_path, '--only=herding,means')
     assert first.returncode == 0, first.stderr
+    assert '1/1 ' in first.stdout  # The model of phase 0 of both.
     assert '2/2 ' in first.stdout
     content = json.loads((tmp_path / 'out/recipe_digits.json').read_text())
     assert {r['labels']['seed'] for r in content['runs']} == {'100'}

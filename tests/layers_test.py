@@ -74,7 +74,9 @@ LAYERS = (
     ('exemplar_stages', 'model_stages'),
     ('claim', 'footprint', 'phase'),
     ('results',),
-    ('experiment', 'saved'),
+    ('saved',),
+    ('base_run',),
+    ('experiment',),
     ('evaluate', 'export', 'main', 'predict'),
 )
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}

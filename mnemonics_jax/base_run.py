@@ -1,0 +1,83 @@
+"""Phase 0 from another run: runs that part ways after it share its model."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from mnemonics_jax import claim, components, parallel, saved
+from mnemonics_jax import config as config_lib
+from mnemonics_jax.types import Variables
+from mnemonics_jax.workdir import Workdir
+
+# Fields in which both runs may differ: training in phase 0 reads none of them.
+LATER = (
+    'checkpoint',
+    'evaluate',
+    'exemplars',
+    'finetune',
+    'report',
+    'data.feed',
+    'data.memory_mb',
+    'data.read_ahead_mb',
+    'protocol.phases',
+    'protocol.stop_after_phase',
+    'train.base_run',
+)
+
+
+def check(parts: components.Components) -> None:
+    """Raises ValueError, in one line, if `load` would fail or mislead."""
+    if parts.config.train.base_run is not None:
+        _open(parts)
+
+
+def load(parts: components.Components) -> Variables | None:
+    """The model with which phase 0 ends its training; None to train it.
+
+    It is the one that training would give, bit for bit on the devices and with
+    the versions of the run that it comes from.
+
+    Args:
+        parts: of the run; `train.base_run` of its configuration is the work
+            directory of the other, or None.
+
+    Raises:
+        ValueError: that run has no model of phase 0, or its configuration or
+            classes differ in what phase 0 depends on.
+    """
+    if parts.config.train.base_run is None:
+        return None
+    found = jax.tree.map(np.asarray, _open(parts).variables)
+    return parallel.replicate(parts.placement, found)
+
+
+def _open(parts: components.Components) -> saved.Saved:
+    folder = parts.config.train.base_run
+    try:
+        _compare(parts, folder)
+        found = saved.open_phase(folder, 0)
+    except ValueError as e:
+        raise ValueError(f'train.base_run: {e}') from e
+    if found.plan.classes != parts.plan.classes:
+        raise ValueError(
+            f'train.base_run={folder}: a run on other classes; allowed: one on '
+            'the same classes in the same order'
+        )
+    return found
+
+
+def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
+    with Workdir(folder, uploads=False) as place:
+        place.fetch('config.json')
+        begun = claim.read(place)
+    if begun is None:
+        return  # `saved.open_phase` says so.
+    fields = claim.differences(
+        config_lib.to_json(parts.config), begun.config, ignored=LATER
+    )
+    if fields:
+        raise ValueError(
+            f'{folder}: a run of another configuration ({"; ".join(fields)}); '
+            f'allowed: one that differs in {", ".join(LATER[:-1])} alone'
+        )
