@@ -28,7 +28,7 @@ NOTHING = '\u2014'
 
 
 def outcome(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What a sweep keeps of a run; None unless the run is finished.
+    """What a sweep keeps of a run; None unless it has done all it was to do.
 
     Returns:
         'judged' is the classifier that the method's paper judges it by,
@@ -39,9 +39,10 @@ def outcome(workdir: pathlib.Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     results = json.loads(path.read_text())
-    if not results['complete']:
-        return None
     phases = results['phases']
+    stop = results['config']['protocol'].get('stop_after_phase')
+    if not results['complete'] and (stop is None or len(phases) <= stop):
+        return None
     values = {**results, 'last_accuracy': phases[-1]['accuracy']}
     held = [phase['exemplars'] for phase in phases]
     return {

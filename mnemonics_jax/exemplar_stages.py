@@ -17,6 +17,7 @@ from mnemonics_jax import (
 from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.inner import FROM_BEFORE
 from mnemonics_jax.objectives import Memory, needs_memory
 from mnemonics_jax.randomness import Stage
 from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
@@ -166,7 +167,7 @@ def starting_model(
     ex, (before, after) = scene.parts.config.exemplars, models
     learns = ex.strategy == 'mnemonics' or (ex.adjust and scene.num_old)
     start = None
-    if learns and ex.inner_start == 'previous' and scene.num_old:
+    if learns and ex.inner_start in FROM_BEFORE and scene.num_old:
         start = before
     if learns and ex.inner_start == 'forgot':
         start = forget(scene, after, data)

@@ -13,12 +13,15 @@ import optax
 
 from mnemonics_jax import augment, bilevel, losses, transfer
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.numerics import between
 from mnemonics_jax.parallel import Placement
 from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')
-STARTS = ('current', 'redraw', 'previous', 'forgot')
+STARTS = ('current', 'redraw', 'previous', 'path', 'forgot')
+# Those that begin with the model before the phase, if there is one.
+FROM_BEFORE = ('previous', 'path')
 
 
 class LearnerSettings(NamedTuple):
@@ -33,8 +36,9 @@ class LearnerSettings(NamedTuple):
         inner_start: 'current' model, or 'redraw' the head rows of the classes
             that the exemplars are of, at random in each outer step; 'previous',
             the model that the phase's training started from (in phase 0:
-            'redraw'); 'forgot', the model after some steps without exemplars,
-            see `forgetting`.
+            'redraw'); 'path', a model between that one and the current one,
+            another in each outer step (in phase 0: 'redraw'); 'forgot', the
+            model after some steps without exemplars, see `forgetting`.
         outer_tx: transform of the pixels' gradient, learning rate included.
         adjust_tx: the same for old exemplars; of the same kind.
         query_batch: images a step that judge.
@@ -140,7 +144,7 @@ def inner_start(
 ) -> Variables:
     """The model that the inner steps start from, see `LearnerSettings`.
 
-    For 'previous' and 'forgot' it is what `variables` are.
+    For 'previous', 'path' and 'forgot' it is what `variables` are.
     """
     if start in ('current', 'forgot'):
         return variables
@@ -201,6 +205,7 @@ def inner_problem(
     exemplars: Exemplars,
     phase: Phase,
     key: jax.Array,
+    start: Variables | None = None,
 ) -> Inner:
     """The inner problem at a model.
 
@@ -209,18 +214,23 @@ def inner_problem(
 
     Args:
         context: of the learner.
-        variables: the model to start from; what is not adapted stays at it.
+        variables: the current model.
         exemplars: what the temporary model is trained on.
         phase: which classes are in the softmax, and what is frozen.
         key: of the start and of the minibatches.
+        start: another model to start from, see `LearnerSettings`. What is not
+            adapted stays at it.
     """
     settings = context.settings
     start_key, batch_key = jax.random.split(key)
     redrawn = exemplars.classes
-    if settings.inner_start == 'previous':
+    if settings.inner_start in FROM_BEFORE:
         # Before phase 0 there is no model: then as 'redraw', later no row.
         redrawn = jnp.where(phase.index == 0, redrawn, 0)
-    start = inner_start(start_key, variables, redrawn, settings.inner_start)
+    model = variables if start is None else start
+    if start is not None and settings.inner_start == 'path':
+        model = between(jax.random.fold_in(key, 3), start, variables)
+    start = inner_start(start_key, model, redrawn, settings.inner_start)
     indices = draw_minibatches(
         batch_key, exemplars.mask, settings.inner_steps, settings.inner_batch
     )

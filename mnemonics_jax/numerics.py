@@ -1,10 +1,13 @@
 """The few array functions that everything else shares."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Tree = TypeVar('Tree')
 
 # Added to squared norms: a relative error below rounding for every real
 # feature, and finite first derivatives at a feature of zeros.
@@ -46,6 +49,12 @@ def shares(weights: jax.Array) -> jax.Array:
     """`weights` >= 0 over their sum; all 0 stay so."""
     total = jnp.sum(weights)
     return weights / jnp.where(total > 0, total, 1)
+
+
+def between(key: jax.Array, first: Tree, second: Tree) -> Tree:
+    """A point on the line from a pytree to another, drawn uniformly."""
+    share = jax.random.uniform(key)
+    return jax.tree.map(lambda x, y: x + share * (y - x), first, second)
 
 
 def to_float(images: jax.Array) -> jax.Array:

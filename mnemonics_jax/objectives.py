@@ -78,13 +78,13 @@ def query_of(situation: Situation) -> bilevel.Query:
 
 def inner_of(context: Context, situation: Situation) -> Inner:
     """The inner problem of a situation."""
-    start = situation.start
     return inner_problem(
         context,
-        situation.variables if start is None else start,
+        situation.variables,
         situation.exemplars,
         situation.phase,
         situation.key,
+        situation.start,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mnemonics_jax import components, memory, parallel
 from mnemonics_jax.blocks import Block
 from mnemonics_jax.data.batches import num_batches
-from mnemonics_jax.inner import Exemplars
+from mnemonics_jax.inner import FROM_BEFORE, Exemplars
 from mnemonics_jax.learner import AdjustInputs, LearnInputs
 from mnemonics_jax.objectives import Memory, needs_memory
 from mnemonics_jax.train import StepInputs
@@ -169,7 +169,7 @@ def abstract_start(
 ) -> Variables | None:
     """A model that inner steps start from, other than the current one."""
     start = parts.config.exemplars.inner_start
-    if start == 'forgot' or (start == 'previous' and phase):
+    if start == 'forgot' or (start in FROM_BEFORE and phase):
         return abstract_variables(parts)
     return None
 

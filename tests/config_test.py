@@ -92,7 +92,7 @@ BAD = {
     'exemplars.inner_scope': (['trunk'], 'all, head'),
     'exemplars.inner_start': (
         ['random'],
-        'current, redraw, previous, forgot',
+        'current, redraw, previous, path, forgot',
     ),
     'exemplars.forget_steps': ([0], COUNT),
     'exemplars.forget_lr': ([0.0], RATE),

@@ -107,7 +107,7 @@ def test_each_start_is_the_model_that_it_says(start, tiny_config, one_device):
     found = exemplar_stages.starting_model(scene, models, data)
     if start in ('current', 'redraw'):
         assert found is None
-    elif start == 'previous':
+    elif start in inner.FROM_BEFORE:
         jax.tree.map(np.testing.assert_array_equal, found, after)
         scene = scene_of(parts, 0)
         assert exemplar_stages.starting_model(scene, models, data) is None
@@ -141,6 +141,33 @@ def test_steps_that_start_elsewhere_are_those_of_that_model():
     assert np.any(elsewhere != here)
 
 
+def test_a_start_on_the_path_is_between_both_models_and_another_each_time():
+    backbone = small.make_model('cosine')
+    settings = objectives_test.make_settings(
+        'unroll', inner_start='path', inner_scope='all'
+    )
+    context = Context(backbone, settings, small.ALONE)
+    situation = objectives_test.make_situation(backbone, jnp.float32)
+    other = jax.tree.map(lambda x: x + 1.0, situation.variables)
+
+    def shares(number):
+        """How far each number of the model is on its way from `other`."""
+        key = jax.random.key(number)
+        started = objectives.inner_of(
+            context, situation._replace(start=other, key=key)
+        ).params
+        moved = jax.tree.map(
+            lambda x, y: y + 1.0 - x, started, situation.variables.params
+        )
+        return np.concatenate([np.ravel(x) for x in jax.tree.leaves(moved)])
+
+    drawn = [shares(number) for number in range(3)]
+    for values in drawn:
+        np.testing.assert_allclose(values, values[0], atol=1e-5)
+        assert 0 < values[0] < 1
+    assert len({round(float(values[0]), 4) for values in drawn}) == 3
+
+
 def test_before_the_first_phase_there_is_only_a_redrawn_head():
     backbone = small.make_model('cosine')
     situation = objectives_test.make_situation(backbone, jnp.float32)
@@ -153,9 +180,10 @@ def test_before_the_first_phase_there_is_only_a_redrawn_head():
             context, situation._replace(phase=phase)
         ).params['kernel']
 
-    np.testing.assert_array_equal(start('previous', 0), start('redraw', 0))
+    for name in inner.FROM_BEFORE:
+        np.testing.assert_array_equal(start(name, 0), start('redraw', 0))
     rows = situation.variables.params['head']['kernel']
-    for name in ('previous', 'forgot'):
+    for name in (*inner.FROM_BEFORE, 'forgot'):
         np.testing.assert_array_equal(start(name, 1), rows)
     assert np.any(start('redraw', 1) != rows)
 
