@@ -26,17 +26,22 @@ class Row(NamedTuple):
 
     strategy: str
     packed: bool
+    soft: bool = False
 
     @property
     def name(self) -> str:
         """As in tables."""
-        return f'{self.strategy}, packed' if self.packed else self.strategy
+        more = {'packed': self.packed, 'soft labels': self.soft}
+        return ', '.join([self.strategy, *(k for k, v in more.items() if v)])
 
 
-ROWS = tuple(
-    Row(strategy, packed)
-    for packed in (False, True)
-    for strategy in (RANDOM, HERDING, LEARNED)
+ROWS = (
+    *(
+        Row(strategy, packed)
+        for packed in (False, True)
+        for strategy in (RANDOM, HERDING, LEARNED)
+    ),
+    Row(LEARNED, packed=False, soft=True),
 )
 
 
@@ -97,7 +102,7 @@ class Bench:
         start = packing.to_levels(
             packing.pack(self.data.images[chosen.ravel()] / 255.0, factor)
         )
-        pixels, more = start, {}
+        pixels, taught, more = start, labels, {}
         if row.strategy == LEARNED:
             learned = scratch_learning.learn(
                 self.backbone,
@@ -108,7 +113,11 @@ class Bench:
                 labels,
                 self.data.images,
                 self.data.labels,
+                soft_labels=row.soft,
             )
+            if row.soft:
+                levels = packing.to_levels(learned.labels)
+                taught = np.asarray(scratch_learning.soft(levels))
             pixels = packing.to_levels(learned.pixels)
             tenth = max(1, len(learned.losses) // 10)
             more = {
@@ -116,11 +125,12 @@ class Bench:
                 'outer_loss_last': float(np.mean(learned.losses[-tenth:])),
             }
         drift = 255 * float(np.mean(np.abs(pixels - start)))
-        size = packing.stored_bytes(pixels) // len(chosen)
+        # Soft labels take a byte for each class.
+        size = packing.stored_bytes(pixels) + row.soft * taught.size
         return {
-            'accuracies': self._train_and_test(pixels, labels),
+            'accuracies': self._train_and_test(pixels, taught),
             'drift_grey_levels': drift,
-            'bytes_per_class': size,
+            'bytes_per_class': size // len(chosen),
             **more,
         }
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from experiments import packing, scratch_model
-from mnemonics_jax import augment, bilevel, losses, outer
+from mnemonics_jax import augment, bilevel, outer
 from mnemonics_jax.numerics import to_float
 from mnemonics_jax.types import Backbone, Params, Variables
 
@@ -56,11 +56,25 @@ class Learned(NamedTuple):
 
     Attributes:
         pixels: f32[n, h, w, C] in [0, 1].
+        labels: int32[n], or weights of classes f32[n, K] in [0, 1], see `soft`.
         losses: of the outer steps, in nats.
     """
 
     pixels: np.ndarray
+    labels: np.ndarray
     losses: list[float]
+
+
+class State(NamedTuple):
+    """What is learned: pixels and, where labels are soft, their weights."""
+
+    pixels: outer.ExemplarState
+    weights: outer.ExemplarState | None
+
+
+def soft(weights: jax.Array) -> jax.Array:
+    """Soft labels f32[n, K], which add up to 1, of weights in [0, 1]."""
+    return weights / jnp.maximum(jnp.sum(weights, -1, keepdims=True), 1e-6)
 
 
 def inner_problem(
@@ -80,7 +94,7 @@ def inner_problem(
 
         def loss_of_all(params, images, labels):
             scores = scratch_model.logits(backbone, params, images)
-            return losses.cross_entropy(scores, labels, scores.shape[-1])
+            return scratch_model.cross_entropy(scores, labels)
 
         return bilevel.InnerProblem(loss_of_all, tx, remat=False), params
 
@@ -90,7 +104,7 @@ def inner_problem(
 
     def loss_of_head(head, inputs, labels):
         scores, _ = backbone.classify(head, inputs)
-        return losses.cross_entropy(scores, labels, scores.shape[-1])
+        return scratch_model.cross_entropy(scores, labels)
 
     start = jax.tree.map(jnp.zeros_like, params['head'])
     return bilevel.InnerProblem(loss_of_head, tx, embed, remat=False), start
@@ -101,25 +115,25 @@ def outer_step(
     recipe: Recipe,
     settings: augment.Augmentation,
     tx: optax.GradientTransformation,
-    state: outer.ExemplarState,
+    state: State,
     params: Params,
     key: jax.Array,
     rows: jax.Array,
     labels: jax.Array,
     query: bilevel.Query,
-) -> tuple[outer.ExemplarState, jax.Array]:
+) -> tuple[State, jax.Array]:
     """One update of the pixels by the exact gradient of the bilevel problem.
 
     Args:
         backbone: with a linear head.
         recipe: how.
         settings: of the augmentation of exemplars.
-        tx: of the pixels.
+        tx: of the pixels, and of the weights of soft labels.
         state: pixels f32[n, h, w, C], packed or not.
         params: of the network that was drawn.
         key: of all augmentation.
         rows: int32[b], the exemplars that teach in this step.
-        labels: int32[b], theirs.
+        labels: int32[b], theirs, unless they are soft.
         query: real images [q, H, W, C], uint8 or float32, which judge.
 
     Returns:
@@ -137,18 +151,24 @@ def outer_step(
     problem, first = inner_problem(backbone, params, recipe)
     indices = jnp.tile(jnp.arange(len(rows)), (recipe.inner_steps, 1))
 
-    def loss_of(pixels):
+    def loss_of(pixels, weights):
         shown = packing.unpack(pixels[rows], shape)
         shown = augment.augment(exemplar_key, shown, rows, settings)
+        targets = labels if weights is None else soft(weights[rows])
         loss, _ = bilevel.outer_loss(
-            problem, first, shown, labels, indices, query
+            problem, first, shown, targets, indices, query
         )
         return loss
 
-    loss, grads = jax.value_and_grad(loss_of)(state.pixels)
-    progress = state.step / recipe.outer_steps
+    learned = state.pixels.pixels, state.weights and state.weights.pixels
+    loss, grads = jax.value_and_grad(loss_of, (0, 1))(*learned)
+    progress = state.pixels.step / recipe.outer_steps
     scale = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    return outer.apply_gradient(state, grads, tx, scale), loss
+    changed = [
+        each and outer.apply_gradient(each, gradient, tx, scale)
+        for each, gradient in zip(state, grads, strict=True)
+    ]
+    return State(*changed), loss
 
 
 class Pool:
@@ -195,8 +215,10 @@ def learn(
     labels: np.ndarray,
     images: np.ndarray,
     image_labels: np.ndarray,
+    *,
+    soft_labels: bool = False,
 ) -> Learned:
-    """Learns the pixels of exemplars.
+    """Learns the pixels of exemplars, and their labels if these are soft.
 
     Args:
         backbone: with a linear head.
@@ -208,11 +230,15 @@ def learn(
         labels: int32[n], of n / K exemplars a class in the order of classes.
         images: uint8[N, H, W, C], real.
         image_labels: int32[N].
+        soft_labels: whether labels start as those given and are learned, too.
     """
     generator = np.random.default_rng((seed, len(start)))
     keys = jax.random.split(jax.random.key(seed), 3)
     tx = optax.adam(recipe.rate, b2=0.99)
-    state = outer.init_state(jnp.asarray(start), tx)
+    state = State(outer.init_state(jnp.asarray(start), tx), None)
+    if soft_labels:
+        weights = jax.nn.one_hot(labels, labels.max() + 1)
+        state = state._replace(weights=outer.init_state(weights, tx))
     pool = Pool(backbone, training, recipe, generator, keys[0])
     advance = jax.jit(
         functools.partial(
@@ -238,10 +264,15 @@ def learn(
         pool.train(
             place,
             jax.random.fold_in(keys[2], number),
-            unpack(state.pixels[few]),
-            labels[few],
+            unpack(state.pixels.pixels[few]),
+            soft(state.weights.pixels[few]) if soft_labels else labels[few],
         )
-    return Learned(np.asarray(state.pixels), [float(x) for x in history])
+    found = state.weights.pixels if soft_labels else labels
+    return Learned(
+        np.asarray(state.pixels.pixels),
+        np.asarray(found),
+        [float(x) for x in history],
+    )
 
 
 def draw_rows(

@@ -112,6 +112,18 @@ def logits(backbone: Backbone, params: Params, images: jax.Array) -> jax.Array:
     return backbone.classify(params['head'], features)[0]
 
 
+def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """f32[b] in nats of scores f32[b, K].
+
+    Args:
+        scores: of all classes.
+        labels: int32[b], or soft: f32[b, K] that add up to 1.
+    """
+    if labels.ndim == 2:
+        return optax.softmax_cross_entropy(scores, labels)
+    return losses.cross_entropy(scores, labels, scores.shape[-1])
+
+
 def transform(
     training: Training, *, decays: bool = True
 ) -> optax.GradientTransformation:
@@ -142,7 +154,7 @@ def step(
         state: params, and the state of `tx`.
         key: of the augmentation.
         images: [b, H, W, C], uint8 or float32 in [0, 1].
-        labels: int32[b].
+        labels: of `cross_entropy`.
 
     Returns:
         The new state, and the loss before it.
@@ -152,8 +164,7 @@ def step(
     images = augment.augment(key, images, jnp.arange(len(images)), settings)
 
     def loss_of(params):
-        found = logits(backbone, params, images)
-        return jnp.mean(losses.cross_entropy(found, labels, found.shape[-1]))
+        return jnp.mean(cross_entropy(logits(backbone, params, images), labels))
 
     loss, grads = jax.value_and_grad(loss_of)(params)
     updates, opt_state = tx.update(grads, opt_state, params)
@@ -174,7 +185,7 @@ def fit(
         training: how.
         seed: of the first weights, of minibatches and augmentation.
         images: [n, H, W, C], uint8 or float32 in [0, 1].
-        labels: int32[n].
+        labels: of `cross_entropy`, n of them.
 
     Returns:
         The params after the last step.

@@ -93,6 +93,14 @@ def small():
     return backbone, backbone.init(jax.random.key(0)).params
 
 
+def state_of(pixels, weights=None):
+    tx = optax.sgd(1e-3)
+    return scratch_learning.State(
+        outer.init_state(jnp.asarray(pixels), tx),
+        None if weights is None else outer.init_state(weights, tx),
+    )
+
+
 def step_once(backbone, recipe, state, params, rows, labels, query):
     step = functools.partial(
         scratch_learning.outer_step,
@@ -133,16 +141,73 @@ def test_the_pixels_follow_the_central_difference_of_the_trained_head():
         total = np.log(np.exp(scores).sum(1))
         return np.mean(total - scores[np.arange(len(answers)), answers])
 
-    state = outer.init_state(start, optax.sgd(1e-3))
+    state = state_of(start)
     query = bilevel.Query(judged, answers, np.ones(6, np.float32))
     new, loss = step_once(backbone, recipe, state, params, rows, labels, query)
     np.testing.assert_allclose(loss, loss_of(start), rtol=1e-4)
-    gradient = np.asarray(state.pixels - new.pixels) / 1e-3
+    moved = state.pixels.pixels - new.pixels.pixels
+    gradient = np.asarray(moved) / 1e-3
     toward = np.sign(gradient)
     slope = (
         loss_of(start + 2e-3 * toward) - loss_of(start - 2e-3 * toward)
     ) / 4e-3
     np.testing.assert_allclose(slope, np.sum(gradient * toward), rtol=3e-2)
+
+
+def test_soft_labels_follow_the_central_difference_of_the_trained_network():
+    backbone, params = small()
+    shown, judged = images(4), images(6, seed=3)
+    labels, rows = np.array([0, 0, 1, 1], np.int32), np.arange(4)
+    answers = np.array([0, 1, 0, 1, 0, 1], np.int32)
+    query = bilevel.Query(judged, answers, np.ones(6, np.float32))
+    recipe = RECIPE._replace(inner_rate=1.0)
+    weights = jnp.array([[0.9, 0.2], [0.5, 0.5], [0.3, 0.8], [0.1, 0.6]])
+
+    def step(weights):
+        state = state_of(shown, weights)
+        return step_once(backbone, recipe, state, params, rows, labels, query)
+
+    new, _ = step(weights)
+    gradient = np.asarray(weights - new.weights.pixels) / 1e-3
+    toward = np.sign(gradient)
+    slope = (
+        step(weights + 0.02 * toward)[1] - step(weights - 0.02 * toward)[1]
+    ) / 0.04
+    assert slope > 1e-3
+    np.testing.assert_allclose(slope, np.sum(gradient * toward), rtol=3e-2)
+    # Labels that say one class teach as hard ones.
+    certain = jax.nn.one_hot(labels, 2)
+    hard = step_once(
+        backbone, recipe, state_of(shown), params, rows, labels, query
+    )
+    sure = step(certain)
+    np.testing.assert_allclose(sure[1], hard[1], rtol=1e-6)
+    np.testing.assert_allclose(
+        sure[0].pixels.pixels, hard[0].pixels.pixels, rtol=1e-6
+    )
+
+
+def test_soft_labels_are_stored_in_a_byte_for_each_class(monkeypatch):
+    """And networks are trained on what was stored."""
+    data = scratch_data.load(scratch_data.source_of('digits'), seed=7)
+    bench = from_scratch.Bench(data, quick(SETTINGS['digits']), 7)
+    weights = np.full((10, 10), 0.001, np.float32)
+    weights[np.arange(10), np.arange(10)] = 0.502
+    monkeypatch.setattr(
+        scratch_learning,
+        'learn',
+        lambda *args, soft_labels: scratch_learning.Learned(
+            args[4], weights, [0.0]
+        ),
+    )
+    taught = []
+    monkeypatch.setattr(
+        bench, '_train_and_test', lambda pixels, labels: taught.append(labels)
+    )
+    row = from_scratch.ROWS[-1]
+    assert row.name == 'mnemonics, soft labels'
+    assert bench.case(row, 1, [])['bytes_per_class'] == 64 + 10
+    np.testing.assert_allclose(taught[0], np.eye(10), atol=1e-6)
 
 
 def test_scope_all_is_plain_training_of_all_parameters():
@@ -162,7 +227,7 @@ def test_scope_all_is_plain_training_of_all_parameters():
         grads = jax.grad(loss_of)(trained, shown, labels)
         updates, opt_state = tx.update(grads, opt_state)
         trained = optax.apply_updates(trained, updates)
-    state = outer.init_state(jnp.asarray(shown), optax.sgd(1e-3))
+    state = state_of(shown)
     query = bilevel.Query(judged, answers, np.ones(6, np.float32))
     rows = np.arange(4)
     _, loss = step_once(backbone, RECIPE, state, params, rows, labels, query)
@@ -215,7 +280,7 @@ def test_learning_from_random_beats_random_on_digits():
     cases = {
         row.strategy: bench.case(row, 1, [])
         for row in from_scratch.ROWS
-        if not row.packed and row.strategy != 'herding'
+        if not (row.packed or row.soft) and row.strategy != 'herding'
     }
     learned, drawn = cases['mnemonics'], cases['random']
     assert learned['accuracies'][0] > drawn['accuracies'][0] + 0.1
