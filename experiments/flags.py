@@ -46,8 +46,8 @@ def parse(
     add = parser.add_argument
     add('--data', default='digits', help='digits, or what images.py wrote')
     add('--seeds', default=seeds, help='class order, classes and weights')
-    add('--per-class', default='', help='exemplars a class; all by default')
     add('--only', default='', help='cases whose first label is among these')
+    add('--where', default='', help='and others are these: method=icarl')
     add('--jobs', default=1, type=int, help='runs at a time')
     add('--runs', type=pathlib.Path, help='folder of the work directories')
     add('--out', type=pathlib.Path, help='folder of the results')
@@ -58,6 +58,7 @@ def parse(
             raise ValueError(f'--jobs={args.jobs}: allowed: at least 1')
         args.seeds = parse_seeds(args.seeds)
         args.data = find_data(args.data, part)
+        args.where = parse_where(args.where)
     except ValueError as e:
         parser.error(str(e))
     args.study = name
@@ -79,6 +80,20 @@ def parse_seeds(text: str) -> list[int]:
         raise ValueError(
             f'--seeds={text}: allowed: whole numbers, separated by commas'
         ) from None
+
+
+def parse_where(text: str) -> dict[str, str]:
+    """'a class=2,method=icarl' as values by label.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    pairs = [part.split('=') for part in filter(None, text.split(','))]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(
+            f"--where={text}: allowed: such as 'a class=2,method=icarl'"
+        )
+    return dict(pairs)
 
 
 def find_data(text: str, part: str) -> Data:

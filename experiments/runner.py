@@ -116,26 +116,27 @@ def make_run(
 
 
 def select(args: argparse.Namespace, cases: Sequence[Case]) -> list[Case]:
-    """The cases that `--only` and `--per-class` leave.
+    """The cases that `--only` and `--where` leave.
 
     Raises:
         SystemExit: none is left; with one line.
     """
-    only, sizes = (
-        set(filter(None, text.split(',')))
-        for text in (args.only, args.per_class)
-    )
+    only = set(filter(None, args.only.split(',')))
     left = [
         case
         for case in cases
         if (not only or next(iter(case.labels.values())) in only)
-        and (not sizes or case.settings['exemplars.per_class'] in sizes)
+        and {**case.labels, **args.where} == case.labels
     ]
     if not left:
-        names = dict.fromkeys(next(iter(c.labels.values())) for c in cases)
+        values: dict[str, dict[str, None]] = {}
+        for case in cases:
+            for label, value in case.labels.items():
+                values.setdefault(label, {})[value] = None
+        allowed = '; '.join(f'{k}: {", ".join(v)}' for k, v in values.items())
         raise SystemExit(
-            f'error: --only={args.only} --per-class={args.per_class} leave '
-            f'nothing; allowed: {", ".join(names)}'
+            f'error: --only={args.only} and --where leave nothing; allowed: '
+            f'{allowed}'
         )
     return left
 

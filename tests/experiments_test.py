@@ -173,7 +173,9 @@ def test_a_study_from_its_command_line_goes_on(tmp_path):
     ('given', 'said'),
     [
         (['--data=nowhere'], '--data=nowhere: no nowhere/choose.npz'),
-        (['--only=nothing'], 'leave nothing; allowed: random, herding'),
+        (['--only=nothing'], 'leave nothing; allowed: recipe: random, herding'),
+        (['--where=a class=3'], 'leave nothing; allowed: recipe: random'),
+        (['--where=two'], '--where=two: allowed: such as'),
         (['--jobs=0'], '--jobs=0: allowed: at least 1'),
         (['--seeds=a'], '--seeds=a: allowed: whole numbers'),
     ],
