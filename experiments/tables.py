@@ -6,14 +6,13 @@ replaces what is between the two marks in README.md by tables of
 `experiments/results/*.json`.
 """
 
-import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import tables
-from experiments import comparison, statistics
+from experiments import comparison, scratch_table, statistics
 from experiments.flags import RESULTS, ROOT
 
 README = ROOT / 'README.md'
@@ -24,8 +23,9 @@ DATA = {
     'images': 'Tiny-ImageNet, 20 of 60 classes, 32x32',
 }
 SCRATCH = {
-    'digits': 'digits',
-    'images': 'Tiny-ImageNet, 10 classes a seed, 32x32',
+    'digits': 'digits, perceptron',
+    'images': 'Tiny-ImageNet, 10 classes a seed, 32x32, perceptron',
+    'images_convolutions': 'the same, convolutions',
 }
 LEARNED = ('paper', 'bilevel', 'tuned')
 
@@ -80,16 +80,67 @@ def ceiling(row: Mapping[str, Any]) -> str:
     )
 
 
-def from_scratch(results: pathlib.Path, data: str) -> str | None:
-    """Study C's own table, without its last column, seconds."""
-    path = results / f'from_scratch_{data}.md'
-    if not path.exists():
-        return None
-    rows = [x for x in path.read_text().splitlines() if x.startswith('|')]
-    # A page may have further tables, such as of what was tried.
-    header = rows[0].count('|')
-    kept = list(itertools.takewhile(lambda x: x.count('|') == header, rows))
-    return '\n'.join(f'{row.rpartition(" | ")[0]} |' for row in kept)
+def from_scratch(results: pathlib.Path) -> list[list[str]]:
+    """Study C: a row for each data, bytes and way of storing them."""
+    lines = []
+    for data, title in SCRATCH.items():
+        content = load(results, 'from_scratch', data)
+        cases = content['cases'] if content else []
+        stored = dict.fromkeys(
+            (case['per_class'], *stored_as(case['row']))
+            for case in cases
+            if case['per_class'] is not None
+        )
+        for per_class, packed, soft in sorted(stored):
+            row = from_scratch_row(cases, per_class, packed, soft)
+            lines.append([title, *row])
+    return lines
+
+
+def stored_as(row: str) -> tuple[bool, bool]:
+    """Whether the exemplars of a row are packed, and their labels soft."""
+    return ', packed' in row, ', soft labels' in row
+
+
+def from_scratch_row(
+    cases: Sequence[Mapping[str, Any]], per_class: int, packed: bool, soft: bool
+) -> list[str]:
+    """A row of `from_scratch`, without its data."""
+    packs = ', packed' if packed else ''
+    learned = f'mnemonics{packs}{", soft labels" if soft else ""}'
+    accuracy = {
+        name: scratch_table.accuracies(cases, row, per_class)
+        for name, row in {
+            'random': f'random{packs}',
+            'herding': f'herding{packs}',
+            'learned': learned,
+            # What differences are to: real images as they are.
+            'random images': 'random',
+            'herded images': 'herding',
+        }.items()
+    }
+    drifts = [
+        case['drift_grey_levels']
+        for case in cases
+        if (case['row'], case['per_class']) == (learned, per_class)
+    ]
+    return [
+        str(per_class),
+        f'{"packed" if packed else "as they are"}'
+        f'{", soft labels" if soft else ""}',
+        str(len(accuracy['learned'])),
+        *[
+            statistics.spread(statistics.summary(list(found.values())))
+            for found in list(accuracy.values())[:3]
+        ],
+        *[
+            statistics.signed(
+                scratch_table.difference(accuracy['learned'], accuracy[name])
+            )
+            for name in ('random images', 'herded images')
+        ],
+        f'{sum(drifts) / len(drifts):.1f}' if drifts else '',
+    ]
 
 
 def section(results: pathlib.Path) -> str:
@@ -117,14 +168,26 @@ def section(results: pathlib.Path) -> str:
             'points, mean over n seeds [95 % interval]; drift in grey levels.'
         )
         parts.append(tables.markdown(titles, lines))
-    for data, title in SCRATCH.items():
-        table = from_scratch(results, data)
-        if table:
-            parts.append(
-                f'A fresh perceptron trained on the exemplars alone, {title}: '
-                'test accuracy, and paired differences in points.'
-            )
-            parts.append(table)
+    lines = from_scratch(results)
+    if lines:
+        titles = [
+            'data and network',
+            'images a class',
+            'stored',
+            'n',
+            'random',
+            'herding',
+            'learned',
+            'learned, to random images',
+            'learned, to herded images',
+            'drift',
+        ]
+        parts.append(
+            'Fresh networks trained on the exemplars alone: test accuracy in '
+            'percent, mean ± standard deviation over n seeds, and paired '
+            'differences in points to real images of the same bytes.'
+        )
+        parts.append(tables.markdown(titles, lines))
     return '\n\n'.join(parts)
 
 
