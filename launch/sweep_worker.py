@@ -60,6 +60,10 @@ class Processes:
             live = list(self._live)
         for process in live:
             process.terminate()
+            # One that is in a run saves it, and then asks for the next.
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
         for process in live:
             self._wait(process)
 

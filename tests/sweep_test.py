@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -400,3 +401,28 @@ def test_a_sweep_twice_runs_once(tmp_path):
     assert [p.stat() for p in (tmp_path / 'logs').iterdir()] == logs
     again = json.loads((tmp_path / 'sweep.json').read_text())
     assert again == content
+
+
+def test_a_sweep_ends_while_its_process_outlives_the_signal(
+    tmp_path, monkeypatch
+):
+    """As one does that saves its run first, and goes on to the next."""
+    stub = tmp_path / 'stub.py'
+    stub.write_text(
+        'import signal, sys\n'
+        'signal.signal(signal.SIGTERM, lambda *_: None)\n'
+        'for line in sys.stdin:\n'
+        '    print(0, flush=True)\n'
+    )
+    monkeypatch.setattr(sweep_worker, '__file__', str(stub))
+    processes = sweep_worker.Processes(dict(os.environ), shared=True)
+    assert processes.run(['python'], tmp_path / 'log') == 0
+    (process,) = processes._live
+    end = threading.Thread(target=processes.close)
+    end.start()
+    end.join(timeout=30)
+    ended = not end.is_alive()
+    process.kill()
+    end.join()
+    assert ended
+    assert process.returncode == 0
