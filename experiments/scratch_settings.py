@@ -79,7 +79,7 @@ SETTINGS = {
         training_on_all=_IMAGES._replace(steps=1000),
         networks=2,
         factor=2,
-        start='random',
+        start='herding',
         learning=_FRESH._replace(query_augmentation=_FLIPPED),
         learning_packed=_FRESH._replace(query_augmentation=_FLIPPED),
     ),
