@@ -35,16 +35,27 @@ from mnemonics_jax.progress import write_atomically
 PERCEPTRON, CONVOLUTIONS = 'perceptron', 'convolutions'
 
 
+def rows_of(settings: Settings) -> list[Row]:
+    """The rows that the settings have."""
+    return [
+        row
+        for row in ROWS
+        if (settings.learning_packed or not row.packed)
+        and (settings.soft_labels or not row.soft)
+    ]
+
+
 def cases_of(
-    seeds: Sequence[int], per_class: Sequence[int]
+    settings: Settings, seeds: Sequence[int], per_class: Sequence[int]
 ) -> list[tuple[int, int | None, Row | None]]:
     """Seed, images a class and row of each case; None, None for all images."""
+    rows = rows_of(settings)
     return [
         case
         for seed in seeds
         for case in (
             (seed, None, None),
-            *((seed, num, row) for num in per_class for row in ROWS),
+            *((seed, num, row) for num in per_class for row in rows),
         )
     ]
 
@@ -126,7 +137,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
             f'images; allowed: at most {fewest}'
         )
     record, bench = Record(args, kind, settings), None
-    for seed, per_class, row in cases_of(args.seeds, args.per_class):
+    for seed, per_class, row in cases_of(settings, args.seeds, args.per_class):
         name = BOUND if row is None else row.name
         case = record.find(seed, per_class, name)
         if case is None:

@@ -21,7 +21,8 @@ class Settings(NamedTuple):
         factor: packed, factor^2 images take the bytes of one.
         start: where learned exemplars start: 'random' or 'herding'.
         learning: of exemplars.
-        learning_packed: of packed exemplars.
+        learning_packed: of packed exemplars; None leaves these out.
+        soft_labels: whether labels are learned as well, in a row of its own.
     """
 
     network: nn.Module
@@ -31,7 +32,8 @@ class Settings(NamedTuple):
     factor: int
     start: str
     learning: Recipe
-    learning_packed: Recipe
+    learning_packed: Recipe | None
+    soft_labels: bool
 
 
 _FLIPPED = Augmentation(flip=True)
@@ -72,6 +74,7 @@ SETTINGS = {
         start='random',
         learning=_FRESH._replace(inner_rate=0.05),
         learning_packed=_FRESH._replace(inner_rate=0.05),
+        soft_labels=True,
     ),
     'images': Settings(
         network=Perceptron(128, square=2),
@@ -79,19 +82,22 @@ SETTINGS = {
         training_on_all=_IMAGES._replace(steps=1000),
         networks=2,
         factor=2,
-        start='herding',
+        start='random',
         learning=_FRESH._replace(query_augmentation=_FLIPPED),
         learning_packed=_FRESH._replace(query_augmentation=_FLIPPED),
+        soft_labels=True,
     ),
+    # Only what an hour on a core holds.
     'images_convolutions': Settings(
         network=Convolutions((16, 32, 64)),
         training=_CONVOLUTIONS,
         training_on_all=_CONVOLUTIONS._replace(steps=1000),
-        networks=1,
-        factor=3,
-        start='random',
+        networks=2,
+        factor=1,
+        start='herding',
         learning=_HEADS,
-        learning_packed=_HEADS._replace(outer_steps=200, rate=0.002),
+        learning_packed=None,
+        soft_labels=False,
     ),
 }
 
@@ -107,7 +113,9 @@ def quick(settings: Settings) -> Settings:
         training_on_all=settings.training_on_all._replace(steps=10),
         networks=1,
         learning=few(settings.learning),
-        learning_packed=few(settings.learning_packed),
+        learning_packed=(
+            settings.learning_packed and few(settings.learning_packed)
+        ),
     )
 
 

@@ -84,6 +84,13 @@ def _cells(cases, row, per_class) -> list[str]:
     ]
 
 
+def _packed(factor: int) -> str:
+    """What packing is, if there is any."""
+    if factor == 1:
+        return ''
+    return f'Packed: {factor**2} images in the bytes of one. '
+
+
 def _heading(results) -> str:
     config = results['config']
     seeds = sorted({case['seed'] for case in results['cases']})
@@ -94,8 +101,7 @@ def _heading(results) -> str:
         f'{config["training"]["steps"]} steps each '
         f'({config["training_on_all"]["steps"]} on all images). Mean ± '
         'standard deviation over n seeds; differences are paired by seed, with '
-        'the 95 % interval of their mean. Packed: '
-        f'{config["factor"] ** 2} images in the bytes of one. Learned '
+        f'the 95 % interval of their mean. {_packed(config["factor"])}Learned '
         f'exemplars start from {config["start"]} ones. Seconds are the mean '
         f'of a case, {results["seconds"]:.0f} in all, on '
         f'{results["cores"]} cores that may be shared. Written by\n\n'
