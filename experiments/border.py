@@ -99,8 +99,10 @@ def draw(args: Any, records: Sequence[Mapping[str, Any]]) -> str | None:
     """Draws t-SNE of the first seed's runs.
 
     Returns:
-        The name of the file; None where their work directories are gone.
+        The name of the file, that of an earlier picture where their work
+        directories are gone; None without any.
     """
+    path = args.out / f'border_{args.data.name}.png'
     sizes = [r['labels']['a class'] for r in records]
     size = max(set(sizes), key=int)
     listed = []
@@ -117,11 +119,10 @@ def draw(args: Any, records: Sequence[Mapping[str, Any]]) -> str | None:
         if found is not None and found.phases:
             listed.append(found)
     if not listed:
-        return None
+        return path.name if path.exists() else None
     picture = spaces.tsne(listed, [])
     if picture is None:
         return None
-    path = args.out / f'border_{args.data.name}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.drawn.savefig(path, dpi=110)
     return path.name
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if drawn:
         text += (
-            f'\n![t-SNE of features of four strategies, first and last phase; '
+            '\n![t-SNE of features by strategy, first and last phase; '
             f'exemplars strong, test images faint]({drawn})\n'
         )
     runner.write(args, 'border', {'rows': found, 'picture': drawn}, text)
