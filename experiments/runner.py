@@ -282,10 +282,10 @@ def write(
         content: of the JSON file, under where it comes from.
         markdown: the table.
     """
+    # Where things lie says nothing of the results.
+    given = [a for a in sys.argv[1:] if not a.startswith(('--runs', '--out'))]
     about = {
-        'command': shlex.join(
-            ['python', '-m', f'experiments.{name}', *sys.argv[1:]]
-        ),
+        'command': shlex.join(['python', '-m', f'experiments.{name}', *given]),
         'versions': claim.versions(),
         'commit': claim.commit(),
     }
