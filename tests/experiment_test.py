@@ -59,9 +59,9 @@ def recording(tmp_path_factory, one_device):
 
         run_phase = experiment.run_phase
 
-        def watched(scene, carry):
+        def watched(scene, carry, trained):
             events.clear()
-            done = run_phase(scene, carry)
+            done = run_phase(scene, carry, trained)
             compiled.append(list(events))
             gc.collect()
             alive.append(sum(ref() is not None for ref in arrays + feeds))
