@@ -45,6 +45,7 @@ SHORT = {'images': {'exemplars.outer_epochs': '2'}}
 REFERENCES = {
     'herding': {'exemplars': 'herding', 'adjusted': 'no'},
     'random': {'exemplars': 'random', 'adjusted': 'no'},
+    'unadjusted': {'adjusted': 'no'},
 }
 
 

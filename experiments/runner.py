@@ -1,8 +1,9 @@
 """Studies made of runs: what they have in common.
 
 A study is a list of cases, each a row of its table: settings of a run, made
-with several seeds. Runs are those of `launch/sweep.py`, many in a process; what
-is finished stays, so that the same command goes on where it stopped.
+with several seeds. Runs are those of `launch/sweep.py`, many in a process. What
+is finished stays, in its work directory and, once a command has ended, in the
+file of results: a study that has grown does the runs that it lacks.
 """
 
 import argparse
@@ -205,7 +206,7 @@ def earlier(
     return [
         record
         for record in json.loads(path.read_text())['runs']
-        if settings.get(case_key(record['labels'])) == record['settings']
+        if settings.get(case_key(record['labels'])) == record.get('settings')
     ]
 
 

@@ -115,8 +115,15 @@ def from_scratch_row(
     """A row of `from_scratch`, without its data."""
     packs = ', packed' if packed else ''
     learned = f'mnemonics{packs}{", soft labels" if soft else ""}'
+    seeds = scratch_table.accuracies(cases, learned, per_class)
     accuracy = {
-        name: scratch_table.accuracies(cases, row, per_class)
+        name: {
+            seed: value
+            for seed, value in scratch_table.accuracies(
+                cases, row, per_class
+            ).items()
+            if seed in seeds
+        }
         for name, row in {
             'random': f'random{packs}',
             'herding': f'herding{packs}',
@@ -135,7 +142,7 @@ def from_scratch_row(
         str(per_class),
         f'{"packed" if packed else "as they are"}'
         f'{", soft labels" if soft else ""}',
-        str(len(accuracy['learned'])),
+        str(len(seeds)),
         *[
             statistics.spread(statistics.summary(list(found.values())))
             for found in list(accuracy.values())[:3]
@@ -193,7 +200,8 @@ def section(results: pathlib.Path) -> str:
         parts.append(
             'Fresh networks trained on the exemplars alone: test accuracy in '
             'percent, mean ± standard deviation over n seeds, and paired '
-            'differences in points to real images of the same bytes.'
+            'differences in points to real images of the same bytes; soft '
+            'labels take a byte for each class beside them.'
         )
         parts.append(tables.markdown(titles, lines))
     return '\n\n'.join(parts)

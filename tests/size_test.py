@@ -6,7 +6,14 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-FOLDERS = ('benchmarks', 'configs', 'examples', 'launch', 'mnemonics_jax')
+FOLDERS = (
+    'benchmarks',
+    'configs',
+    'examples',
+    'experiments',
+    'launch',
+    'mnemonics_jax',
+)
 FILES = sorted(
     path
     for folder in FOLDERS
