@@ -108,7 +108,9 @@ def start(
         devices: that the process pretends to have.
     """
     fields = {**SETTINGS, **fields}
-    xla = f'--xla_force_host_platform_device_count={devices}'
+    # Of a flag that is given twice, the second counts.
+    xla = os.environ.get('XLA_FLAGS', '')
+    xla += f' --xla_force_host_platform_device_count={devices}'
     if devices > 1:  # Compiled anew at each start, so as fast as can be.
         xla += ' --xla_backend_optimization_level=0'
     return subprocess.Popen(

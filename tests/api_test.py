@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 
+import compiling
 import pytest
 
 import mnemonics_jax
@@ -115,7 +116,7 @@ def test_the_example_of_a_whole_run_shows_what_it_says():
         'assert found.attempted and not found.failed, found'
     )
     # Of its devices the conftest has eight; a user's CPU is one.
-    flags = '--xla_backend_optimization_level=0'
+    flags = compiling.QUICKLY
     assert in_a_fresh_process(code, XLA_FLAGS=flags) == ''
 
 

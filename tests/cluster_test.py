@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 
+import compiling
 import jax
 import pytest
 
@@ -108,7 +109,8 @@ def processes(code, folder, environments=None):
         values = [f'127.0.0.1:{port}', '2', str(i)]
         env = {
             **os.environ,
-            'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+            'XLA_FLAGS': compiling.QUICKLY
+            + ' --xla_force_host_platform_device_count=2',
             'PYTHONPATH': str(ROOT),
         }
         if environments:

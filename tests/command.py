@@ -1,9 +1,10 @@
 """The real command in a process of its own, and how it refuses."""
 
-import os
 import pathlib
 import subprocess
 import sys
+
+import compiling
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Not by `preexec_fn`: JAX warns of forks of a process with threads.
@@ -26,7 +27,7 @@ def run(
         command,
         cwd=ROOT,
         # One device; compiling dominates here, and running does not.
-        env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+        env=compiling.one_device(),
         capture_output=True,
         text=True,
         timeout=300,
@@ -49,7 +50,7 @@ def run_module(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, '-m', f'mnemonics_jax.{name}', *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+        env=compiling.one_device(),
         capture_output=True,
         text=True,
         timeout=300,

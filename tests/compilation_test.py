@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import compiling
 import jax
 import pytest
 from command import assert_refused, run
@@ -24,7 +25,7 @@ QUICK = (
     '--config.data.channels=1',
     '--config.backbone.name=convnet_tiny',
 )
-ONE_DEVICE = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+ONE_DEVICE = {'XLA_FLAGS': compiling.QUICKLY}
 
 
 def entries(folder):

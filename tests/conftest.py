@@ -4,6 +4,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import compiling
+
 # Before JAX is imported anywhere: it reads these once.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 # Programs of eight devices that overlap could wait for each other's threads.
@@ -14,8 +16,7 @@ os.environ['XLA_FLAGS'] = (
     # Eight devices share two cores: waiting for each other takes its time.
     + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
     + ' --xla_cpu_collective_call_warn_stuck_timeout_seconds=120'
-    # Compiling dominates here, and running does not.
-    + ' --xla_backend_optimization_level=0'
+    + f' {compiling.QUICKLY}'
 )
 CACHE = pathlib.Path(__file__).parent.parent / '.jax_cache'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))

@@ -1,11 +1,11 @@
 """Studies: their statistics, their rows, and one from its command line."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
+import compiling
 import numpy as np
 import pytest
 
@@ -141,7 +141,7 @@ def study(tmp_path, *flags):
             *flags,
         ],
         cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+        env=compiling.one_device(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,11 +1,11 @@
 """Two ways of feeding, one result: whole runs of the real command."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
+import compiling
 import numpy as np
 import pytest
 
@@ -74,7 +74,7 @@ def test_the_device_feeds_the_same_and_without_tensorflow(
         ],
         cwd=ROOT,
         # One device, and compiled as here.
-        env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+        env=compiling.one_device(),
         capture_output=True,
         text=True,
         timeout=300,

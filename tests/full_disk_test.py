@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import compiling
 import pytest
 
 from mnemonics_jax.disk import why_full
@@ -31,11 +32,7 @@ def test_a_disk_that_fills_anywhere_costs_a_line_and_no_result(tmp_path):
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={
-            **os.environ,
-            'PYTHONPATH': str(ROOT),
-            'XLA_FLAGS': '--xla_backend_optimization_level=0',
-        },
+        env=compiling.one_device(PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
         timeout=300,

@@ -6,12 +6,12 @@ other is killed it takes the seconds of a heartbeat, see
 """
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
 import sys
 
+import compiling
 import numpy as np
 import pytest
 
@@ -54,12 +54,9 @@ def two_by_two(tmp_path_factory):
             *(f'--config.{field}={value}' for field, value in TINY.items()),
         ],
         cwd=ROOT,
-        env={
-            **os.environ,
-            'XLA_FLAGS': '--xla_backend_optimization_level=0',
-            'DEVICES_PER_PROCESS': '2',
-            'PYTHON': sys.executable,
-        },
+        env=compiling.one_device(
+            DEVICES_PER_PROCESS='2', PYTHON=sys.executable
+        ),
         capture_output=True,
         text=True,
         timeout=400,

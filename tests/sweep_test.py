@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 
+import compiling
 import numpy as np
 import pytest
 
@@ -31,7 +32,7 @@ def sweep_process(*flags: str) -> subprocess.CompletedProcess:
         [sys.executable, 'launch/sweep.py', CONFIG, *flags],
         cwd=ROOT,
         # One device; what else it has is the compilations of other tests.
-        env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+        env=compiling.one_device(),
         capture_output=True,
         text=True,
         timeout=300,

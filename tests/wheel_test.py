@@ -10,6 +10,7 @@ import sysconfig
 import tarfile
 import zipfile
 
+import compiling
 import pytest
 from command import ROOT, assert_refused
 
@@ -86,7 +87,7 @@ def elsewhere(tmp_path_factory):
 def run(installed, elsewhere, command, *arguments):
     """Runs a command of the environment; nothing of the checkout is in it."""
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    environment['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+    environment['XLA_FLAGS'] = compiling.QUICKLY
     return call(installed / command, *arguments, cwd=elsewhere, env=environment)
 
 
