@@ -7,9 +7,10 @@ import importlib.metadata
 import os
 
 # Leaves out what makes programs fast to run.
-QUICKLY = '--xla_backend_optimization_level=0'
+UNOPTIMIZED = QUICKLY = '--xla_backend_optimization_level=0'
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
     # Halves the time that a small run takes to compile; 0.11 has no such flag.
+    # Kernels round otherwise then, each in its own way.
     QUICKLY += ' --xla_cpu_use_fusion_emitters=false'
 
 

@@ -529,7 +529,8 @@ def test_pod_spatial_is_finite_at_zero_distance_and_zero_maps(ours, theirs):
     assert np.all(np.isfinite(found))
     if theirs in (ours, 'the same'):
         np.testing.assert_allclose(found, 0, atol=1e-5)
-    total = jax.jit(jax.grad(lambda maps: pod_spatial(maps, other).sum()))
+    # Step by step: compiled as one, both sides may round differently.
+    total = jax.grad(lambda maps: pod_spatial(maps, other).sum())
     for grads in total(one):
         assert np.all(np.isfinite(grads))
         if theirs == 'the same':
