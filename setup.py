@@ -107,7 +107,7 @@ setuptools.setup(
             'pre-commit>=4',
             'pytest>=8',
             'pytest-cov>=7',
-            'pytest-xdist>=3.6',
+            'pytest-xdist>=3.7',
             # Opens the report in the Chromium of the system, if it has one.
             'playwright>=1.49',
             # Reads the workflows that are tested.

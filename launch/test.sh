@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests, two at a time. Extra arguments go to pytest.
+# The tests, two files at a time: those of a file share what they made and
+# compiled. Extra arguments go to pytest.
 # shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 
-exec .venv/bin/python -m pytest -n 2 "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
