@@ -21,13 +21,20 @@ def run(
 ) -> subprocess.CompletedProcess:
     """Runs the command on one device; `largest_file` as on a full disk."""
     command = [sys.executable, '-m', 'mnemonics_jax.main', *flags]
+    # One device; compiling dominates here, and running does not.
+    environment = compiling.one_device()
     if largest_file is not None:
         command = [sys.executable, '-c', LIMITED, str(largest_file), *command]
+        # Coverage could not write down what it has seen, and would say so.
+        environment = {
+            name: value
+            for name, value in environment.items()
+            if not name.startswith('COV')
+        }
     return subprocess.run(
         command,
         cwd=ROOT,
-        # One device; compiling dominates here, and running does not.
-        env=compiling.one_device(),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=300,
