@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.extend.core as jax_core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def operands(jaxpr, primitive):
     for equation in jaxpr.eqns:
         if equation.primitive.name == primitive:
             yield {v.aval.dtype for v in equation.invars}
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax_core.jaxprs_in_params(equation.params):
             yield from operands(inner, primitive)
 
 
