@@ -24,10 +24,11 @@ import numpy as np
 import pipeline
 import record
 
-from mnemonics_jax import blocks, components, config, experiment
-from mnemonics_jax.blocks import Dispatch
+from mnemonics_jax import components, config, experiment
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
-from mnemonics_jax.journal import Cadence, Journal, Loop
+from mnemonics_jax.core import multistep
+from mnemonics_jax.core.multistep import Dispatch, Loop
+from mnemonics_jax.journal import Cadence, Journal
 from mnemonics_jax.progress import Recorder
 
 EVERY, STEPS = 10, 80
@@ -63,7 +64,7 @@ def make_round() -> tuple[Callable[[int], Loop], Callable[[], Any]]:
     feed = parts.loader.examples('train', 0, 50).feed(pipeline.BATCH)
     batch = next(feed.epoch(np.arange(pipeline.BATCH)))
     slots = np.full(pipeline.BATCH, -1, np.int32)
-    block = blocks.single(parts.placement, {**batch, 'slot': slots})
+    block = multistep.single(parts.placement, {**batch, 'slot': slots})
     inputs, trainer = pipeline.step_inputs(parts, carry), parts.trainers.base
 
     def loop(num_steps: int) -> Loop:

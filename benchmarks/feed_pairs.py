@@ -12,8 +12,8 @@ import timing
 from problems import HAS_TORCH
 from timing import PEER
 
-from mnemonics_jax import parallel
-from mnemonics_jax.numerics import batch_images
+from mnemonics_jax.core import parallel
+from mnemonics_jax.data.device_batch import batch_images
 
 FEEDS = ('tfdata', 'device')
 

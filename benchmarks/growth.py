@@ -30,7 +30,8 @@ import jax.numpy as jnp
 import record
 from ml_collections import config_dict
 
-from mnemonics_jax import components, config, experiment, parallel, programs
+from mnemonics_jax import components, config, experiment, programs
+from mnemonics_jax.core import parallel
 from mnemonics_jax.programs import Program
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -38,14 +38,14 @@ from mnemonics_jax import (
     inner,
     losses,
     model_stages,
-    numerics,
     objectives,
-    parallel,
 )
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.core import numerics, parallel
+from mnemonics_jax.core.rng import Stage
+from mnemonics_jax.data import device_batch
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
-from mnemonics_jax.randomness import Stage
 from mnemonics_jax.scene import Scene
 
 TERMS = (3, 10, 40)
@@ -99,7 +99,7 @@ def begin() -> Begun:
         where = exemplar_stages.setting(scene, model, Stage.LEARN, 1)
     rows = np.arange(config.exemplars.query_batch)
     query = bilevel.Query(
-        numerics.to_float(jnp.asarray(data.read(rows))),
+        device_batch.to_float(jnp.asarray(data.read(rows))),
         jnp.asarray(data.labels[rows]),
         jnp.ones(len(rows)),
     )

@@ -30,7 +30,7 @@ import timing
 from problems import DEEP_BOUND, HAS_TORCH
 from timing import PEER
 
-from mnemonics_jax import parallel
+from mnemonics_jax.core import parallel
 
 REPEATS, STEPS = 20, 4
 COMPILED = f'{PEER}, torch.compile'

@@ -23,14 +23,8 @@ import numpy as np
 import record
 from PIL import Image
 
-from mnemonics_jax import (
-    blocks,
-    components,
-    config,
-    experiment,
-    parallel,
-    train,
-)
+from mnemonics_jax import components, config, experiment, train
+from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.data import images, sources
 from mnemonics_jax.data.examples import Loader
 from mnemonics_jax.types import Phase
@@ -113,7 +107,7 @@ def model_step(parts: components.Components) -> Callable:
     inputs = step_inputs(parts, carry)
     trainer = parts.trainers.base
     batch = next(feed.epoch(np.arange(BATCH)))
-    block = blocks.single(
+    block = multistep.single(
         parts.placement, {**batch, 'slot': np.full(BATCH, -1, np.int32)}
     )
     state = trainer.init(carry.variables)

@@ -13,7 +13,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mnemonics_jax import Method, losses, rules
+from mnemonics_jax import Method, losses
+from mnemonics_jax.core import rules
 
 # The fields of the section method.own_method: defaults, and what is allowed.
 SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE)}

@@ -30,7 +30,7 @@ from experiments import flags, scratch_data, scratch_table
 from experiments.scratch_cases import BOUND, MOST_RANKED, ROWS, Bench, Row
 from experiments.scratch_settings import SETTINGS, Settings, as_dict, quick
 from mnemonics_jax import claim
-from mnemonics_jax.progress import write_atomically
+from mnemonics_jax.core.workdir import write_atomically
 
 PERCEPTRON, CONVOLUTIONS = 'perceptron', 'convolutions'
 

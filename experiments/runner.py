@@ -18,7 +18,7 @@ import sweep
 import sweep_grid
 
 from mnemonics_jax import claim
-from mnemonics_jax.progress import write_atomically
+from mnemonics_jax.core.workdir import write_atomically
 
 # Of each phase, what the record of a run keeps; under 'exemplars' in
 # `results.json`.

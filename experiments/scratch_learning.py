@@ -18,7 +18,7 @@ import optax
 
 from experiments import packing, scratch_model
 from mnemonics_jax import augment, bilevel, outer
-from mnemonics_jax.numerics import to_float
+from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import Backbone, Params, Variables
 
 

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from mnemonics_jax import augment, losses
 from mnemonics_jax.backbones import conv
-from mnemonics_jax.numerics import to_float
+from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import Backbone, Params, Variables
 
 MOMENTUM = 0.9

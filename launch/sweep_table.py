@@ -209,7 +209,7 @@ def write(out: pathlib.Path, sweep: dict[str, Any]) -> None:
         sweep: all of `sweep.json` but 'cells', which are added.
     """
     # Late, since it imports JAX and a dry run needs none.
-    from mnemonics_jax.progress import write_atomically
+    from mnemonics_jax.core.workdir import write_atomically
 
     sweep = {**sweep, 'cells': cells(sweep['runs'])}
     texts = {

@@ -5,10 +5,11 @@ import pathlib
 import jax
 import numpy as np
 
-from mnemonics_jax import claim, components, parallel, saved
+from mnemonics_jax import claim, components, saved
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.core import parallel
+from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.types import Variables
-from mnemonics_jax.workdir import Workdir
 
 # Fields in which both runs may differ: training in phase 0 reads none of them.
 LATER = (

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from mnemonics_jax import pieces
-from mnemonics_jax.numerics import shares, weighted_sum
+from mnemonics_jax.core.numerics import shares, weighted_sum
 
 LossFn = Callable[[Any, jax.Array, jax.Array], jax.Array]
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from mnemonics_jax import cluster, loading
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import loading
+from mnemonics_jax.core import multihost
+from mnemonics_jax.core.workdir import Workdir, write_atomically
 from mnemonics_jax.data.plan import Plan, from_json
-from mnemonics_jax.progress import write_atomically
-from mnemonics_jax.workdir import Workdir
 
 # Fields that a resumed run may have otherwise: they change no number, or only
 # the order of sums.
@@ -110,7 +110,7 @@ def write(
     place: Workdir, config: ml_collections.FrozenConfigDict, plan: Plan
 ) -> None:
     """Writes `config.json`, or its plan anew if that has grown."""
-    if not cluster.is_main():
+    if not multihost.is_main():
         return
     place.local.mkdir(parents=True, exist_ok=True)
     path = place.local / 'config.json'
@@ -135,7 +135,7 @@ def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
         resumed: 'phase', 'stage' and 'step' that the run goes on at; None where
             it begins.
     """
-    if not cluster.is_main():
+    if not multihost.is_main():
         return
     content = _content(place)
     start = {

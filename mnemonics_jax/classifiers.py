@@ -14,10 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import parallel
+from mnemonics_jax.core import parallel
+from mnemonics_jax.core.numerics import unit
+from mnemonics_jax.data.device_batch import (
+    batch_images,
+    fill_exemplars,
+    to_float,
+)
 from mnemonics_jax.losses import mask_logits
-from mnemonics_jax.memory import fill_exemplars
-from mnemonics_jax.numerics import batch_images, to_float, unit
 from mnemonics_jax.prototypes import class_means, nme_scores
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
@@ -152,7 +156,7 @@ def logits(
         backbone: the model.
         variables: its state.
         exemplars: the memory.
-        batch: `image` and `slot`, see `memory.fill_exemplars`.
+        batch: `image` and `slot`, see `device_batch.fill_exemplars`.
     """
     real = to_float(batch_images(batch))
     images = fill_exemplars(real, batch['slot'], exemplars)

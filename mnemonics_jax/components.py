@@ -12,9 +12,10 @@ import ml_collections
 import numpy as np
 import optax
 
-from mnemonics_jax import correction, memory, outer, parallel, train, transfer
+from mnemonics_jax import correction, memory, outer, train, transfer
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.classifiers import Evaluator, make_evaluator
+from mnemonics_jax.core import parallel
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.examples import Loader
 from mnemonics_jax.data.plan import Plan, apply

@@ -12,13 +12,12 @@ from mnemonics_jax import (
     inner,
     methods,
     objectives,
-    plugins,
     presets,
-    rules,
     selection,
     train,
 )
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.core import plugins, rules
 from mnemonics_jax.data import folder, sources
 from mnemonics_jax.data.examples import FEEDS
 from mnemonics_jax.defaults import default_config as default_config

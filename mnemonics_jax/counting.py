@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 
-from mnemonics_jax import parallel
 from mnemonics_jax.classifiers import (
     CLASSIFIERS,
     Counts,
     Embedded,
     Evaluator,
 )
+from mnemonics_jax.core import parallel
 from mnemonics_jax.types import Variables
 
 

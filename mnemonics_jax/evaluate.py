@@ -20,16 +20,14 @@ from ml_collections import config_dict
 
 from mnemonics_jax import (
     classifiers,
-    compilation,
-    console,
     counting,
     loading,
     metrics,
-    parallel,
     progress,
     saved,
 )
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.core import cli, compilation_cache, parallel
 from mnemonics_jax.data import sources
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.scene import in_order
@@ -194,10 +192,10 @@ def place(batch_size: int) -> parallel.Placement:
 
 
 def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
-    """Evaluates as the arguments say; see `console.answer` for errors."""
+    """Evaluates as the arguments say; see `cli.answer` for errors."""
     phase = saved.open_phase(arguments.workdir, arguments.phase)
     config = with_data(phase, given)
-    compilation.keep_programs(arguments.workdir)
+    compilation_cache.keep_programs(arguments.workdir)
     parallel.avoid_cached_collectives()
     found = evaluate(phase, config, place(config.evaluate.batch_size))
     print('\n'.join(lines(found, phase.predictor)), flush=True)
@@ -220,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--out', help='a JSON file for all counts')
     arguments, given = parser.parse_known_args(argv)
-    console.answer(lambda: run(arguments, given))
+    cli.answer(lambda: run(arguments, given))
 
 
 if __name__ == '__main__':

@@ -6,20 +6,14 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mnemonics_jax import (
-    blocks,
-    classifiers,
-    exemplars,
-    memory,
-    parallel,
-    selection,
-)
-from mnemonics_jax.blocks import Dispatch
+from mnemonics_jax import classifiers, exemplars, memory, selection
+from mnemonics_jax.core import multistep, parallel
+from mnemonics_jax.core.multistep import Dispatch
+from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.examples import Examples
 from mnemonics_jax.inner import FROM_BEFORE
 from mnemonics_jax.objectives import Memory, needs_memory
-from mnemonics_jax.randomness import Stage
 from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
@@ -148,7 +142,7 @@ def query_dispatches(
     def dispatches(first: int) -> Iterator[Dispatch]:
         while first < where.num_steps:
             ahead = min(where.num_steps, first - first % per_epoch + per_epoch)
-            yield from blocks.dispatches(
+            yield from multistep.dispatches(
                 where.placement,
                 itertools.islice(epoch_of(first), ahead - first),
                 first=first,

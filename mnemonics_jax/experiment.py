@@ -10,24 +10,23 @@ import ml_collections
 from mnemonics_jax import (
     base_run,
     claim,
-    cluster,
     components,
     footprint,
     memory,
-    parallel,
     report,
     results,
 )
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.core import multihost, parallel
+from mnemonics_jax.core.rng import Stage, stage_key
+from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.interrupt import Interrupt
 from mnemonics_jax.journal import Cadence, Journal
 from mnemonics_jax.phase import run_phase
 from mnemonics_jax.progress import Recorder
-from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry
-from mnemonics_jax.workdir import Workdir, phase_files
 
 
 def prepare(
@@ -51,7 +50,7 @@ def prepare(
         OSError: the work directory cannot be written.
     """
     config = config_lib.resolve(config)
-    with Workdir(workdir, uploads=cluster.is_main()) as place:
+    with Workdir(workdir, uploads=multihost.is_main()) as place:
         place.fetch('config.json')
         begun = claim.read(place)
         if begun is not None:
@@ -62,7 +61,7 @@ def prepare(
             line = footprint.check(
                 parts, last_phase(parts), footprint.room_on_device()
             )
-            if line and cluster.is_main():
+            if line and multihost.is_main():
                 print(line, flush=True)
         claim.write(place, parts.config, parts.plan)
         # Written again if need be: whether it can be is to show here.
@@ -85,7 +84,7 @@ def run(
     settings, last = parts.config.checkpoint, last_phase(parts)
     with (
         Interrupt() as interrupt,
-        Workdir(workdir, uploads=cluster.is_main()) as place,
+        Workdir(workdir, uploads=multihost.is_main()) as place,
         Checkpointer(
             place.root, keep=settings.keep, before_save=place.sync
         ) as checkpointer,
@@ -105,7 +104,7 @@ def run(
             place.local,
             first_phase=len(phases),
             num_records=cursor and cursor.records,
-            quiet=not cluster.is_main(),
+            quiet=not multihost.is_main(),
         ) as recorder:
             announce(parts, recorder, len(phases), cursor)
             for index in range(len(phases), last + 1):
@@ -125,7 +124,7 @@ def run(
             checkpointer.wait()
             content = results.write(parts, phases, place.local)
             recorder.say(report.table(content))
-            if cluster.is_main():
+            if multihost.is_main():
                 made = parts.config.report and report.write(place.local)
                 place.sync()
                 if made:

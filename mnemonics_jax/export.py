@@ -17,8 +17,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import console, memory, pictures, saved
-from mnemonics_jax.numerics import to_float
+from mnemonics_jax import memory, pictures, saved
+from mnemonics_jax.core import cli
+from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import Variables
 
 # Of a folder's name, which may be no longer than 255 bytes, of four a letter.
@@ -151,7 +152,7 @@ def export(phase: saved.Saved, folder: pathlib.Path) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Exports as the arguments say; see `console.answer` for errors."""
+    """Exports as the arguments say; see `cli.answer` for errors."""
     folder = pathlib.Path(arguments.out)
     check_safetensors()
     check_empty(folder)
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--out', required=True, help='a new folder')
     arguments = parser.parse_args(argv)
-    console.answer(lambda: run(arguments))
+    cli.answer(lambda: run(arguments))
 
 
 if __name__ == '__main__':

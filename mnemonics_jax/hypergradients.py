@@ -37,7 +37,7 @@ from mnemonics_jax.bilevel import (
     sum_over,
     unroll,
 )
-from mnemonics_jax.numerics import shares, weighted_sum
+from mnemonics_jax.core.numerics import shares, weighted_sum
 
 Hypergradient = Callable[
     [InnerProblem, Any, jax.Array, jax.Array, jax.Array, Query],

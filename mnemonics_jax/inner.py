@@ -13,9 +13,9 @@ import optax
 
 from mnemonics_jax import augment, bilevel, losses, transfer
 from mnemonics_jax.backbones import heads
-from mnemonics_jax.numerics import between
-from mnemonics_jax.parallel import Placement
-from mnemonics_jax.randomness import draw_minibatches
+from mnemonics_jax.core.numerics import between
+from mnemonics_jax.core.parallel import Placement
+from mnemonics_jax.core.rng import draw_minibatches
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')

@@ -7,43 +7,19 @@ checkpoint: at its end, in its middle, or not begun.
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mnemonics_jax.blocks import Dispatch, Metrics, State
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.core.multistep import Dispatch, Loop, Metrics, State
 from mnemonics_jax.interrupt import Interrupt, InterruptError
 from mnemonics_jax.progress import Recorder, Stage
 
 # Several processes agree on saving and stopping every so many steps.
 _AGREE_EVERY = 16
-
-
-class Loop(NamedTuple):
-    """A long loop of a phase.
-
-    Attributes:
-        name: of the stage, unique within the phase.
-        num_steps: in all.
-        dispatches: `(step) -> iterable of blocks.Dispatch`, from that step on
-            to the end.
-        step: `(step, state, dispatch) -> (state, metrics)`, all steps of a
-            dispatch and arrays [num_steps] of metrics; may donate the state.
-        mark: `(step) -> numbers` that say where the record of the steps up to
-            this one is made, or None for no record after this one.
-        place: `(step) -> text` that says where the loop is, or ''.
-    """
-
-    name: str
-    num_steps: int
-    dispatches: Callable[[int], Iterable[Dispatch]]
-    step: Callable[[int, State, Dispatch], tuple[State, Metrics]]
-    mark: Callable[[int], dict[str, Any] | None]
-    place: Callable[[int], str] = lambda step: ''
 
 
 class Cadence(NamedTuple):

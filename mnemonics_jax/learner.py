@@ -22,18 +22,19 @@ from mnemonics_jax import (
     outer,
     queries,
 )
-from mnemonics_jax.blocks import Block, batch_at, repeat
+from mnemonics_jax.core.multistep import Block, batch_at, repeat
+from mnemonics_jax.core.numerics import weighted_mean
+from mnemonics_jax.core.parallel import Placement
+from mnemonics_jax.core.rng import draw_minibatches
+from mnemonics_jax.data.device_batch import batch_images, to_float
 from mnemonics_jax.inner import (
     Context,
     Exemplars,
     LearnerSettings,
     layout_of,
 )
-from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
 from mnemonics_jax.objectives import Memory, Situation
 from mnemonics_jax.outer import ExemplarState
-from mnemonics_jax.parallel import Placement
-from mnemonics_jax.randomness import draw_minibatches
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 # The outer rate is halved after each fifth of the steps, as the paper's after

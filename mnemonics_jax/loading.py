@@ -7,8 +7,8 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from mnemonics_jax import parallel
 from mnemonics_jax.augment import Augmentation
+from mnemonics_jax.core import parallel
 from mnemonics_jax.data import classes, plan, sources, stream
 from mnemonics_jax.data.examples import Loader, Settings
 from mnemonics_jax.data.plan import Plan

@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax.numerics import norms, unit
+from mnemonics_jax.core.numerics import norms, unit
 
 
 def mask_logits(logits: jax.Array, num_classes: jax.Array | int) -> jax.Array:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from mnemonics_jax import arguments, console, workdir
-from mnemonics_jax.console import fail
+from mnemonics_jax import arguments
+from mnemonics_jax.core import cli, workdir
+from mnemonics_jax.core.cli import fail
 
 DEFAULT_CONFIG = 'digits'
 _CONFIG = config_flags.DEFINE_config_file(
@@ -60,7 +61,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     except (OSError, SyntaxError, TypeError, ValueError) as e:
         fail(e)
     if not flags.FLAGS['verbosity'].present:
-        console.quieten()
+        cli.quieten()
     if len(rest) > 1:
         fail(f'{rest[1]!r}: not a flag; flags start with --')
     if not _WORKDIR.value:
@@ -136,26 +137,20 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import (
-        cluster,
-        compilation,
-        disk,
-        experiment,
-        footprint,
-        parallel,
-    )
+    from mnemonics_jax import disk, experiment, footprint
+    from mnemonics_jax.core import compilation_cache, multihost, parallel
+    from mnemonics_jax.core.workdir import BucketError
     from mnemonics_jax.data.checks import BadDataError
     from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
     from mnemonics_jax.progress import DivergedError
-    from mnemonics_jax.workdir import BucketError
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
     # `parse` has seen that there is one.
     place = str(_WORKDIR.value)
     try:
-        compilation.keep_programs(place)
-        cluster.join(
+        compilation_cache.keep_programs(place)
+        multihost.join(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         )
     except ValueError as e:
@@ -177,9 +172,9 @@ def main(argv: Sequence[str]) -> None:
     except BucketError as e:
         fail(f'--workdir={place}: {e}; the same command goes on')
     except InterruptError as e:
-        if cluster.is_main():
+        if multihost.is_main():
             print(f'stopped by {e}; the same command goes on', flush=True)
-        cluster.leave()
+        multihost.leave()
         sys.exit(EXIT_CODE)
     except Exception as e:  # Orbax's storage raises many types.
         if footprint.is_exhausted(e):
@@ -188,7 +183,7 @@ def main(argv: Sequence[str]) -> None:
         if reason is None:
             raise
         fail(explain_full(reason, place))
-    cluster.leave()
+    multihost.leave()
 
 
 def explain_full(reason: str, place: str) -> str:

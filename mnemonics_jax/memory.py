@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax.numerics import to_float
+from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import ExemplarSet
 
 STORAGES = ('uint8', 'float32')
@@ -128,24 +128,6 @@ def merge_halves(
     images = interleave(half_a.images, half_b.images)
     stored = to_storage(images, str(memory.images.dtype))
     return memory.replace(images=jnp.where(changed, stored, memory.images))
-
-
-def fill_exemplars(
-    images: jax.Array, slots: jax.Array, memory: ExemplarSet
-) -> jax.Array:
-    """Puts the exemplars that a batch names into their places.
-
-    Args:
-        images: f32[B, H, W, C], real images, anything where a slot is named.
-        slots: int32[B], flat index of an exemplar slot, -1 for a real image.
-        memory: where the exemplars are.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-    """
-    stored = memory.images.reshape(-1, *memory.images.shape[2:])
-    named = to_float(stored[jnp.maximum(slots, 0)])
-    return jnp.where((slots >= 0)[:, None, None, None], named, images)
 
 
 def drift_grey_levels(

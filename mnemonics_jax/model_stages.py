@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import blocks, classifiers, parallel, prototypes, train
+from mnemonics_jax import classifiers, prototypes, train
 from mnemonics_jax.backbones import heads
-from mnemonics_jax.blocks import Dispatch
+from mnemonics_jax.core import multistep, parallel
+from mnemonics_jax.core.multistep import Dispatch, Loop
+from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import Feed, num_batches
 from mnemonics_jax.data.examples import Examples
-from mnemonics_jax.journal import Loop
-from mnemonics_jax.randomness import Stage
 from mnemonics_jax.scene import (
     Batches,
     Scene,
@@ -239,7 +239,7 @@ def run_epochs(
             order = pool.train[scene.order(stage, epoch, size)]
             seed = scene.crop_seed(stage, epoch)
             inputs = epoch_inputs(scene, training, epoch)
-            for dispatch in blocks.dispatches(
+            for dispatch in multistep.dispatches(
                 scene.parts.placement,
                 pool.batches(order, seed, start_step),
                 first=epoch * per_epoch + start_step,

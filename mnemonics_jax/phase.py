@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax import classifiers, counting, embeddings, parallel
+from mnemonics_jax import classifiers, counting, embeddings
+from mnemonics_jax.core import parallel
 from mnemonics_jax.exemplar_stages import renew_memory
 from mnemonics_jax.model_stages import finetune_model, start_model, train_model
 from mnemonics_jax.scene import Clock, Scene, all_class_means, in_order

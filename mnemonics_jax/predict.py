@@ -18,14 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnemonics_jax import (
-    classifiers,
-    compilation,
-    console,
-    parallel,
-    progress,
-    saved,
-)
+from mnemonics_jax import classifiers, progress, saved
+from mnemonics_jax.core import cli, compilation_cache, parallel
 from mnemonics_jax.data import folder, images
 
 # What a score is: softmax over the classes seen, or the cosine of the angle to
@@ -177,13 +171,13 @@ def choose_classifier(phase: saved.Saved, name: str | None) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Predicts as the arguments say; see `console.answer` for errors."""
+    """Predicts as the arguments say; see `cli.answer` for errors."""
     if arguments.top < 1:
         raise ValueError(f'--top={arguments.top}: allowed: >= 1')
     phase = saved.open_phase(arguments.workdir, arguments.phase)
     classifier = choose_classifier(phase, arguments.classifier)
     files = find_images(pathlib.Path(arguments.images))
-    compilation.keep_programs(arguments.workdir)
+    compilation_cache.keep_programs(arguments.workdir)
     found = predict(phase, classifier, files, arguments.top)
     text = as_csv(found, SCORES[classifier])
     if arguments.format == 'json':
@@ -220,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--format', choices=('csv', 'json'), default='csv')
     parser.add_argument('--out', help='a file; by default the terminal')
     arguments = parser.parse_args(argv)
-    console.answer(lambda: run(arguments))
+    cli.answer(lambda: run(arguments))
 
 
 if __name__ == '__main__':

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import components, memory, parallel
-from mnemonics_jax.blocks import Block
+from mnemonics_jax import components, memory
+from mnemonics_jax.core import parallel
+from mnemonics_jax.core.multistep import Block
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.inner import FROM_BEFORE, Exemplars
 from mnemonics_jax.learner import AdjustInputs, LearnInputs
@@ -212,7 +213,7 @@ def abstract_block(
     size: tuple[int, int],
     held: ExemplarSet | None = None,
 ) -> Block:
-    """A block of batches, as `blocks.dispatches` places it.
+    """A block of batches, as `multistep.dispatches` places it.
 
     Args:
         parts: of a run.

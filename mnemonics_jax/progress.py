@@ -21,6 +21,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
+from mnemonics_jax.core.workdir import read_records, write_atomically
 from mnemonics_jax.events import Events
 
 _BAR_SECONDS = 0.5
@@ -250,23 +251,3 @@ def check_finite(title: str, metrics: dict[str, float]) -> None:
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise DivergedError(f'{title}: {name} is {value}')
-
-
-def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Records of a `metrics.jsonl`; a last line torn by a kill is left out."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that readers see the old one or the new one, whole."""
-    draft = path.with_name(path.name + '.tmp')
-    draft.write_text(text)
-    draft.replace(path)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 
-from mnemonics_jax.numerics import unit, unit_on_host
+from mnemonics_jax.core.numerics import unit, unit_on_host
 
 MAX_TRIES = 1000
 

@@ -9,7 +9,7 @@ import importlib.resources
 import json
 from typing import Any, NamedTuple
 
-from mnemonics_jax.wording import flatten
+from mnemonics_jax.core.text import flatten
 
 PHASES = (5, 10, 25)
 PER_CLASS = 20

@@ -15,13 +15,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnemonics_jax import runs
+from mnemonics_jax.core.text import CLASSIFIERS, num_bytes, percent
+from mnemonics_jax.core.workdir import (
+    Workdir,
+    address,
+    phase_files,
+    write_atomically,
+)
 from mnemonics_jax.figures import style
 from mnemonics_jax.page import document, gallery, setting, tables
 from mnemonics_jax.page.pictures import Picture
-from mnemonics_jax.progress import write_atomically
 from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import CLASSIFIERS, num_bytes, percent
-from mnemonics_jax.workdir import Workdir, address, phase_files
 
 # Where runs are compared, beside their work directories.
 COMPARISON = 'comparison'

@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax import (
-    cluster,
-    components,
-    embeddings,
-    memory,
-    metrics,
-    pictures,
-)
+from mnemonics_jax import components, embeddings, memory, metrics, pictures
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.core import multihost
+from mnemonics_jax.core.workdir import (
+    exemplars_name,
+    features_name,
+    selected_name,
+    write_atomically,
+)
 from mnemonics_jax.phase import Outcome
-from mnemonics_jax.progress import write_atomically
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry, ExemplarSet, Method
-from mnemonics_jax.workdir import exemplars_name, features_name, selected_name
 
 
 def describe(scene: Scene, carry: Carry, outcome: Outcome) -> dict[str, Any]:
@@ -109,7 +107,7 @@ def write(
         'phases': list(phases),
         **summarize(phases, parts.bounds[0][1]),
     }
-    if cluster.is_main():
+    if multihost.is_main():
         write_atomically(
             workdir / 'results.json', json.dumps(results, indent=1) + '\n'
         )
@@ -124,7 +122,7 @@ def save_arrays(
     The memory after it, its new exemplars before they were learned, and the
     features of `embeddings.to_arrays`.
     """
-    if not cluster.is_main():
+    if not multihost.is_main():
         return
     order, names = scene.parts.order, scene.parts.plan.classes
     index, seen = scene.index, slice(scene.num_seen)
@@ -157,7 +155,7 @@ def show_exemplars(scene: Scene, carry: Carry) -> None:
     """Gives TensorBoard a picture of the memory, if there is one."""
     held, seen = carry.exemplars, slice(scene.num_seen)
     mask = np.asarray(held.mask)[seen]
-    if not cluster.is_main() or not mask.any():
+    if not multihost.is_main() or not mask.any():
         return
     grid = pictures.exemplar_grid(np.asarray(held.images)[seen], mask)
     scene.recorder.image('exemplars', pictures.as_png(grid), grid.shape)

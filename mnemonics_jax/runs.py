@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.progress import read_records
-from mnemonics_jax.wording import CLASSIFIERS, flatten
+from mnemonics_jax.core.text import CLASSIFIERS, flatten
+from mnemonics_jax.core.workdir import read_records
 
 ALONE = 'the run'
 

@@ -7,14 +7,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax import classifiers, parallel, prototypes
-from mnemonics_jax.blocks import State
+from mnemonics_jax import classifiers, prototypes
 from mnemonics_jax.components import Components
+from mnemonics_jax.core import parallel
+from mnemonics_jax.core.multistep import Loop, State
+from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.examples import Examples
-from mnemonics_jax.journal import Journal, Loop
+from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
-from mnemonics_jax.randomness import Stage, stage_key
 from mnemonics_jax.types import Phase, Variables
 
 Batches = Iterator[dict[str, np.ndarray]]

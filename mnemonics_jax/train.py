@@ -17,10 +17,14 @@ import optax
 
 from mnemonics_jax import augment, correction, transfer
 from mnemonics_jax.backbones import heads
-from mnemonics_jax.blocks import Block, batch_at, repeat
-from mnemonics_jax.memory import fill_exemplars
-from mnemonics_jax.numerics import batch_images, to_float, weighted_mean
-from mnemonics_jax.parallel import Placement
+from mnemonics_jax.core.multistep import Block, batch_at, repeat
+from mnemonics_jax.core.numerics import weighted_mean
+from mnemonics_jax.core.parallel import Placement
+from mnemonics_jax.data.device_batch import (
+    batch_images,
+    fill_exemplars,
+    to_float,
+)
 from mnemonics_jax.types import (
     Backbone,
     ExemplarSet,
@@ -82,10 +86,10 @@ class Trainer(NamedTuple):
         init: `(variables) -> TrainState`, with zero momentum; a copy, since
             steps donate their state.
         steps: `(state, (block, inputs), num) -> (state, metrics)`, SGD steps
-            on the next `num` batches of a `blocks.Block`; each metric is
+            on the next `num` batches of a `multistep.Block`; each metric is
             f32[num]: 'loss', 'accuracy' and each term of the method's loss.
             A batch is a dict of `image` uint8 or f32 [B, H, W, C] (or `pool`
-            and `row`, see `numerics.batch_images`), `label`
+            and `row`, see `device_batch.batch_images`), `label`
             int32[B], `index` int32[B] (keys the augmentation), `slot` int32[B]
             (see `fill_exemplars`) and `weight` f32[B] (0 for padding), split
             over devices.

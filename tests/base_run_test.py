@@ -7,7 +7,7 @@ import pytest
 from ml_collections import config_dict
 
 from mnemonics_jax import experiment
-from mnemonics_jax.progress import read_records
+from mnemonics_jax.core.workdir import read_records
 
 
 @pytest.fixture(scope='module')

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import blocks, experiment, parallel
-from mnemonics_jax.numerics import batch_images
-from mnemonics_jax.progress import read_records
+from mnemonics_jax import experiment
+from mnemonics_jax.core import multistep, parallel
+from mnemonics_jax.core.workdir import read_records
+from mnemonics_jax.data.device_batch import batch_images
 
 B = 8
 
@@ -30,11 +31,11 @@ def seen_by_steps(placement, dispatches, first):
     """What a step sees of each batch, taken as `Trainer.steps` takes them."""
 
     def step(state, block):
-        batch = blocks.batch_at(block, state)
+        batch = multistep.batch_at(block, state)
         image = batch_images(batch).astype(jnp.float32).sum(axis=(1, 2, 3))
         return state + 1, {'image': image, 'index': batch['index']}
 
-    steps = blocks.repeat(step, placement, 'step')
+    steps = multistep.repeat(step, placement, 'step')
     state, found = parallel.replicate(placement, np.int32(first)), []
     for dispatch in dispatches:
         state, metrics = steps(state, dispatch.inputs, dispatch.num_steps)
@@ -52,7 +53,7 @@ def test_each_step_gets_its_own_batch(request, devices, resident, num, sizes):
     placement = request.getfixturevalue(devices)
     expected = list(host_batches(7))
     found = list(
-        blocks.dispatches(
+        multistep.dispatches(
             placement,
             host_batches(7, resident=resident),
             first=20,
@@ -74,7 +75,7 @@ def test_rows_of_a_whole_epoch_are_one_block_of_one_shape(one_device):
     shapes = set()
     for left in (7, 4, 1):
         found = list(
-            blocks.dispatches(
+            multistep.dispatches(
                 one_device,
                 host_batches(left, resident=True),
                 first=7 - left,
@@ -89,7 +90,7 @@ def test_rows_of_a_whole_epoch_are_one_block_of_one_shape(one_device):
 
 def test_no_batches_are_no_dispatches(one_device):
     arguments = {'first': 0, 'num': 2, 'capacity': 3}
-    assert not list(blocks.dispatches(one_device, [], **arguments))
+    assert not list(multistep.dispatches(one_device, [], **arguments))
 
 
 @pytest.fixture(scope='module')

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from mnemonics_jax import parallel
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.core import parallel
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 RESULTS = [

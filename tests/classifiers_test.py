@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import classifiers, counting, parallel
+from mnemonics_jax import classifiers, counting
+from mnemonics_jax.core import parallel
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
 K, NUM_SEEN, SLOTS, D = 6, 4, 3, 5

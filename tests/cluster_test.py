@@ -14,7 +14,7 @@ import compiling
 import jax
 import pytest
 
-from mnemonics_jax import cluster
+from mnemonics_jax.core import multihost
 
 ROOT = pathlib.Path(__file__).parent.parent
 VALUES = {'coordinator': '127.0.0.1:1234', 'num_processes': 2, 'process_id': 1}
@@ -235,7 +235,7 @@ def test_an_error_in_a_process_takes_the_other_with_it(tmp_path):
 )
 def test_what_does_not_describe_a_process_is_refused(change, words):
     with pytest.raises(ValueError) as caught:
-        cluster.join(**{**VALUES, **change})
+        multihost.join(**{**VALUES, **change})
     for word in words:
         assert word in str(caught.value)
     assert '\n' not in str(caught.value)
@@ -245,7 +245,7 @@ def test_a_port_that_is_taken_is_refused():
     with socket.create_server(('', 0)) as server:
         address = f'127.0.0.1:{server.getsockname()[1]}'
         with pytest.raises(ValueError, match=f'--coordinator={address}: .*use'):
-            cluster.join(address, 1, 0)
+            multihost.join(address, 1, 0)
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def on_tpu():
 def join_with(monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    cluster.join(None, None, None)
+    multihost.join(None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ def test_a_process_stays_alone(variables, joined, monkeypatch):
     with tpu_servers() as addresses:
         join_with(monkeypatch, {**variables, 'GCE_METADATA_IP': addresses[0]})
     assert not joined
-    assert cluster.is_main()
-    cluster.leave()  # At once: there is nobody to wait for.
+    assert multihost.is_main()
+    multihost.leave()  # At once: there is nobody to wait for.
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_slurm_task_takes_a_gpu_that_it_sees(
 
 
 def test_the_loss_of_a_process_is_noticed_within_two_minutes(joined):
-    cluster.join(**VALUES)
+    multihost.join(**VALUES)
     (asked,) = joined
     for name in (
         'initialization_timeout',

@@ -10,7 +10,7 @@ import jax
 import pytest
 from command import assert_refused, run
 
-from mnemonics_jax import compilation
+from mnemonics_jax.core import compilation_cache
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
@@ -82,7 +82,7 @@ def test_programs_of_several_cpu_devices_are_not_kept(tmp_path):
     ],
 )
 def test_where_programs_are_kept(workdir, variables, expected):
-    found = compilation.folder(workdir, variables)
+    found = compilation_cache.folder(workdir, variables)
     assert (found and str(found)) == expected
 
 
@@ -90,7 +90,7 @@ def test_what_jax_was_told_stays(tmp_path, monkeypatch):
     monkeypatch.setenv('MNEMONICS_JAX_CACHE', str(tmp_path / 'other'))
     before = jax.config.jax_compilation_cache_dir
     assert before is not None
-    compilation.keep_programs(tmp_path / 'run')
+    compilation_cache.keep_programs(tmp_path / 'run')
     assert jax.config.jax_compilation_cache_dir == before
 
 

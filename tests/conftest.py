@@ -27,8 +27,8 @@ import jax
 import pytest
 from ml_collections import config_dict
 
-from mnemonics_jax import parallel, plugins
 from mnemonics_jax.config import default_config
+from mnemonics_jax.core import parallel, plugins
 from tests import saved_runs
 
 STEPS = ('jit(train)', 'jit(learn)', 'jit(adjust)')

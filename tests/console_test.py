@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.console."""
+"""Tests of mnemonics_jax.core.cli."""
 
 import pathlib
 import subprocess
@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from mnemonics_jax import console
+from mnemonics_jax.core import cli
 
-ROOT = pathlib.Path(console.__file__).parent.parent
+ROOT = pathlib.Path(cli.__file__).parent.parent
 MUCH = """
 from mnemonics_jax import console
 console.answer(lambda: print('x' * 10**6, flush=True))
@@ -27,13 +27,13 @@ console.answer(lambda: print('x' * 10**6, flush=True))
     ],
 )
 def test_a_mistake_is_one_line(monkeypatch, capsys, error, line):
-    monkeypatch.setattr(console, 'quieten', lambda: None)
+    monkeypatch.setattr(cli, 'quieten', lambda: None)
 
     def command():
         raise error
 
     with pytest.raises(SystemExit) as left:
-        console.answer(command)
+        cli.answer(command)
     assert left.value.code == 2
     assert capsys.readouterr().err == line + '\n'
 

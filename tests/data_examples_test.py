@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from mnemonics_jax.data import images, stream
+from mnemonics_jax.data.device_batch import batch_images
 from mnemonics_jax.data.examples import Loader, Settings
 from mnemonics_jax.data.sources import Encoded, Source
-from mnemonics_jax.numerics import batch_images
 
 SHAPE = (6, 6, 3)
 ORDER = np.array([3, 0, 4, 1, 2])

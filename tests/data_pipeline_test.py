@@ -14,7 +14,7 @@ from mnemonics_jax.data.batches import (
     epoch_seed,
     num_batches,
 )
-from mnemonics_jax.numerics import batch_images
+from mnemonics_jax.data.device_batch import batch_images
 
 NUM_IMAGES = 21
 NUM_EXEMPLARS = 6

@@ -19,10 +19,10 @@ from mnemonics_jax import (
     exemplar_stages,
     experiment,
     model_stages,
-    parallel,
     phase,
 )
 from mnemonics_jax.checkpoint import Checkpointer, whole
+from mnemonics_jax.core import parallel
 from mnemonics_jax.scene import Scene, features_of
 from tests import conftest
 

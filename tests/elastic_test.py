@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 
 from mnemonics_jax import experiment, saved
-from mnemonics_jax.progress import Recorder, read_records
+from mnemonics_jax.core.workdir import read_records
+from mnemonics_jax.progress import Recorder
 
 ORDER = ('pear', 'fig', 'quince', 'plum', 'apple', 'lime')
 

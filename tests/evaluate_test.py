@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from command import assert_refused, run_module
 
-from mnemonics_jax import console, evaluate
+from mnemonics_jax import evaluate
+from mnemonics_jax.core import cli
 from tests import saved_runs
 
 
 @pytest.fixture(autouse=True)
 def as_loud_as_before(monkeypatch):
     """The commands quieten a process of their own, not this one."""
-    monkeypatch.setattr(console, 'quieten', lambda: None)
+    monkeypatch.setattr(cli, 'quieten', lambda: None)
 
 
 def evaluated(tmp_path, *arguments):

@@ -12,8 +12,8 @@ import pytest
 from mnemonics_jax import components, evaluate, experiment, memory, saved
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.core.workdir import read_records
 from mnemonics_jax.data import batches, examples
-from mnemonics_jax.progress import read_records
 
 Recording = collections.namedtuple(
     'Recording', 'workdir results parts compiled reads alive'

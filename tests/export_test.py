@@ -12,7 +12,8 @@ import PIL.Image
 import pytest
 from command import assert_refused, run_module
 
-from mnemonics_jax import console, export, saved
+from mnemonics_jax import export, saved
+from mnemonics_jax.core import cli
 from tests import saved_runs
 
 ROOT = pathlib.Path(export.__file__).parent.parent
@@ -26,7 +27,7 @@ LOADERS = re.findall(
 @pytest.fixture(autouse=True)
 def as_loud_as_before(monkeypatch):
     """The commands quieten a process of their own, not this one."""
-    monkeypatch.setattr(console, 'quieten', lambda: None)
+    monkeypatch.setattr(cli, 'quieten', lambda: None)
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,7 @@ import sys
 import compiling
 import pytest
 
-from mnemonics_jax.disk import why_full
+from mnemonics_jax.core.cli import why_full
 from mnemonics_jax.events import Events
 
 ROOT = pathlib.Path(__file__).parent.parent

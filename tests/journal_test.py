@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import journal as journal_lib
-from mnemonics_jax.blocks import Dispatch
 from mnemonics_jax.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.core.multistep import Dispatch, Loop
+from mnemonics_jax.core.workdir import read_records
 from mnemonics_jax.interrupt import Interrupt, InterruptError
-from mnemonics_jax.journal import Cadence, Journal, Loop
-from mnemonics_jax.progress import DivergedError, Recorder, read_records
+from mnemonics_jax.journal import Cadence, Journal
+from mnemonics_jax.progress import DivergedError, Recorder
 
 PHASE = 3
 NUM_STEPS = 7

@@ -2,83 +2,95 @@
 
 import ast
 import functools
+import graphlib
 import pathlib
 import subprocess
 import sys
 
 import mnemonics_jax
-from mnemonics_jax import parallel
+from mnemonics_jax.core import parallel
 
 ROOT = pathlib.Path(mnemonics_jax.__file__).parent
 PACKAGE = ROOT.name
 
-# Imports go strictly downwards. A folder is one entry: its files may import
-# each other, and a new one needs no layer of its own. What `__init__` imports
-# is for type checkers; it loads a name when that is asked for, see api_test.
+# Imports go strictly downwards between the floors; the folders and files of one
+# floor never import each other. A new file needs no entry. What `__init__`
+# imports is for type checkers; it loads a name when that is asked for.
 LAYERS = (
-    (
-        '__init__',
-        'boxes',
-        'compilation',
-        'console',
-        'digests',
-        'disk',
-        'events',
-        'numerics',
-        'pieces',
-        'plugins',
-        'randomness',
-        'rules',
-        'types',
-        'wording',
-    ),
-    (
-        'arguments',
-        'augment',
-        'backbones',
-        'correction',
-        'data',
-        'cluster',
-        'figures',
-        'interrupt',
-        'losses',
-        'markup',
-        'memory',
-        'metrics',
-        'outer',
-        'parallel',
-        'presets',
-        'progress',
-        'prototypes',
-        'published',
-        'stored',
-        'transfer',
-        'workdir',
-    ),
-    (
-        'bilevel',
-        'blocks',
-        'checkpoint',
-        'loading',
-        'methods',
-        'pictures',
-        'runs',
-        'selection',
-    ),
-    ('hypergradients', 'journal', 'page'),
-    ('any_model', 'classifiers', 'defaults', 'inner', 'report', 'train'),
-    ('counting', 'forgetting', 'objectives', 'queries'),
-    ('embeddings', 'learner'),
-    ('components', 'exemplars'),
-    ('config', 'programs', 'scene'),
-    ('exemplar_stages', 'model_stages'),
-    ('claim', 'footprint', 'phase'),
-    ('results',),
-    ('saved',),
-    ('base_run',),
+    ('__init__', 'core', 'types', 'metrics'),
+    ('losses', 'prototypes', 'data', 'backbones', 'bilevel'),
+    ('methods', 'exemplars', 'train', 'report'),
+    ('config',),
     ('experiment',),
-    ('evaluate', 'export', 'main', 'predict'),
+    ('main', 'evaluate', 'predict', 'export'),
 )
+# Until they are there: where the files at the top belong.
+FUTURE = {
+    'figures': 'report',
+    'page': 'report',
+    'any_model': 'bilevel',
+    'arguments': 'config',
+    'augment': 'data',
+    'base_run': 'experiment',
+    'bilevel': 'bilevel',
+    'blocks': 'core',
+    'boxes': 'data',
+    'checkpoint': 'train',
+    'claim': 'experiment',
+    'classifiers': 'train',
+    'cluster': 'core',
+    'compilation': 'core',
+    'components': 'experiment',
+    'config': 'config',
+    'console': 'core',
+    'correction': 'backbones',
+    'counting': 'train',
+    'defaults': 'config',
+    'digests': 'train',
+    'disk': 'core',
+    'embeddings': 'experiment',
+    'events': 'train',
+    'exemplar_stages': 'experiment',
+    'exemplars': 'exemplars',
+    'experiment': 'experiment',
+    'footprint': 'experiment',
+    'forgetting': 'exemplars',
+    'hypergradients': 'bilevel',
+    'inner': 'exemplars',
+    'interrupt': 'train',
+    'journal': 'train',
+    'learner': 'exemplars',
+    'loading': 'experiment',
+    'markup': 'report',
+    'memory': 'exemplars',
+    'model_stages': 'experiment',
+    'numerics': 'core',
+    'objectives': 'exemplars',
+    'outer': 'bilevel',
+    'parallel': 'core',
+    'phase': 'experiment',
+    'pictures': 'report',
+    'pieces': 'bilevel',
+    'plugins': 'core',
+    'presets': 'config',
+    'programs': 'experiment',
+    'progress': 'train',
+    'published': 'report',
+    'queries': 'exemplars',
+    'randomness': 'core',
+    'report': 'report',
+    'results': 'experiment',
+    'rules': 'core',
+    'runs': 'report',
+    'saved': 'experiment',
+    'scene': 'experiment',
+    'selection': 'exemplars',
+    'stored': 'train',
+    'train': 'train',
+    'transfer': 'backbones',
+    'wording': 'core',
+    'workdir': 'core',
+}
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 # What bilevel.py must not know of: it serves any model and any data.
@@ -99,7 +111,8 @@ def trees():
 
 def unit_of(path):
     """The entry of the table that a file belongs to."""
-    return path.parts[0].removesuffix('.py')
+    name = path.parts[0].removesuffix('.py')
+    return FUTURE.get(name, name)
 
 
 def imported_names(tree):
@@ -117,7 +130,8 @@ def imported_units(tree):
     for name in imported_names(tree):
         first, *rest = name.split('.')
         if first == PACKAGE:
-            yield rest[0] if rest and rest[0] in LAYER_OF else '__init__'
+            unit = FUTURE.get(rest[0], rest[0]) if rest else '__init__'
+            yield unit if unit in LAYER_OF else '__init__'
 
 
 def identifiers(tree):
@@ -134,13 +148,28 @@ def foreign_words(tree):
     return {w for w in FOREIGN_WORDS for name in names if w in name}
 
 
-def test_the_table_lists_every_module_once():
+def modules_of(tree):
+    """Paths of the files of the package that a file imports."""
+    for name in imported_names(tree):
+        first, *rest = name.split('.')
+        if first != PACKAGE:
+            continue
+        # `from a.b import c`: the module a.b.c, or a name of a.b.
+        for stem in ('/'.join(rest), '/'.join(rest[:-1])):
+            paths = map(pathlib.Path, (f'{stem}.py', f'{stem}/__init__.py'))
+            found = [path for path in paths if path in trees()]
+            if found:
+                yield found[0]
+                break
+
+
+def test_the_table_lists_every_folder_and_file_at_the_top_once():
     units = {unit_of(path) for path in trees()}
     assert units == set(LAYER_OF)
     assert len(LAYER_OF) == sum(len(layer) for layer in LAYERS)
 
 
-def test_imports_go_strictly_to_a_lower_layer():
+def test_imports_go_strictly_to_a_lower_floor():
     count = 0
     for path, tree in trees().items():
         ours = unit_of(path)
@@ -148,10 +177,20 @@ def test_imports_go_strictly_to_a_lower_layer():
             continue
         for theirs in imported_units(tree):
             count += 1
-            siblings = ours == theirs and len(path.parts) > 1
             lower = LAYER_OF[theirs] < LAYER_OF[ours]
-            assert lower or siblings, f'{path} imports {theirs}'
+            assert lower or ours == theirs, f'{path} imports {theirs}'
     assert count > 50  # The imports were found.
+
+
+def test_files_form_no_cycle():
+    """Raises graphlib.CycleError, which names the files, if there is one."""
+    graph = {
+        path: set(modules_of(tree))
+        for path, tree in trees().items()
+        if path != pathlib.Path('__init__.py')
+    }
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert len(order) >= len(graph) > 100
 
 
 def test_modules_are_imported_by_name_only_within_a_folder():
@@ -214,8 +253,8 @@ def test_parallel_alone_knows_the_mesh():
         found |= {parallel.AXIS} & strings
         if found:
             users[str(path)] = found
-    assert set(users) == {'parallel.py'}, users
-    assert {'PartitionSpec', parallel.AXIS} <= users['parallel.py']
+    assert set(users) == {'core/parallel.py'}, users
+    assert {'PartitionSpec', parallel.AXIS} <= users['core/parallel.py']
 
 
 def test_bilevel_knows_no_word_of_class_incremental_learning():

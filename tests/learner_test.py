@@ -19,9 +19,9 @@ from mnemonics_jax import (
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.core.rng import Stage, draw_minibatches
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
-from mnemonics_jax.randomness import Stage, draw_minibatches
 from mnemonics_jax.types import Variables
 
 SEEDS = (0, 1, 2)

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mnemonics_jax import learner, parallel, programs
+from mnemonics_jax import learner, programs
 from mnemonics_jax.backbones import make_backbone
+from mnemonics_jax.core import parallel
 from tests import bilevel_test as small
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'benchmarks'))

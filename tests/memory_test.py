@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import memory
-from mnemonics_jax.numerics import to_float
+from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import ExemplarSet
 
 K = 5

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import classifiers, config, methods
-from mnemonics_jax.numerics import weighted_mean
+from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.types import Outputs, Phase
 
 B, K, D = 8, 9, 4

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import bilevel, parallel
+from mnemonics_jax import bilevel
+from mnemonics_jax.core import parallel
 from mnemonics_jax.inner import layout_of
 from tests import bilevel_test as small
 

@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.numerics."""
+"""Tests of mnemonics_jax.core.numerics."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from mnemonics_jax import numerics
+from mnemonics_jax.core import numerics
+from mnemonics_jax.data import device_batch
 
 
 def make_vectors(dtype=np.float32):
@@ -90,7 +91,7 @@ def test_weighted_mean_ignores_padding_whatever_it_holds(padding):
 
 def test_to_float_maps_grey_levels_to_the_unit_interval():
     levels = np.arange(256, dtype=np.uint8)
-    found = jax.jit(numerics.to_float)(levels)
+    found = jax.jit(device_batch.to_float)(levels)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, levels / 255.0, rtol=1e-7)
     assert (found[0], found[-1]) == (0, 1)
@@ -98,4 +99,4 @@ def test_to_float_maps_grey_levels_to_the_unit_interval():
 
 def test_to_float_returns_floats_as_they_are():
     images = jnp.float32([0.25, 1.0])
-    assert numerics.to_float(images) is images
+    assert device_batch.to_float(images) is images

@@ -20,13 +20,13 @@ from mnemonics_jax import (
     memory,
     model_stages,
     objectives,
-    parallel,
     prototypes,
 )
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.bilevel import Query
 from mnemonics_jax.checkpoint import Checkpointer
+from mnemonics_jax.core import parallel
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.inner import Context, Exemplars
 from mnemonics_jax.journal import Journal

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import parallel
+from mnemonics_jax.core import parallel
 
 
 def make_batches(num, log):

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from mnemonics_jax import backbones, methods, plugins, saved
+from mnemonics_jax import backbones, methods, saved
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.core import plugins
 from mnemonics_jax.data import sources
 from mnemonics_jax.defaults import default_config
 from tests.command import run_module

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import (
-    blocks,
     classifiers,
     components,
     experiment,
     losses,
     methods,
     model_stages,
-    parallel,
     prototypes,
     train,
 )
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.backbones import heads, make_backbone
-from mnemonics_jax.numerics import to_float, weighted_mean
+from mnemonics_jax.core import multistep, parallel
+from mnemonics_jax.core.numerics import weighted_mean
+from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.scene import Scene, in_order
 from mnemonics_jax.types import ExemplarSet, Outputs, Phase
 
@@ -219,7 +219,7 @@ def train_model(placement, **changes):
         key=jax.device_put(jax.random.key(0), placement.replicated),
     )
     state, metrics = trainer.init(previous), []
-    block = blocks.single(placement, make_batch())
+    block = multistep.single(placement, make_batch())
     for _ in range(20):
         state, found = trainer.steps(state, (block, inputs), 1)
         metrics.append({name: value[0] for name, value in found.items()})

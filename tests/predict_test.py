@@ -11,14 +11,15 @@ import PIL.Image
 import pytest
 from command import assert_refused, run_module
 
-from mnemonics_jax import console, predict
+from mnemonics_jax import predict
+from mnemonics_jax.core import cli
 from tests import saved_runs
 
 
 @pytest.fixture(autouse=True)
 def as_loud_as_before(monkeypatch):
     """The commands quieten a process of their own, not this one."""
-    monkeypatch.setattr(console, 'quieten', lambda: None)
+    monkeypatch.setattr(cli, 'quieten', lambda: None)
 
 
 @pytest.fixture(scope='module')

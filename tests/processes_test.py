@@ -17,7 +17,7 @@ import pytest
 
 from configs import digits
 from mnemonics_jax import experiment
-from mnemonics_jax.workdir import features_name
+from mnemonics_jax.core.workdir import features_name
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))

@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.randomness, and of the order of data beside it.
+"""Tests of mnemonics_jax.core.rng, and of the order of data beside it.
 
 The golden values notice a change of the random streams: it would make every
 published number of the project impossible to repeat. Change them knowingly.
@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.data import batches
-from mnemonics_jax.randomness import Stage, stage_key
 
 
 def bits(key):

@@ -10,7 +10,7 @@ import shlex
 
 import pytest
 from absl import flags
-from layers_test import LAYER_OF, ROOT, unit_of
+from layers_test import ROOT
 from ml_collections import config_flags
 
 import mnemonics_jax
@@ -247,23 +247,6 @@ def test_the_names_in_the_tables_exist():
         shown = re.findall(r'`(\w+)`', takes[f'`{field}`'])
         assert shown
         assert set(shown) <= set(names)
-
-
-def test_the_file_map_is_the_package_by_layers():
-    [body] = blocks(TEXTS['CONTRIBUTING.md'], 'text')
-    groups = [
-        re.findall(r'^  (\S+\.py)  +\S', group, re.MULTILINE)
-        for group in body.split('\n\n')
-    ]
-    listed = [path for group in groups for path in group]
-    files = {str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py')}
-    assert set(listed) == files, set(listed) ^ files
-    assert len(listed) == len(files)
-    layers = [
-        {LAYER_OF[unit_of(pathlib.PurePath(path))] for path in group}
-        for group in groups
-    ]
-    assert layers == [{i} for i in range(1 + max(LAYER_OF.values()))]
 
 
 @pytest.mark.parametrize('name', DOCUMENTS)

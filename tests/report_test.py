@@ -15,7 +15,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mnemonics_jax import report, runs, wording
+from mnemonics_jax import report, runs
+from mnemonics_jax.core import text as text_lib
 from mnemonics_jax.figures import embedding, style
 from mnemonics_jax.page import gallery, matrices
 from tests.made_runs import fill, make_config, make_phase, make_results
@@ -168,7 +169,7 @@ def test_table_of_a_large_memory_is_as_wide():
 def test_num_bytes():
     counts = (0, 9_999_999, 10_000_000, 61_440_000, 3 * 10**15)
     texts = ['0', '9,999,999', '10 MB', '61.4 MB', '3e+03 TB']
-    assert [wording.num_bytes(count) for count in counts] == texts
+    assert [text_lib.num_bytes(count) for count in counts] == texts
 
 
 @pytest.mark.usefixtures('no_figures')

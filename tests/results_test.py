@@ -7,7 +7,8 @@ import numpy as np
 import PIL.Image
 from tensorboardX.proto import event_pb2
 
-from mnemonics_jax import events, saved, workdir
+from mnemonics_jax import events, saved
+from mnemonics_jax.core import workdir
 from tests import saved_runs
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mnemonics_jax import components, experiment, parallel
+from mnemonics_jax import components, experiment
+from mnemonics_jax.core import parallel
 
 # Names as people give them, by folder.
 NAMES = {

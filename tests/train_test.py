@@ -12,9 +12,10 @@ import pytest
 from flax import linen as nn
 from ml_collections import config_dict
 
-from mnemonics_jax import augment, blocks, parallel, train
+from mnemonics_jax import augment, train
 from mnemonics_jax.backbones import conv, heads
-from mnemonics_jax.memory import fill_exemplars
+from mnemonics_jax.core import multistep, parallel
+from mnemonics_jax.data.device_batch import fill_exemplars
 from mnemonics_jax.methods import finetune
 from mnemonics_jax.types import (
     Backbone,
@@ -149,7 +150,7 @@ class Run:
         self.state = trainer.init(parallel.replicate(placement, variables))
 
     def step(self, batch, inputs):
-        block = blocks.single(self.placement, batch)
+        block = multistep.single(self.placement, batch)
         self.state, metrics = self.trainer.steps(self.state, (block, inputs), 1)
         return {name: value[0] for name, value in metrics.items()}
 
@@ -539,7 +540,7 @@ def test_the_callers_variables_survive_donation(one_device):
     given = parallel.replicate(one_device, tiny_variables())
     trainer = tiny_trainer(one_device)
     state = trainer.init(given)
-    block = blocks.single(one_device, BATCHES[0])
+    block = multistep.single(one_device, BATCHES[0])
     following, _ = trainer.steps(state, (block, make_inputs(one_device)), 1)
     # The state itself is donated: without the copy, so would be the model.
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -775,7 +776,7 @@ def test_devices_share_the_work(one_device, all_devices):
     flops = []
     for placement in (one_device, all_devices):
         run = real_run(placement, True)
-        block = blocks.single(placement, real_batch())
+        block = multistep.single(placement, real_batch())
         lowered = run.trainer.steps.lower(
             run.state, (block, real_inputs(placement)), 1
         )

@@ -9,8 +9,9 @@ import sys
 import pytest
 from etils import epath
 
-from mnemonics_jax import experiment, progress, report, saved, workdir
-from mnemonics_jax.progress import read_records
+from mnemonics_jax import experiment, progress, report, saved
+from mnemonics_jax.core import workdir
+from mnemonics_jax.core.workdir import read_records
 
 URL = 'gs://bucket/run'
 

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mnemonics_jax import plugins, types
+from mnemonics_jax import types
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.core import plugins
 
 # What trunks compute in. With 'float32' the images' dtype is left as it is.
 PRECISIONS = ('float32', 'bf16')

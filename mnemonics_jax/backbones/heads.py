@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mnemonics_jax import types
-from mnemonics_jax.numerics import norms, unit
+from mnemonics_jax.core.numerics import norms, unit
 
 # The parameters whose leading axis is the class axis.
 _ROW_PARAMS = ('kernel', 'bias')

@@ -110,7 +110,7 @@ class Feed:
             Iterator over {'image': uint8[b,H,W,C], 'label': int32[b],
             'index': int32[b] (position), 'weight': float32[b]}, read-only
             arrays; a resident feed has 'pool' and 'row' for 'image', see
-            `numerics.batch_images`. The last batch is padded with weight 0 and
+            `device_batch`. The last batch is padded with weight 0 and
             zeros in everything else; all other weights are 1.
 
         Raises:

@@ -1,7 +1,7 @@
 """Batches of images that lie on the device, without TensorFlow.
 
 A batch names rows of the images; the jitted step gathers them (see
-`numerics.batch_images`). Nothing but numbers is copied while training.
+`device_batch.batch_images`). Nothing but numbers is copied while training.
 """
 
 from collections.abc import Callable

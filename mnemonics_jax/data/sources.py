@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax import plugins
+from mnemonics_jax.core import plugins
 
 _NOT_SOURCES = (
     'batches',

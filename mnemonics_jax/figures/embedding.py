@@ -15,8 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mnemonics_jax.core.text import shortened
 from mnemonics_jax.figures import style
-from mnemonics_jax.wording import shortened
 
 MAX_CHOSEN = 5
 MAX_IMAGES = 100  # Of a chosen class.

@@ -15,7 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnemonics_jax.wording import shortened
+from mnemonics_jax.core.text import shortened
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLORS = (

@@ -13,8 +13,8 @@ import pkgutil
 import types as python_types
 from typing import Any
 
-from mnemonics_jax import plugins
-from mnemonics_jax.rules import Rule
+from mnemonics_jax.core import plugins
+from mnemonics_jax.core.rules import Rule
 from mnemonics_jax.types import Method
 
 

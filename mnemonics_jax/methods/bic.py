@@ -16,8 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import losses, rules
-from mnemonics_jax.numerics import weighted_mean
+from mnemonics_jax import losses
+from mnemonics_jax.core import rules
+from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.types import HeldOut, Method, Outputs, Params, Phase, Terms
 
 SETTINGS = {

@@ -17,7 +17,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mnemonics_jax import losses, rules
+from mnemonics_jax import losses
+from mnemonics_jax.core import rules
 from mnemonics_jax.types import Method
 
 SETTINGS = {

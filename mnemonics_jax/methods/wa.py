@@ -13,9 +13,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mnemonics_jax import rules
+from mnemonics_jax.core import rules
+from mnemonics_jax.core.numerics import norms
 from mnemonics_jax.methods import bic
-from mnemonics_jax.numerics import norms
 from mnemonics_jax.types import HeldOut, Method, Params, Phase
 
 SETTINGS = {

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mnemonics_jax import markup
+from mnemonics_jax.core.text import counted
 from mnemonics_jax.page import matrices, setting, spaces, tables
 from mnemonics_jax.page.pictures import Picture
 from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import counted
 
 _STAGES = ('selected', 'learned', 'last', 'difference')
 

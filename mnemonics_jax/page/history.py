@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mnemonics_jax import runs
+from mnemonics_jax.core.text import counted
+from mnemonics_jax.core.workdir import exemplars_name, selected_name
 from mnemonics_jax.figures import curves, images, style
 from mnemonics_jax.page.pictures import Picture
 from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import counted
-from mnemonics_jax.workdir import exemplars_name, selected_name
 
 # Images that are read for the page, at most.
 _MAX_BYTES = 10**9

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mnemonics_jax import markup
+from mnemonics_jax.core.text import CLASSIFIERS, counted, percent
 from mnemonics_jax.figures import matrix
 from mnemonics_jax.page.pictures import classifiers
 from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import CLASSIFIERS, counted, percent
 
 # Fields of all matrices of a page that are written as numbers, at most; those
 # of further classifiers are left out, and large ones are images.

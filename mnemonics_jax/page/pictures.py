@@ -6,9 +6,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from mnemonics_jax import published
+from mnemonics_jax.core.text import CLASSIFIERS, counted, percent
 from mnemonics_jax.figures import curves, learning, matrix
 from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import CLASSIFIERS, counted, percent
 
 # Colour and marker of each classifier where a chart shows those.
 _STYLES = {'cnn': 0, 'nme': 1, 'finetuned': 2, 'oracle': 6}

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from mnemonics_jax import markup, published
-from mnemonics_jax.page.pictures import protocol
-from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import (
+from mnemonics_jax.core.text import (
     ELLIPSIS,
     NOTHING,
     counted,
     flatten,
     shortened,
 )
+from mnemonics_jax.page.pictures import protocol
+from mnemonics_jax.runs import Run
 
 # So many of a list are written out.
 _MOST = 20

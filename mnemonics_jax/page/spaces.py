@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from mnemonics_jax import markup, prototypes, runs
+from mnemonics_jax.core.text import counted
+from mnemonics_jax.core.workdir import features_name
 from mnemonics_jax.figures import border as border_figure
 from mnemonics_jax.figures import embedding
 from mnemonics_jax.page.pictures import Picture
 from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import counted
-from mnemonics_jax.workdir import features_name
 
 MAX_RUNS = 6
 _KEYS = ('features', 'labels', 'means', 'exemplars', 'mask', 'class_names')

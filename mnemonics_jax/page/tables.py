@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mnemonics_jax import markup
+from mnemonics_jax.core.text import CLASSIFIERS, NOTHING, percent
 from mnemonics_jax.page.pictures import classifiers
 from mnemonics_jax.runs import Run
-from mnemonics_jax.wording import CLASSIFIERS, NOTHING, percent
 
 # Key in `results.json`, name, unit, and what it is.
 MEASURES = (

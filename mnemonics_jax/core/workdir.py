@@ -7,6 +7,7 @@ files are copied to the bucket when they have changed.
 """
 
 import contextlib
+import json
 import logging
 import os
 import pathlib
@@ -195,3 +196,23 @@ def _as_bucket_error() -> Iterator[None]:
     except Exception as e:
         text = ' '.join(f'{type(e).__name__}: {e}'.split())
         raise BucketError(text[:300]) from e
+
+
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Records of a `metrics.jsonl`; a last line torn by a kill is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that readers see the old one or the new one, whole."""
+    draft = path.with_name(path.name + '.tmp')
+    draft.write_text(text)
+    draft.replace(path)

@@ -36,7 +36,7 @@ def register(module: types.ModuleType, name: str) -> None:
             f'{name}: no plug-in; allowed: a method (make, SETTINGS), a '
             'backbone (BACKBONES), a data source (make)'
         )
-    folder = str(pathlib.Path(__file__).parent / KINDS[kind])
+    folder = str(pathlib.Path(__file__).parent.parent / KINDS[kind])
     if name in (module.name for module in pkgutil.iter_modules([folder])):
         raise ValueError(
             f'{name}: one of the {kind} of mnemonics_jax; allowed: '

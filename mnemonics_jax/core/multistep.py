@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax import parallel
+from mnemonics_jax.core import parallel
 
 State = Any
 Metrics = dict[str, jax.Array]
@@ -23,7 +23,7 @@ class Block(NamedTuple):
 
     Attributes:
         columns: arrays [m, B, ...] of m batches, split over devices by B.
-        pool: images that the column 'row' names, see `numerics.batch_images`;
+        pool: images that the column 'row' names, see `data.device_batch`;
             None where there is a column 'image'.
         first: int32[], the step of the stage that the first batch is for.
     """
@@ -45,6 +45,29 @@ class Dispatch(NamedTuple):
     num_steps: int
     num_images: int
     inputs: Any
+
+
+class Loop(NamedTuple):
+    """A long loop of a phase.
+
+    Attributes:
+        name: of the stage, unique within the phase.
+        num_steps: in all.
+        dispatches: `(step) -> iterable of Dispatch`, from that step on
+            to the end.
+        step: `(step, state, dispatch) -> (state, metrics)`, all steps of a
+            dispatch and arrays [num_steps] of metrics; may donate the state.
+        mark: `(step) -> numbers` that say where the record of the steps up to
+            this one is made, or None for no record after this one.
+        place: `(step) -> text` that says where the loop is, or ''.
+    """
+
+    name: str
+    num_steps: int
+    dispatches: Callable[[int], Iterable[Dispatch]]
+    step: Callable[[int, State, Dispatch], tuple[State, Metrics]]
+    mark: Callable[[int], dict[str, Any] | None]
+    place: Callable[[int], str] = lambda step: ''
 
 
 def batch_at(block: Block, step: jax.Array) -> dict[str, jax.Array]:

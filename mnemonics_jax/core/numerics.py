@@ -1,6 +1,5 @@
 """The few array functions that everything else shares."""
 
-from collections.abc import Mapping
 from typing import TypeVar
 
 import jax
@@ -55,21 +54,3 @@ def between(key: jax.Array, first: Tree, second: Tree) -> Tree:
     """A point on the line from a pytree to another, drawn uniformly."""
     share = jax.random.uniform(key)
     return jax.tree.map(lambda x, y: x + share * (y - x), first, second)
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """Images uint8 in 0..255, or float32 in [0, 1] already, as the latter."""
-    if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255
-    return images
-
-
-def batch_images(batch: Mapping[str, jax.Array]) -> jax.Array:
-    """The images [B, H, W, C] of a batch, uint8 or float32.
-
-    They are its 'image', or the rows 'row' (int32[B]) of images that lie on the
-    device as 'pool' ([N, H, W, C]).
-    """
-    if 'pool' in batch:
-        return batch['pool'][batch['row']]
-    return batch['image']
