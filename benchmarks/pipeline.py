@@ -25,8 +25,8 @@ from PIL import Image
 
 from mnemonics_jax import components, config, experiment, train
 from mnemonics_jax.core import multistep, parallel
-from mnemonics_jax.data import images, sources
-from mnemonics_jax.data.examples import Loader
+from mnemonics_jax.data import decode, sources
+from mnemonics_jax.data.loader import Loader
 from mnemonics_jax.types import Phase
 
 BATCH = 128
@@ -140,8 +140,8 @@ def time_stages(folder: pathlib.Path, size: int) -> dict[str, float]:
     paths = sorted(folder.glob('train/*/*.jpg'))[:LARGE]
     blobs = [path.read_bytes() for path in paths]
     random = np.random.default_rng(0)
-    draws = random.random((len(paths), images.NUM_DRAWS))
-    decoded = np.stack([images.decode(blob, 3, size) for blob in blobs])
+    draws = random.random((len(paths), decode.NUM_DRAWS))
+    decoded = np.stack([decode.decode(blob, 3, size) for blob in blobs])
     rows = random.permutation(len(paths))
 
     def rate(function: Callable[[], Any]) -> float:
@@ -152,10 +152,10 @@ def time_stages(folder: pathlib.Path, size: int) -> dict[str, float]:
 
     return {
         'read': rate(lambda: [path.read_bytes() for path in paths]),
-        'decode': rate(lambda: [images.decode(b, 3, size) for b in blobs]),
+        'decode': rate(lambda: [decode.decode(b, 3, size) for b in blobs]),
         'decode_crop': rate(
             lambda: [
-                images.decode_crop(b, 3, size, d, flip=True, brightness=0)
+                decode.decode_crop(b, 3, size, d, flip=True, brightness=0)
                 for b, d in zip(blobs, draws, strict=True)
             ]
         ),

@@ -10,10 +10,10 @@ from problems import BOUND, HAS_TORCH, Problem, draw, make_network
 from timing import Pair, Work, jitted_work
 
 from mnemonics_jax import bilevel, inner, methods, train
-from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.config import default_config
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Block
+from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.types import ExemplarSet, Phase
 
 if HAS_TORCH:

@@ -44,7 +44,7 @@ def parse(
     """
     parser = Parser(description=doc.partition('\n')[0], allow_abbrev=False)
     add = parser.add_argument
-    add('--data', default='digits', help='digits, or what images.py wrote')
+    add('--data', default='digits', help='digits, or what decode.py wrote')
     add('--seeds', default=seeds, help='class order, classes and weights')
     add('--only', default='', help='cases whose first label is among these')
     add('--where', default='', help='and others are these: method=icarl')

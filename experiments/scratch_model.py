@@ -14,8 +14,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from mnemonics_jax import augment, losses
+from mnemonics_jax import losses
 from mnemonics_jax.backbones import conv
+from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import Backbone, Params, Variables
 

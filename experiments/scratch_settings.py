@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from experiments.scratch_learning import Recipe
 from experiments.scratch_model import Convolutions, Perceptron, Training
-from mnemonics_jax.augment import Augmentation
+from mnemonics_jax.data.augment import Augmentation
 
 
 class Settings(NamedTuple):

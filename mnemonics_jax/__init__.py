@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         pixel_gradient,
         unroll,
     )
+    from mnemonics_jax.core import rules
     from mnemonics_jax.data.sources import Source
     from mnemonics_jax.defaults import default_config
     from mnemonics_jax.experiment import run_experiment
@@ -46,12 +47,13 @@ __all__ = [
     'metrics',
     'nme_scores',
     'pixel_gradient',
+    'rules',
     'run_experiment',
     'split_nnx',
     'unroll',
 ]
 
-# Where each name is; '' for a module of that name.
+# Where each name is; a module is its own home.
 _HOMES = {
     'ExemplarLearner': 'any_model',
     'ExemplarState': 'outer',
@@ -62,12 +64,13 @@ _HOMES = {
     'class_means': 'prototypes',
     'default_config': 'defaults',
     'herding': 'prototypes',
-    'losses': '',
+    'losses': 'losses',
     'make_exemplar_learner': 'any_model',
     'make_hypergradient': 'hypergradients',
-    'metrics': '',
+    'metrics': 'metrics',
     'nme_scores': 'prototypes',
     'pixel_gradient': 'bilevel',
+    'rules': 'core.rules',
     'run_experiment': 'experiment',
     'split_nnx': 'any_model',
     'unroll': 'bilevel',
@@ -79,8 +82,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    module = importlib.import_module(f'{__name__}.{home or name}')
-    return getattr(module, name) if home else module
+    module = importlib.import_module(f'{__name__}.{home}')
+    return module if home.split('.')[-1] == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import loading
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import Workdir, write_atomically
-from mnemonics_jax.data.plan import Plan, from_json
+from mnemonics_jax.data.phase_plan import Plan, from_json
 
 # Fields that a resumed run may have otherwise: they change no number, or only
 # the order of sums.

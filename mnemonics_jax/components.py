@@ -17,8 +17,8 @@ from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.classifiers import Evaluator, make_evaluator
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import sources
-from mnemonics_jax.data.examples import Loader
-from mnemonics_jax.data.plan import Plan, apply
+from mnemonics_jax.data.loader import Loader
+from mnemonics_jax.data.phase_plan import Plan, apply
 from mnemonics_jax.inner import LearnerSettings
 from mnemonics_jax.learner import Learner, make_learner
 from mnemonics_jax.loading import (

@@ -18,8 +18,9 @@ from mnemonics_jax import (
 )
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core import plugins, rules
-from mnemonics_jax.data import folder, sources
-from mnemonics_jax.data.examples import FEEDS
+from mnemonics_jax.data import sources
+from mnemonics_jax.data.loader import FEEDS
+from mnemonics_jax.data.sources import folder
 from mnemonics_jax.defaults import default_config as default_config
 from mnemonics_jax.memory import STORAGES
 

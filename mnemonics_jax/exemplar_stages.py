@@ -11,7 +11,7 @@ from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import num_batches
-from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.data.loader import Examples
 from mnemonics_jax.inner import FROM_BEFORE
 from mnemonics_jax.objectives import Memory, needs_memory
 from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnemonics_jax import augment, losses, transfer
+from mnemonics_jax import losses, transfer
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.numerics import weighted_mean
+from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import batch_images, to_float
 from mnemonics_jax.inner import Context
 from mnemonics_jax.types import Phase, Variables

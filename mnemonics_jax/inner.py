@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnemonics_jax import augment, bilevel, losses, transfer
+from mnemonics_jax import bilevel, losses, transfer
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.numerics import between
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.core.rng import draw_minibatches
+from mnemonics_jax.data import augment
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 SCOPES = ('all', 'head')

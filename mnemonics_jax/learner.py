@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 from mnemonics_jax import (
-    augment,
     bilevel,
     forgetting,
     losses,
@@ -26,6 +25,7 @@ from mnemonics_jax.core.multistep import Block, batch_at, repeat
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.core.rng import draw_minibatches
+from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import batch_images, to_float
 from mnemonics_jax.inner import (
     Context,

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.core import parallel
-from mnemonics_jax.data import classes, plan, sources, stream
-from mnemonics_jax.data.examples import Loader, Settings
-from mnemonics_jax.data.plan import Plan
+from mnemonics_jax.data import class_order, phase_plan, sources, streaming
+from mnemonics_jax.data.augment import Augmentation
+from mnemonics_jax.data.loader import Loader, Settings
+from mnemonics_jax.data.phase_plan import Plan
 
 # Of a dispatch, where there are accelerators: many more save little, and a
 # request to stop waits for its end.
@@ -56,7 +56,7 @@ def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
     number = config.data.subset_classes
     if number is None:
         return source
-    chosen = classes.choose_classes(
+    chosen = class_order.choose_classes(
         source.num_classes, number, config.data.subset_seed
     )
     return sources.take_classes(source, chosen)
@@ -86,13 +86,13 @@ def plan_phases(
         The configuration with the numbers of the protocol, and the plan.
     """
     protocol = config.protocol
-    numbers = classes.default_protocol(
+    numbers = class_order.default_protocol(
         source.num_classes, protocol.base_classes, protocol.phases
     )
     config = fill_protocol(config, *numbers)
     if begun is None:
-        return config, plan.begin(source, config.protocol)
-    return config, plan.extend(begun, source, config.protocol)
+        return config, phase_plan.begin(source, config.protocol)
+    return config, phase_plan.extend(begun, source, config.protocol)
 
 
 def crops_on_host(
@@ -140,7 +140,7 @@ def make_loader(
             'data.feed=device with data.random_resized_crop=True: the device '
             'has no originals to crop; allowed: tfdata'
         )
-    view = stream.View(
+    view = streaming.View(
         source.image_shape, data.eval_resize, data.flip, data.brightness
     )
     largest = max(
@@ -150,7 +150,7 @@ def make_loader(
     )
     budget = None
     if source.encoded and data.feed == 'tfdata':
-        budget = stream.plan(
+        budget = streaming.plan(
             data.read_ahead_mb * 2**20,
             largest // placement.shard[1],
             source.image_shape,

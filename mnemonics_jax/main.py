@@ -137,10 +137,10 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import disk, experiment, footprint
+    from mnemonics_jax import experiment, footprint
     from mnemonics_jax.core import compilation_cache, multihost, parallel
     from mnemonics_jax.core.workdir import BucketError
-    from mnemonics_jax.data.checks import BadDataError
+    from mnemonics_jax.data.errors import BadDataError
     from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
     from mnemonics_jax.progress import DivergedError
 
@@ -179,7 +179,7 @@ def main(argv: Sequence[str]) -> None:
     except Exception as e:  # Orbax's storage raises many types.
         if footprint.is_exhausted(e):
             fail(footprint.EXHAUSTED)
-        reason = disk.why_full(e)
+        reason = cli.why_full(e)
         if reason is None:
             raise
         fail(explain_full(reason, place))

@@ -13,7 +13,7 @@ from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import Feed, num_batches
-from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.data.loader import Examples
 from mnemonics_jax.scene import (
     Batches,
     Scene,

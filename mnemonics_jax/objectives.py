@@ -20,8 +20,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import augment, bilevel, hypergradients, losses, pieces
+from mnemonics_jax import bilevel, hypergradients, losses, pieces
 from mnemonics_jax.core.numerics import shares, unit, weighted_sum
+from mnemonics_jax.data import augment
 from mnemonics_jax.inner import Context, Exemplars, Inner, inner_problem
 from mnemonics_jax.prototypes import exact_product, labelled_means
 from mnemonics_jax.types import ExemplarSet, Phase, Variables

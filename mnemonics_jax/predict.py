@@ -20,7 +20,8 @@ import numpy as np
 
 from mnemonics_jax import classifiers, progress, saved
 from mnemonics_jax.core import cli, compilation_cache, parallel
-from mnemonics_jax.data import folder, images
+from mnemonics_jax.data import decode
+from mnemonics_jax.data.sources import folder
 
 # What a score is: softmax over the classes seen, or the cosine of the angle to
 # the class mean.
@@ -64,7 +65,7 @@ def read_images(
         ValueError: one of them cannot be read.
     """
     height, width, _ = phase.plan.image_shape
-    return images.decode_many(
+    return decode.decode_many(
         lambda row: files[row].read_bytes(),
         lambda row: str(files[row]),
         len(files),

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import augment
 from mnemonics_jax.bilevel import Query
 from mnemonics_jax.core.rng import draw_minibatches
+from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.inner import Context
 from mnemonics_jax.types import ExemplarSet, Phase

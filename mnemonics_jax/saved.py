@@ -14,7 +14,7 @@ from ml_collections import config_dict
 from mnemonics_jax import checkpoint, claim, classifiers, components, results
 from mnemonics_jax.core import parallel, plugins
 from mnemonics_jax.core.workdir import Workdir
-from mnemonics_jax.data.plan import Plan, from_json
+from mnemonics_jax.data.phase_plan import Plan, from_json
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.methods import make_method
 from mnemonics_jax.types import Backbone, ExemplarSet, Method, Variables

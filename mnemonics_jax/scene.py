@@ -13,7 +13,7 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Loop, State
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.data import batches
-from mnemonics_jax.data.examples import Examples
+from mnemonics_jax.data.loader import Examples
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.types import Phase, Variables

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax import augment, correction, transfer
+from mnemonics_jax import correction, transfer
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.multistep import Block, batch_at, repeat
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
+from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import (
     batch_images,
     fill_exemplars,

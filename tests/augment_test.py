@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.augment."""
+"""Tests of mnemonics_jax.data.augment."""
 
 import functools
 import math
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import augment, boxes
-from mnemonics_jax.augment import Augmentation
+from mnemonics_jax.data import augment, random_crop
+from mnemonics_jax.data.augment import Augmentation
 
 KEY = jax.random.key(7)
 INDICES = jnp.array([3, 0, 11, 200, 5, 3])
@@ -124,8 +124,8 @@ def test_boxes_follow_their_rule():
     crops = np.asarray(crops)
     assert crops.shape == (2000, 4)
     # The same rule, from other random numbers.
-    draws = np.random.default_rng(0).random((2000, boxes.ATTEMPTS, 4))
-    expected = np.array([boxes.crop_box(40, 40, drawn) for drawn in draws])
+    draws = np.random.default_rng(0).random((2000, random_crop.ATTEMPTS, 4))
+    expected = np.array([random_crop.crop_box(40, 40, d) for d in draws])
     for ours, theirs in (
         (crops, expected),
         (crops[:, 2:].prod(1), expected[:, 2:].prod(1)),

@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.boxes."""
+"""Tests of mnemonics_jax.data.random_crop."""
 
 import math
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import boxes
+from mnemonics_jax.data import random_crop
 
 
 def make_draws(seed, num=1):
-    return np.random.default_rng(seed).random((num, boxes.ATTEMPTS, 4))
+    return np.random.default_rng(seed).random((num, random_crop.ATTEMPTS, 4))
 
 
 def by_definition(height, width, draws):
@@ -43,16 +43,16 @@ def by_definition(height, width, draws):
 )
 def test_the_box_is_that_of_the_definition(height, width):
     for draws in make_draws(0, 100):
-        found = boxes.crop_box(height, width, draws)
+        found = random_crop.crop_box(height, width, draws)
         assert tuple(found) == by_definition(height, width, draws)
 
 
 def test_numpy_and_jax_choose_alike():
     draws = make_draws(1, 500).astype(np.float32)
-    choose = jax.jit(jax.vmap(lambda drawn: boxes.crop_box(48, 64, drawn)))
+    choose = jax.jit(jax.vmap(lambda d: random_crop.crop_box(48, 64, d)))
     found = choose(jnp.asarray(draws))
     assert found.dtype == np.int32
-    expected = np.array([boxes.crop_box(48, 64, drawn) for drawn in draws])
+    expected = np.array([random_crop.crop_box(48, 64, d) for d in draws])
     # Half a pixel may be rounded up by one and down by the other.
     assert (found == expected).all(1).mean() > 0.99
 
@@ -71,13 +71,16 @@ def test_what_never_fits_is_the_largest_central_box(height, width, box):
     draws = make_draws(2)[0]
     draws[:, 0] = 0.999
     draws[:, 1] = 0 if width >= height else 0.999
-    assert tuple(boxes.crop_box(height, width, draws)) == box
+    assert tuple(random_crop.crop_box(height, width, draws)) == box
 
 
 def test_areas_ratios_and_positions_are_as_they_should_be():
     size = 1000
     found = np.array(
-        [boxes.crop_box(size, size, drawn) for drawn in make_draws(3, 4000)]
+        [
+            random_crop.crop_box(size, size, drawn)
+            for drawn in make_draws(3, 4000)
+        ]
     )
     tops, lefts, heights, widths = found.T
     assert (found >= 0).all()

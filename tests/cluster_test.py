@@ -30,10 +30,10 @@ JOIN = """
 import os, pathlib, sys, time
 import jax
 import numpy as np
-from mnemonics_jax import cluster, parallel
+from mnemonics_jax.core import multihost, parallel
 
-cluster.HEARTBEAT_SECONDS = 4
-cluster.END_SECONDS = 4
+multihost.HEARTBEAT_SECONDS = 4
+multihost.END_SECONDS = 4
 connect = jax.distributed.initialize
 
 
@@ -48,9 +48,9 @@ if 'JAX_FORCE_TPU_INIT' in os.environ:
     jax.distributed.initialize = connect_hosts
 folder, *values = sys.argv[1:]
 if values:
-    cluster.join(values[0], int(values[1]), int(values[2]))
+    multihost.join(values[0], int(values[1]), int(values[2]))
 else:
-    cluster.join(None, None, None)
+    multihost.join(None, None, None)
 placement = parallel.make_placement()
 index = jax.process_index()
 
@@ -67,11 +67,11 @@ found = [jax.process_count(), jax.device_count(), jax.local_device_count()]
 assert found == [2, 4, 2], found
 assert total() == 10 + 11 + 20 + 21
 report = pathlib.Path(folder, 'report')
-if cluster.is_main():
-    time.sleep(1.25 * cluster.END_SECONDS if values else 0)
+if multihost.is_main():
+    time.sleep(1.25 * multihost.END_SECONDS if values else 0)
     report.write_text('written')
-cluster.leave()
-print('left', cluster.is_main(), report.read_text())
+multihost.leave()
+print('left', multihost.is_main(), report.read_text())
 """
 )
 LOOP = (

@@ -10,7 +10,7 @@ from readme_test import TOP, parsed, words_of
 
 from mnemonics_jax import arguments, methods
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.data import classes
+from mnemonics_jax.data import class_order
 
 FILES = sorted(path.stem for path in (TOP / 'configs').glob('*.py'))
 # Those of the paper, with the classes of their data.
@@ -157,7 +157,7 @@ def test_the_protocol_is_the_papers(name):
 def test_half_of_the_classes_come_first_then_equal_phases(name, phases):
     num_classes = PAPERS[name]
     protocol = load(name, f'phases={phases}').protocol
-    bounds = classes.phase_bounds(
+    bounds = class_order.phase_bounds(
         num_classes, protocol.base_classes, protocol.phases
     )
     sizes = np.diff([0, *(end for _, end in bounds)]).tolist()

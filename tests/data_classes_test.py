@@ -1,13 +1,13 @@
-"""Tests of mnemonics_jax.data.classes."""
+"""Tests of mnemonics_jax.data.class_order."""
 
 import numpy as np
 import pytest
 
-from mnemonics_jax.data import classes
+from mnemonics_jax.data import class_order
 
 
 def test_order_of_the_literature():
-    order = classes.class_order(100, 1993)
+    order = class_order.class_order(100, 1993)
     assert order.dtype == np.int64
     assert order[:10].tolist() == [68, 56, 78, 8, 23, 84, 90, 65, 74, 76]
     assert order[-6:].tolist() == [39, 67, 29, 49, 57, 33]
@@ -16,9 +16,9 @@ def test_order_of_the_literature():
 
 def test_order_depends_on_the_seed_alone():
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    first = classes.class_order(10, 0)
-    np.testing.assert_array_equal(first, classes.class_order(10, 0))
-    assert not np.array_equal(first, classes.class_order(10, 1))
+    first = class_order.class_order(10, 0)
+    np.testing.assert_array_equal(first, class_order.class_order(10, 0))
+    assert not np.array_equal(first, class_order.class_order(10, 1))
     np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
@@ -33,12 +33,12 @@ def test_order_depends_on_the_seed_alone():
     ],
 )
 def test_phase_bounds(arguments, bounds):
-    assert classes.phase_bounds(*arguments) == bounds
+    assert class_order.phase_bounds(*arguments) == bounds
 
 
 @pytest.mark.parametrize('phases', [5, 10, 25])
 def test_phase_bounds_of_the_paper(phases):
-    bounds = classes.phase_bounds(100, 50, phases)
+    bounds = class_order.phase_bounds(100, 50, phases)
     assert len(bounds) == phases + 1
     assert bounds[0] == (0, 50)
     assert bounds[-1][1] == 100
@@ -80,21 +80,21 @@ def test_phase_bounds_of_the_paper(phases):
 )
 def test_phase_bounds_refuses(arguments, message):
     with pytest.raises(ValueError) as error:
-        classes.phase_bounds(*arguments)
+        class_order.phase_bounds(*arguments)
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize('seed', [-1, 2**32])
 def test_order_refuses_a_seed(seed):
     with pytest.raises(ValueError) as error:
-        classes.class_order(10, seed)
+        class_order.class_order(10, seed)
     assert str(error.value) == (
         f'protocol.class_order_seed={seed}: must be in 0..4294967295'
     )
 
 
 def test_imagenet_subset_is_the_one_the_field_draws():
-    chosen = classes.choose_classes(1000, 100, 1993)
+    chosen = class_order.choose_classes(1000, 100, 1993)
     expected = np.random.RandomState(1993).choice(1000, 100, replace=False)
     assert expected[:5].tolist() == [54, 7, 894, 512, 126]
     np.testing.assert_array_equal(chosen, np.sort(expected))
@@ -102,13 +102,13 @@ def test_imagenet_subset_is_the_one_the_field_draws():
 
 def test_a_subset_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match=r'data\.subset_classes=11.*1\.\.10'):
-        classes.choose_classes(10, 11, 0)
+        class_order.choose_classes(10, 11, 0)
 
 
 def test_an_order_of_ones_own(tmp_path):
     path = tmp_path / 'order.txt'
     path.write_text('cat\n\n dog \nbird\n')
-    order = classes.read_order(str(path), ('bird', 'cat', 'dog'))
+    order = class_order.read_order(str(path), ('bird', 'cat', 'dog'))
     assert order.tolist() == [1, 2, 0]
 
 
@@ -124,7 +124,7 @@ def test_a_wrong_order_is_refused_in_one_line(tmp_path, text, words):
     path = tmp_path / 'order.txt'
     path.write_text(text)
     with pytest.raises(ValueError) as caught:
-        classes.read_order(str(path), ('bird', 'cat', 'dog'))
+        class_order.read_order(str(path), ('bird', 'cat', 'dog'))
     message = str(caught.value)
     assert message.startswith('protocol.class_order_file=')
     assert message.endswith(words)
@@ -132,4 +132,4 @@ def test_a_wrong_order_is_refused_in_one_line(tmp_path, text, words):
 
 def test_a_missing_order_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r'class_order_file=.*No such file'):
-        classes.read_order(str(tmp_path / 'absent'), ('a',))
+        class_order.read_order(str(tmp_path / 'absent'), ('a',))

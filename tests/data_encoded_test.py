@@ -11,7 +11,8 @@ from data_arrays_test import write as write_arrays
 from data_folder_test import make, photo, spoil, write_folder
 from data_tfds_test import CIFAR, write_set
 
-from mnemonics_jax.data import checks, images, sources, tfds
+from mnemonics_jax.data import decode, errors, sources
+from mnemonics_jax.data.sources import tfds
 
 
 def jpegs(num):
@@ -48,7 +49,7 @@ def decoded(source, split, shorter=None):
     size, _, channels = source.image_shape
     return np.stack(
         [
-            images.decode(
+            decode.decode(
                 source.encoded.load(split, row), channels, size, shorter
             )
             for row in range(len(source.labels[split]))
@@ -258,7 +259,7 @@ def test_files_that_break_after_the_start(
             lambda: [source.encoded.load('train', row) for row in range(100)]
         )
     for read in reads:
-        with pytest.raises(checks.BadDataError) as error:
+        with pytest.raises(errors.BadDataError) as error:
             read()
         assert '\n' not in str(error.value)
         assert str(error.value).startswith(

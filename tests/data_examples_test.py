@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnemonics_jax.data import images, stream
+from mnemonics_jax.data import decode, streaming
 from mnemonics_jax.data.device_batch import batch_images
-from mnemonics_jax.data.examples import Loader, Settings
+from mnemonics_jax.data.loader import Loader, Settings
 from mnemonics_jax.data.sources import Encoded, Source
 
 SHAPE = (6, 6, 3)
@@ -47,7 +47,7 @@ class Shelf:
 
     def read(self, split, positions):
         return np.stack(
-            [images.decode(self.load(split, p), 3, 6) for p in positions]
+            [decode.decode(self.load(split, p), 3, 6) for p in positions]
         )
 
     def source(self, *, encoded):
@@ -67,8 +67,8 @@ def make_loader(shelf, *, feed='tfdata', memory=10**6, crops=False, **kwargs):
     settings = Settings(
         feed=feed,
         memory=memory,
-        view=stream.View(SHAPE, flip=True),
-        budget=stream.Budget(batches=1, threads=2),
+        view=streaming.View(SHAPE, flip=True),
+        budget=streaming.Budget(batches=1, threads=2),
         crops=crops,
         shard=(0, 1),
         put=jax.device_put,

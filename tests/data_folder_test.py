@@ -9,7 +9,7 @@ import pytest
 from ml_collections import config_dict
 from PIL import Image
 
-from mnemonics_jax.data import images, sources
+from mnemonics_jax.data import decode, errors, sources
 
 REAL_FOLDER = os.environ.get('MNEMONICS_JAX_TEST_FOLDER')
 CLASSES = ('ant', 'bee', 'cow')
@@ -219,8 +219,8 @@ def test_the_number_of_threads_does_not_matter(tmp_path, monkeypatch):
     order = np.random.default_rng(0).permutation(120)
     expected = source.read('train', order)
     for threads, rows in ((1, 32), (7, 1), (3, 1000)):
-        monkeypatch.setattr(images, '_THREADS', threads)
-        monkeypatch.setattr(images, '_ROWS_PER_TASK', rows)
+        monkeypatch.setattr(decode, '_THREADS', threads)
+        monkeypatch.setattr(decode, '_ROWS_PER_TASK', rows)
         np.testing.assert_array_equal(source.read('train', order), expected)
 
 
@@ -292,7 +292,7 @@ def test_a_bad_file_fails_when_it_is_read(tmp_path, how):
     path = tmp_path / 'train' / 'bee' / '1.png'
     spoil(path, how)
     source.read('train', np.array([0, 3, 5, 8]))
-    with pytest.raises(images.BadImageError) as error:
+    with pytest.raises(errors.BadImageError) as error:
         read_all(source, 'train')
     assert str(error.value).startswith(f'{path}: {REASONS[how]}')
     assert '\n' not in str(error.value)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnemonics_jax import boxes
-from mnemonics_jax.data import images, pillow
+from mnemonics_jax.data import decode, errors, pillow, random_crop
 
 PLAIN = {'flip': False, 'brightness': 0.0}
 BEST = {'quality': 100, 'subsampling': 0}
@@ -50,13 +49,13 @@ def held(image, orientation, kind='PNG'):
 
 
 def make_draws(seed):
-    return np.random.default_rng(seed).random(images.NUM_DRAWS)
+    return np.random.default_rng(seed).random(decode.NUM_DRAWS)
 
 
 def draws_of_the_whole():
     """No attempt fits an image that is about as high as wide: all is shown."""
     draws = make_draws(0)
-    draws[:-2] = np.tile([0.999, 0.0, 0.5, 0.5], boxes.ATTEMPTS)
+    draws[:-2] = np.tile([0.999, 0.0, 0.5, 0.5], random_crop.ATTEMPTS)
     return draws
 
 
@@ -74,7 +73,7 @@ def error(found, expected):
 def test_a_crop_of_everything_is_the_whole_image_resized(shape, size):
     image = photo(shape)
     draws = draws_of_the_whole()
-    found = images.decode_crop(encode(image), 3, size, draws, **PLAIN)
+    found = decode.decode_crop(encode(image), 3, size, draws, **PLAIN)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, resized(image, size))
 
@@ -84,12 +83,12 @@ def test_a_crop_of_everything_is_the_whole_image_resized(shape, size):
 def test_a_crop_is_the_box_that_the_rule_draws(shape, seed):
     image = photo(shape, cells=9)
     draws = make_draws(seed)
-    top, left, height, width = images.crop_box(
+    top, left, height, width = decode.crop_box(
         shape[1], shape[0], draws[:-2].reshape(-1, 4)
     )
     # Nothing beyond the box is seen, or it would differ from a crop's copy.
     box = image.crop((left, top, left + width, top + height))
-    found = images.decode_crop(encode(image), 3, 24, draws, **PLAIN)
+    found = decode.decode_crop(encode(image), 3, 24, draws, **PLAIN)
     np.testing.assert_array_equal(found, resized(box, 24))
 
 
@@ -123,15 +122,15 @@ KINDS = kinds_of_files()
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_of_file_is_seen_as_by_plain_decoding(kind, channels):
-    upright = images.decode(KINDS[kind], channels)
+    upright = decode.decode(KINDS[kind], channels)
     upright = Image.fromarray(upright[..., 0] if channels == 1 else upright)
     draws = draws_of_the_whole()
-    found = images.decode_crop(KINDS[kind], channels, 25, draws, **PLAIN)
+    found = decode.decode_crop(KINDS[kind], channels, 25, draws, **PLAIN)
     assert found.shape == (25, 25, channels)
     np.testing.assert_array_equal(
         found, resized(upright, 25).reshape(25, 25, channels)
     )
-    found = images.decode(KINDS[kind], channels, 20, 24)
+    found = decode.decode(KINDS[kind], channels, 20, 24)
     edges = (5, 3, 35, 33)
     expected = upright.resize((20, 20), BILINEAR, edges)
     interior = np.s_[1:-1, 1:-1]
@@ -150,24 +149,24 @@ def test_a_turned_file_gives_the_view_of_the_upright_one(orientation):
     lossy = held(image, orientation, 'JPEG')
     for seed in range(3):
         draws = make_draws(seed)
-        expected = images.decode_crop(upright, 3, 24, draws, **PLAIN)
-        found = images.decode_crop(turned, 3, 24, draws, **PLAIN)
+        expected = decode.decode_crop(upright, 3, 24, draws, **PLAIN)
+        found = decode.decode_crop(turned, 3, 24, draws, **PLAIN)
         np.testing.assert_array_equal(found, expected)
-        found = images.decode_crop(lossy, 3, 24, draws, **PLAIN)
+        found = decode.decode_crop(lossy, 3, 24, draws, **PLAIN)
         assert error(found, expected) < 1.5
-    expected = images.decode(upright, 3, 24, 27)
-    np.testing.assert_array_equal(images.decode(turned, 3, 24, 27), expected)
-    assert error(images.decode(lossy, 3, 24, 27), expected) < 1.5
+    expected = decode.decode(upright, 3, 24, 27)
+    np.testing.assert_array_equal(decode.decode(turned, 3, 24, 27), expected)
+    assert error(decode.decode(lossy, 3, 24, 27), expected) < 1.5
 
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_a_draw_below_one_half_mirrors(channels):
     data = encode(photo((60, 45)))
     draws = make_draws(4)
-    plain = images.decode_crop(data, channels, 24, draws, **PLAIN)
+    plain = decode.decode_crop(data, channels, 24, draws, **PLAIN)
     for mirror, expected in ((0.499, plain[:, ::-1]), (0.5, plain)):
         draws[-2] = mirror
-        found = images.decode_crop(
+        found = decode.decode_crop(
             data, channels, 24, draws, flip=True, brightness=0.0
         )
         np.testing.assert_array_equal(found, expected)
@@ -179,8 +178,8 @@ def test_brightness_multiplies_and_clips(channels, light):
     data = encode(photo((60, 45)))
     draws = make_draws(4)
     draws[-1] = light
-    plain = images.decode_crop(data, channels, 24, draws, **PLAIN)
-    found = images.decode_crop(
+    plain = decode.decode_crop(data, channels, 24, draws, **PLAIN)
+    found = decode.decode_crop(
         data, channels, 24, draws, flip=False, brightness=0.4
     )
     factor = 0.6 + light * 0.8
@@ -199,7 +198,7 @@ def test_evaluation_resizes_and_then_crops(shape, kind):
     whole = image.resize((shape[0] // 5, shape[1] // 5), BILINEAR)
     left, top = (whole.width - 60) // 2, (whole.height - 60) // 2
     expected = np.asarray(whole.crop((left, top, left + 60, top + 60)))
-    found = images.decode(data, 3, 60, 72)
+    found = decode.decode(data, 3, 60, 72)
     assert found.shape == (60, 60, 3)
     assert error(found, expected) < 0.6
     difference = np.abs(found.astype(int) - expected)
@@ -242,12 +241,12 @@ def test_a_dot_lands_where_geometry_says(shape, kind, within, orientation):
     side = min(shape) * 32 / 40
     left, top = (width - side) / 2, (height - side) / 2
     expected = [(x - left) / side * 32, (y - top) / side * 32]
-    found = centre_of(images.decode(data, 1, 32, 40))
+    found = centre_of(decode.decode(data, 1, 32, 40))
     np.testing.assert_allclose(found, expected, atol=within)
     found = centre_of(
-        images.decode_crop(data, 1, 32, draws_of_the_whole(), **PLAIN)
+        decode.decode_crop(data, 1, 32, draws_of_the_whole(), **PLAIN)
     )
-    top, left, h, w = images.crop_box(
+    top, left, h, w = decode.crop_box(
         height, width, draws_of_the_whole()[:-2].reshape(-1, 4)
     )
     expected = [(x - left) / w * 32, (y - top) / h * 32]
@@ -269,12 +268,12 @@ def test_a_jpeg_that_shrinks_while_it_is_decoded_stays_sharp(monkeypatch, size):
     monkeypatch.setattr(pillow, '_draft', spy)
     for seed in range(4):
         draws = make_draws(seed)
-        top, left, height, width = images.crop_box(
+        top, left, height, width = decode.crop_box(
             560, 720, draws[:-2].reshape(-1, 4)
         )
         box = decoded.crop((left, top, left + width, top + height))
         expected = resized(box, size)
-        found = images.decode_crop(data, 3, size, draws, **PLAIN)
+        found = decode.decode_crop(data, 3, size, draws, **PLAIN)
         assert min(height, width) >= 2 * size * scales[-1] or scales[-1] == 1
         assert error(found, expected) < 0.06 * expected.std()
     # What was decoded is the least of the halvings that keeps twice the size.
@@ -299,11 +298,11 @@ BROKEN = broken_files()
 def test_what_is_no_image_fails_alike_in_every_view(kind):
     messages = set()
     for view in (
-        lambda data: images.decode(data, 3, 24),
-        lambda data: images.decode(data, 3, 24, 27),
-        lambda data: images.decode_crop(data, 3, 24, make_draws(0), **PLAIN),
+        lambda data: decode.decode(data, 3, 24),
+        lambda data: decode.decode(data, 3, 24, 27),
+        lambda data: decode.decode_crop(data, 3, 24, make_draws(0), **PLAIN),
     ):
-        with pytest.raises(images.BadImageError) as failure:
+        with pytest.raises(errors.BadImageError) as failure:
             view(BROKEN[kind])
         messages.add(str(failure.value))
     (message,) = messages
@@ -319,29 +318,29 @@ def test_broken_exif_does_not_spoil_a_view(kind, exif):
     best = BEST if kind == 'JPEG' else {}
     data = encode(image, kind, exif=b'Exif\0\0' + exif, **best)
     draws = draws_of_the_whole()
-    found = images.decode_crop(data, 3, 20, draws, **PLAIN)
+    found = decode.decode_crop(data, 3, 20, draws, **PLAIN)
     assert error(found, resized(image, 20)) < 1
 
 
 @pytest.mark.parametrize('size', [None, 24])
 def test_the_shorter_side_is_at_least_the_size(size):
     with pytest.raises(ValueError) as failure:
-        images.decode(encode(photo((40, 36))), 3, size, 23)
+        decode.decode(encode(photo((40, 36))), 3, size, 23)
     assert str(failure.value) == f'shorter=23: must be at least size={size}'
 
 
 def test_many_are_decoded_in_the_view_that_is_asked_for():
     files = [encode(photo((40, 36), seed=seed)) for seed in range(3)]
     load, describe = files.__getitem__, 'image {}'.format
-    found = images.decode_many(
+    found = decode.decode_many(
         load, describe, 3, (20, 20, 3), resize=True, shorter=24
     )
-    expected = [images.decode(data, 3, 20, 24) for data in files]
+    expected = [decode.decode(data, 3, 20, 24) for data in files]
     np.testing.assert_array_equal(found, expected)
-    plain = images.decode_many(load, describe, 3, (20, 20, 3), resize=True)
+    plain = decode.decode_many(load, describe, 3, (20, 20, 3), resize=True)
     assert (plain != found).any((1, 2, 3)).all()
     files[1] = BROKEN['PNG']
-    bad = images.find_bad(load, 3, (20, 20, 3), shorter=24)
+    bad = decode.find_bad(load, 3, (20, 20, 3), shorter=24)
     assert list(bad) == [1]
     with pytest.raises(ValueError, match='shorter=10'):  # It is passed on.
-        images.find_bad(load, 3, (20, 20, 3), shorter=10)
+        decode.find_bad(load, 3, (20, 20, 3), shorter=10)

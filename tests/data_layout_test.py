@@ -6,7 +6,7 @@ import resource
 import pytest
 from data_folder_test import make, photo, write_folder
 
-from mnemonics_jax.data import folder
+from mnemonics_jax.data.sources import folder
 
 
 def remove(path):

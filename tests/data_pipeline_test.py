@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax.data import pipeline, resident
+from mnemonics_jax.data import in_memory, on_device
 from mnemonics_jax.data.batches import (
     Feed,
     epoch_order,
@@ -51,9 +51,9 @@ def make_feed(request):
         images = make_images() if images is None else images
         labels = make_labels() if labels is None else labels
         if request.param == 'memory':
-            deliver = pipeline.from_memory(images)
+            deliver = in_memory.from_memory(images)
         else:
-            deliver = resident.from_device(images, 30, jax.device_put)
+            deliver = on_device.from_device(images, 30, jax.device_put)
         feed = Feed(
             deliver, labels, batch_size, num_images=len(images), shard=shard
         )
@@ -195,7 +195,7 @@ def test_images_are_copied(make_feed):
 
 
 def test_tensorflow_sees_no_accelerator():
-    tf = pipeline.tensorflow()
+    tf = in_memory.tensorflow()
     assert not tf.config.get_visible_devices('GPU')
     assert not tf.config.get_visible_devices('TPU')
 
@@ -237,7 +237,7 @@ def test_a_resident_feed_copies_numbers_alone():
         put.append(array.shape)
         return jax.device_put(array)
 
-    deliver = resident.from_device(images, 30, count)
+    deliver = on_device.from_device(images, 30, count)
     feed = Feed(deliver, make_labels(), 8, num_images=len(images))
     for _ in range(3):
         for batch in feed.epoch(make_order()):

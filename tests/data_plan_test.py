@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.data.plan."""
+"""Tests of mnemonics_jax.data.phase_plan."""
 
 import json
 import types
@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from mnemonics_jax.data import classes, plan
+from mnemonics_jax.data import class_order, phase_plan
 from mnemonics_jax.data.sources import Source
 
 
@@ -33,49 +33,49 @@ def protocol_of(base_classes=4, phases=2, path=None):
 
 
 def test_a_new_plan_is_the_shuffle_of_the_seed_cut_into_phases():
-    found = plan.begin(source_of('abcdefgh'), protocol_of())
-    order = classes.class_order(8, 7)
+    found = phase_plan.begin(source_of('abcdefgh'), protocol_of())
+    order = class_order.class_order(8, 7)
     assert found.classes == tuple('abcdefgh'[k] for k in order)
     assert found.bounds == ((0, 4), (4, 6), (6, 8))
 
 
 def test_the_same_data_change_nothing():
     source = source_of('abcdefgh')
-    begun = plan.begin(source, protocol_of())
-    assert plan.extend(begun, source, protocol_of()) == begun
+    begun = phase_plan.begin(source, protocol_of())
+    assert phase_plan.extend(begun, source, protocol_of()) == begun
 
 
 def test_new_classes_come_after_all_planned_ones_wherever_their_names_sort():
-    begun = plan.begin(source_of('bcdfghij'), protocol_of())
+    begun = phase_plan.begin(source_of('bcdfghij'), protocol_of())
     # Labels shift: 'a' and 'e' sort between the old names.
     source = source_of('abcdefghijk', mean=(0.9,))
-    grown = plan.extend(begun, source, protocol_of())
+    grown = phase_plan.extend(begun, source, protocol_of())
     assert grown.classes[:8] == begun.classes
     assert sorted(grown.classes[8:]) == ['a', 'e', 'k']
     # Phases as large as phase 1; what is left over is a smaller one.
     assert grown.bounds == (*begun.bounds, (8, 10), (10, 11))
-    again, order = plan.apply(grown, source)
+    again, order = phase_plan.apply(grown, source)
     assert [source.class_names[k] for k in order] == list(grown.classes)
     # What the model was trained with stays.
     assert again.mean == (0.5,)
 
 
 def test_classes_can_be_added_again_and_again():
-    grown = plan.begin(source_of('abcdefgh'), protocol_of())
+    grown = phase_plan.begin(source_of('abcdefgh'), protocol_of())
     for names, bounds in (
         ('abcdefghi', (8, 9)),
         ('abcdefghijk', (9, 11)),
     ):
         before = grown
-        grown = plan.extend(grown, source_of(names), protocol_of())
+        grown = phase_plan.extend(grown, source_of(names), protocol_of())
         assert grown.classes[: len(before.classes)] == before.classes
         assert grown.bounds == (*before.bounds, bounds)
 
 
 def test_without_later_phases_the_new_classes_are_one_phase():
     protocol = protocol_of(base_classes=3, phases=0)
-    begun = plan.begin(source_of('abc'), protocol)
-    grown = plan.extend(begun, source_of('abcdef'), protocol)
+    begun = phase_plan.begin(source_of('abc'), protocol)
+    grown = phase_plan.extend(begun, source_of('abcdef'), protocol)
     assert grown.bounds == ((0, 3), (3, 6))
 
 
@@ -83,30 +83,31 @@ def test_a_file_says_in_which_order_the_new_classes_come(tmp_path):
     path = tmp_path / 'order.txt'
     protocol = protocol_of(2, 1, path)
     path.write_text('c\na\nd\n')
-    begun = plan.begin(source_of('acd'), protocol)
+    begun = phase_plan.begin(source_of('acd'), protocol)
     assert begun.bounds == ((0, 2), (2, 3))
     path.write_text('c\na\nd\ne\nb\n')
-    grown = plan.extend(begun, source_of('abcde'), protocol)
+    grown = phase_plan.extend(begun, source_of('abcde'), protocol)
     assert grown.classes == ('c', 'a', 'd', 'e', 'b')
     path.write_text('c\nd\na\ne\nb\n')
     with pytest.raises(ValueError, match="class 2 is 'd'; allowed: 'a'"):
-        plan.extend(begun, source_of('abcde'), protocol)
+        phase_plan.extend(begun, source_of('abcde'), protocol)
 
 
 def test_a_class_that_is_gone_is_named():
-    begun = plan.begin(source_of('abcdefgh'), protocol_of())
+    begun = phase_plan.begin(source_of('abcdefgh'), protocol_of())
     with pytest.raises(ValueError, match="no class 'c', which this run has"):
-        plan.extend(begun, source_of('abdefghi'), protocol_of())
+        phase_plan.extend(begun, source_of('abdefghi'), protocol_of())
 
 
 def test_images_of_another_shape_are_refused():
-    begun = plan.begin(source_of('abcdefgh'), protocol_of())
+    begun = phase_plan.begin(source_of('abcdefgh'), protocol_of())
     other = source_of('abcdefghi', image_shape=(4, 4, 3))
     with pytest.raises(ValueError, match=r'\(4, 4, 3\); allowed: \(4, 4, 1\)'):
-        plan.extend(begun, other, protocol_of())
+        phase_plan.extend(begun, other, protocol_of())
 
 
 def test_a_plan_is_the_same_after_json():
     mean = tuple(np.float32([0.1]))
-    begun = plan.begin(source_of('abcdefgh', mean), protocol_of())
-    assert plan.from_json(json.loads(json.dumps(begun._asdict()))) == begun
+    begun = phase_plan.begin(source_of('abcdefgh', mean), protocol_of())
+    written = json.dumps(begun._asdict())
+    assert phase_plan.from_json(json.loads(written)) == begun

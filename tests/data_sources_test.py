@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from mnemonics_jax.data import classes, sources
+from mnemonics_jax.data import class_order, sources
 
 SPLITS = ('train', 'test')
 
@@ -145,10 +145,10 @@ def test_synthetic_refuses_an_option(value):
 
 
 def test_phases_cover_a_split_once(digits):
-    order = classes.class_order(10, 0)
+    order = class_order.class_order(10, 0)
     positions = [
         sources.phase_positions(digits, 'train', order, low, high)[0]
-        for low, high in classes.phase_bounds(10, 4, 3)
+        for low, high in class_order.phase_bounds(10, 4, 3)
     ]
     np.testing.assert_array_equal(
         np.sort(np.concatenate(positions)),
@@ -158,14 +158,15 @@ def test_phases_cover_a_split_once(digits):
 
 def test_finding_positions_reads_nothing(digits):
     blind = digits._replace(read=None)
-    order = classes.class_order(10, 0)
+    order = class_order.class_order(10, 0)
     assert len(sources.phase_positions(blind, 'test', order, 0, 10)[0]) == 450
     assert len(sources.phase_positions(blind, 'test', order, 3, 3)[0]) == 0
 
 
 def test_importing_data_imports_no_heavy_library():
     code = (
-        'import sys; from mnemonics_jax.data import classes, examples, sources;'
+        'import sys;'
+        'from mnemonics_jax.data import class_order, loader, sources;'
         'sources.source_names();'
         'print(*{"tensorflow", "jax", "sklearn"} & set(sys.modules))'
     )

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from data_tfds_test import CIFAR, write_set
 
-from mnemonics_jax.data import sources, tfds, tfds_sets
+from mnemonics_jax.data import sources
+from mnemonics_jax.data.sources import _tfds_builders, tfds
 
 
 def keep_labels_in(tmp_path, target):
@@ -99,16 +100,16 @@ def refused(directory):
 
 def change_splits(monkeypatch, function):
     """What takes the place of cifar100's own download."""
-    builder = tfds_sets.library().builder_cls('cifar100')
+    builder = _tfds_builders.library().builder_cls('cifar100')
     monkeypatch.setattr(builder, '_split_generators', function)
 
 
 @pytest.mark.parametrize('has_array_record', [True, False])
 def test_a_full_disk_under_the_records(tmp_path, monkeypatch, has_array_record):
     if not has_array_record:
-        find_spec = tfds_sets.importlib.util.find_spec
+        find_spec = _tfds_builders.importlib.util.find_spec
         monkeypatch.setattr(
-            tfds_sets.importlib.util,
+            _tfds_builders.importlib.util,
             'find_spec',
             lambda name: name != 'array_record' and find_spec(name),
         )

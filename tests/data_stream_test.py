@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnemonics_jax.data import images, pipeline, stream
+from mnemonics_jax.data import decode, errors, in_memory, streaming
 from mnemonics_jax.data.batches import Feed
 
 NUM = 13
 SIZE = 8
 SHAPE = (SIZE, SIZE, 3)
 BATCH = 4
-BUDGET = stream.Budget(batches=2, threads=3)
-VIEW = stream.View(SHAPE, shorter=10, flip=True, brightness=0.3)
+BUDGET = streaming.Budget(batches=2, threads=3)
+VIEW = streaming.View(SHAPE, shorter=10, flip=True, brightness=0.3)
 
 
 @pytest.fixture(scope='module')
@@ -35,11 +35,11 @@ def files():
 
 
 def originals(files, load=None):
-    return stream.Originals(load or files.__getitem__, 'image {}'.format)
+    return streaming.Originals(load or files.__getitem__, 'image {}'.format)
 
 
 def make_feed(files, *, augmented, budget=BUDGET, shard=(0, 1), load=None):
-    deliver = stream.from_encoded(
+    deliver = streaming.from_encoded(
         originals(files, load), VIEW, budget, augmented=augmented
     )
     labels = np.arange(NUM + 2, dtype=np.int32) % 5
@@ -59,9 +59,9 @@ ORDER = np.random.default_rng(1).permutation(NUM + 2)
 
 
 def test_evaluation_sees_what_a_feed_in_memory_shows(files):
-    decoded = np.stack([images.decode(data, 3, SIZE, 10) for data in files])
+    decoded = np.stack([decode.decode(data, 3, SIZE, 10) for data in files])
     labels = np.arange(NUM + 2, dtype=np.int32) % 5
-    kept = Feed(pipeline.from_memory(decoded), labels, BATCH, num_images=NUM)
+    kept = Feed(in_memory.from_memory(decoded), labels, BATCH, num_images=NUM)
     streamed = make_feed(files, augmented=False)
     assert_same_batches(streamed.epoch(ORDER), kept.epoch(ORDER))
 
@@ -75,11 +75,11 @@ def test_crops_are_those_of_the_seed_and_the_position(files):
                 assert not batch['image'][row].any()
                 continue
             generator = np.random.Generator(np.random.Philox(key=(seed, index)))
-            expected = images.decode_crop(
+            expected = decode.decode_crop(
                 files[index],
                 3,
                 SIZE,
-                generator.random(images.NUM_DRAWS),
+                generator.random(decode.NUM_DRAWS),
                 flip=True,
                 brightness=0.3,
             )
@@ -92,7 +92,7 @@ def test_crops_do_not_depend_on_threads_or_where_an_epoch_starts(
 ):
     whole = list(make_feed(files, augmented=True).epoch(ORDER, seed=7))
     one_thread = make_feed(
-        files, augmented=True, budget=stream.Budget(batches=1, threads=1)
+        files, augmented=True, budget=streaming.Budget(batches=1, threads=1)
     )
     rest = one_thread.epoch(ORDER, start_step=start_step, seed=7)
     assert_same_batches(rest, whole[start_step:])
@@ -120,9 +120,11 @@ def test_slices_of_four_processes_join_to_the_whole_batch(files, augmented):
 
 
 @pytest.mark.parametrize(
-    'budget', [stream.Budget(1, 1), stream.Budget(2, 3), stream.Budget(5, 2)]
+    'sizes',
+    [(1, 1), (2, 3), (5, 2)],
 )
-def test_reading_ahead_stays_within_its_budget(files, budget):
+def test_reading_ahead_stays_within_its_budget(files, sizes):
+    budget = streaming.Budget(*sizes)
     lock, loaded = threading.Lock(), []
 
     def load(row):
@@ -142,7 +144,7 @@ def test_reading_ahead_stays_within_its_budget(files, budget):
             before = len(loaded)
             time.sleep(0.3)
         # What was made ahead, the batch in the making, and a chunk a thread.
-        chunks = budget.threads * stream.chunk_size(BATCH)
+        chunks = budget.threads * streaming.chunk_size(BATCH)
         most = (taken + budget.batches + 1) * BATCH + chunks
         assert taken * BATCH < len(loaded) <= most
     batches.close()
@@ -151,9 +153,9 @@ def test_reading_ahead_stays_within_its_budget(files, budget):
 def test_a_plan_fills_the_memory_and_no_more():
     shape, ahead = (10, 10, 3), 2
     for memory in (20_000, 33_333, 50_000, 10**7):
-        budget = stream.plan(memory, 8, shape, ahead)
+        budget = streaming.plan(memory, 8, shape, ahead)
         batch = 8 * 300
-        chunks = budget.threads * stream.chunk_size(8) * 300
+        chunks = budget.threads * streaming.chunk_size(8) * 300
         used = (budget.batches + 1 + ahead) * batch + chunks
         assert used <= memory
         assert budget.batches == 16 or used + batch > memory
@@ -161,13 +163,13 @@ def test_a_plan_fills_the_memory_and_no_more():
 
 def test_a_plan_names_the_least_memory():
     with pytest.raises(ValueError) as error:
-        stream.plan(2**20, 256, (224, 224, 3), 2)
+        streaming.plan(2**20, 256, (224, 224, 3), 2)
     message = str(error.value)
     assert message.startswith('data.read_ahead_mb=1: allowed: at least ')
     least = int(message.split('least ')[1].split(maxsplit=1)[0])
-    assert stream.plan(least * 2**20, 256, (224, 224, 3), 2).batches == 1
+    assert streaming.plan(least * 2**20, 256, (224, 224, 3), 2).batches == 1
     with pytest.raises(ValueError):
-        stream.plan((least - 1) * 2**20, 256, (224, 224, 3), 2)
+        streaming.plan((least - 1) * 2**20, 256, (224, 224, 3), 2)
 
 
 @pytest.mark.parametrize('broken', [b'', b'no image', None])
@@ -177,7 +179,7 @@ def test_a_broken_image_is_named(files, broken):
         return data if row == 6 else files[row]
 
     feed = make_feed(files, augmented=True, load=load)
-    with pytest.raises(images.BadImageError, match=r'^image 6: '):
+    with pytest.raises(errors.BadImageError, match=r'^image 6: '):
         list(feed.epoch(np.arange(NUM)))
 
 
@@ -188,7 +190,7 @@ def test_a_file_that_vanished_is_named(files):
         return files[row]
 
     feed = make_feed(files, augmented=False, load=load)
-    with pytest.raises(images.BadImageError) as error:
+    with pytest.raises(errors.BadImageError) as error:
         list(feed.epoch(np.arange(NUM)))
     assert str(error.value) == (
         'image 2: cannot be read: No such file or directory'

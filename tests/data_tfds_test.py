@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnemonics_jax.data import sources, tfds, tfds_sets
+from mnemonics_jax.data import sources
+from mnemonics_jax.data.sources import _tfds_builders, tfds
 
 FORMATS = ('tfrecord', 'array_record')
 
 
 def write_set(name, directory, splits, file_format, num_shards=1, names=None):
     """Writes {split: list of examples} as the set of a name."""
-    builder = tfds_sets.library().builder(name, data_dir=directory)
+    builder = _tfds_builders.library().builder(name, data_dir=directory)
     if names is not None:
         builder.info.features['label'].names = names
     builder._split_generators = lambda *managers: {
@@ -27,7 +28,7 @@ def write_set(name, directory, splits, file_format, num_shards=1, names=None):
     }
     builder.download_and_prepare(
         file_format=file_format,
-        download_config=tfds_sets.library().download.DownloadConfig(
+        download_config=_tfds_builders.library().download.DownloadConfig(
             num_shards=num_shards
         ),
     )
@@ -125,8 +126,8 @@ def test_images_are_read_when_they_are_needed(cifar, monkeypatch):
         decoded.append(num)
         return decode_many(load, describe, num, *args, **kwargs)
 
-    decode_many = tfds.images.decode_many
-    monkeypatch.setattr(tfds.images, 'decode_many', spy)
+    decode_many = tfds.decode.decode_many
+    monkeypatch.setattr(tfds.decode, 'decode_many', spy)
     options = {'name': 'cifar100', 'dir': cifar['array_record']}
     source = sources.make_source('tfds', options)
     assert decoded == []
@@ -277,7 +278,7 @@ def test_no_network(tmp_path, monkeypatch):
     # Whatever network there is: this proxy refuses.
     for variable in ('http_proxy', 'https_proxy', 'HTTPS_PROXY', 'HTTP_PROXY'):
         monkeypatch.setenv(variable, 'http://127.0.0.1:9')
-    monkeypatch.setattr(tfds_sets, '_RETRIES', 0)
+    monkeypatch.setattr(_tfds_builders, '_RETRIES', 0)
     with pytest.raises(ValueError) as error:
         sources.make_source('tfds', {'name': 'cifar100', 'dir': str(tmp_path)})
     message = str(error.value)

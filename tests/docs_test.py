@@ -12,7 +12,7 @@ import pytest
 from readme_test import DOCUMENTS, README, TEXTS, TOP, blocks, prose, table
 
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.data import folder
+from mnemonics_jax.data.sources import folder
 from mnemonics_jax.defaults import default_config
 
 DOCS = TOP / 'docs'

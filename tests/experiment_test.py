@@ -13,7 +13,8 @@ from mnemonics_jax import components, evaluate, experiment, memory, saved
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.core.workdir import read_records
-from mnemonics_jax.data import batches, examples
+from mnemonics_jax.data import batches
+from mnemonics_jax.data import loader as loader_lib
 
 Recording = collections.namedtuple(
     'Recording', 'workdir results parts compiled reads alive'
@@ -67,7 +68,7 @@ def recording(tmp_path_factory, one_device):
             alive.append(sum(ref() is not None for ref in arrays + feeds))
             return done
 
-        patch.setattr(examples, 'Feed', Feed)
+        patch.setattr(loader_lib, 'Feed', Feed)
         patch.setattr(experiment, 'run_phase', watched)
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import (
-    augment,
     bilevel,
     classifiers,
     components,
@@ -27,6 +26,7 @@ from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.bilevel import Query
 from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.core import parallel
+from mnemonics_jax.data import augment
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.inner import Context, Exemplars
 from mnemonics_jax.journal import Journal

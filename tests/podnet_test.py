@@ -19,10 +19,10 @@ from mnemonics_jax import (
     train,
 )
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.augment import Augmentation
 from mnemonics_jax.backbones import heads, make_backbone
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.numerics import weighted_mean
+from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.scene import Scene, in_order
 from mnemonics_jax.types import ExemplarSet, Outputs, Phase

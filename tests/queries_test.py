@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import augment, queries
+from mnemonics_jax import queries
 from mnemonics_jax.bilevel import Layout, Query
+from mnemonics_jax.data import augment
 from mnemonics_jax.inner import Context
 from mnemonics_jax.types import ExemplarSet, Phase
 from tests import bilevel_test as small

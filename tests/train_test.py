@@ -12,9 +12,10 @@ import pytest
 from flax import linen as nn
 from ml_collections import config_dict
 
-from mnemonics_jax import augment, train
+from mnemonics_jax import train
 from mnemonics_jax.backbones import conv, heads
 from mnemonics_jax.core import multistep, parallel
+from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import fill_exemplars
 from mnemonics_jax.methods import finetune
 from mnemonics_jax.types import (

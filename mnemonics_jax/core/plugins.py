@@ -13,7 +13,11 @@ import types
 from collections.abc import Mapping
 
 # Kinds of plug-ins, and the package's folders of the same kind.
-KINDS = {'methods': 'methods', 'backbones': 'backbones', 'sources': 'data/'}
+KINDS = {
+    'methods': 'methods',
+    'backbones': 'backbones',
+    'sources': 'data/sources',
+}
 
 _registered: dict[str, dict[str, types.ModuleType]] = {k: {} for k in KINDS}
 

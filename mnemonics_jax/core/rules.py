@@ -17,24 +17,48 @@ class Rule(NamedTuple):
 
 
 def at_least(least: int) -> Rule:
-    """A whole number from `least` on."""
+    """An integer >= `least`.
+
+    Example:
+        >>> from mnemonics_jax import rules
+        >>> rules.at_least(1).holds(0)
+        False
+    """
     return Rule(
         lambda v: type(v) is int and v >= least, f'a whole number >= {least}'
     )
 
 
 def one_of(names: Iterable[str]) -> Rule:
-    """One of some names."""
+    """One of `names`.
+
+    Example:
+        >>> from mnemonics_jax import rules
+        >>> rules.one_of(('sgd', 'adam')).allowed
+        'sgd, adam'
+    """
     return Rule(lambda v: v in names, ', '.join(names))
 
 
 def or_none(rule: Rule) -> Rule:
-    """The same, or nothing."""
+    """What `rule` allows, or None.
+
+    Example:
+        >>> from mnemonics_jax import rules
+        >>> rules.or_none(rules.at_least(1)).holds(None)
+        True
+    """
     return Rule(lambda v: v is None or rule.holds(v), rule.allowed)
 
 
 def number(low: float, high: float, *, above: bool = False) -> Rule:
-    """A number from `low` (or, with `above`, beyond it) and below `high`."""
+    """A number in [`low`, `high`), or in (`low`, `high`) with `above`.
+
+    Example:
+        >>> from mnemonics_jax import rules
+        >>> rules.number(0, 1).allowed
+        'a number >= 0 and < 1'
+    """
 
     def holds(value):
         is_number = isinstance(value, int | float) and value is not True

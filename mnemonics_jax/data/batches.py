@@ -3,7 +3,7 @@
 The order of an epoch is a function of (seed, phase, stage, epoch), so a run
 resumes in the middle of an epoch with no iterator state. A `Feed` says which
 example stands where; how images get there is the business of a `Deliver`:
-`pipeline` and `stream` do it by tf.data, `resident` on the device.
+`in_memory` and `streaming` do it by tf.data, `on_device` without it.
 """
 
 from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mnemonics_jax.data.checks import BadDataError
+from mnemonics_jax.data.errors import BadImageError
 
 # No others: some of Pillow's readers run programs on what they are given.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF')
@@ -27,10 +27,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDES_SWAPPED = (5, 6, 7, 8)
-
-
-class BadImageError(BadDataError):
-    """A file or record that holds no readable image, as one line."""
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.sources import Source, positive_option
+from mnemonics_jax.data.sources import Source
+from mnemonics_jax.data.sources.checks import positive_option
 
 _SEED = 1993
 _SPLITS = ('train', 'test')

@@ -10,8 +10,9 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from mnemonics_jax.data.checks import NO_SPACE, BadDataError
-from mnemonics_jax.data.tfds_sets import library, one_line
+from mnemonics_jax.core.cli import FULL
+from mnemonics_jax.data.errors import BadDataError
+from mnemonics_jax.data.sources._tfds_builders import library, one_line
 
 _RECORDS_PER_READ = 256
 
@@ -19,7 +20,7 @@ _RECORDS_PER_READ = 256
 class Split:
     """The records of a split, in the order of its files.
 
-    All of its methods raise `checks.BadDataError` where files cannot be read.
+    All of its methods raise `errors.BadDataError` where files cannot be read.
 
     Attributes:
         field: how messages name it.
@@ -171,7 +172,7 @@ def _kept(
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         message = f'{path}: cannot be written: {e.strerror or one_line(e)}'
-        if e.errno in NO_SPACE:  # The run would fail at its first checkpoint.
+        if e.errno in FULL:  # The run would fail at its first checkpoint.
             raise ValueError(message) from e
         # The file only saves later runs the pass over the records.
         logging.warning('%s', message)

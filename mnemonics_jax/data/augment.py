@@ -1,11 +1,12 @@
 """Augmentation on the device, a pure function of a key and example numbers."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import boxes
+from mnemonics_jax.data import random_crop
 
 # Streams of an example beside its first bits, which move and mirror it.
 _BOX = 3
@@ -18,8 +19,8 @@ class Augmentation(NamedTuple):
     Attributes:
         pad: pixels of zero padding on each side before a random crop, >= 0.
         flip: whether to mirror half of the images left and right.
-        resized_crop: whether to show a random box of the image, see `boxes`,
-            resized to the image's size; in the place of `pad`, which must be 0.
+        resized_crop: whether to show a random box of the image (see
+            `random_crop`), resized to the image's size. `pad` must be 0 then.
         brightness: b in [0, 1]: pixels are multiplied by a factor that is
             uniform in [1 - b, 1 + b], and clipped to [0, 1].
     """
@@ -100,7 +101,7 @@ def crop_offsets_and_flips(
 def crop_boxes(
     key: jax.Array, indices: jax.Array, height: int, width: int
 ) -> jax.Array:
-    """Draws the boxes of resized crops, by the rule of `boxes.crop_box`.
+    """Draws the boxes of resized crops, by the rule of `random_crop.crop_box`.
 
     Args:
         key: see `augment`.
@@ -111,8 +112,9 @@ def crop_boxes(
     Returns:
         int32[B,4]: top, left, height and width, in pixels.
     """
-    draws = _uniform(key, indices, _BOX, (boxes.ATTEMPTS, 4))
-    return jax.vmap(lambda drawn: boxes.crop_box(height, width, drawn))(draws)
+    draws = _uniform(key, indices, _BOX, (random_crop.ATTEMPTS, 4))
+    crop = functools.partial(random_crop.crop_box, height, width)
+    return jax.vmap(crop)(draws)
 
 
 def brightness_factors(

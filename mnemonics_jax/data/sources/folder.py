@@ -7,7 +7,7 @@ out, with a warning. A class is named by its folder, or by the line
 the sorted names of folders.
 
 All images are made RGB and `data.image_size` pixels high and wide, the middle
-of what `data.eval_resize` makes of them if that is given: see `images.decode`.
+of what `data.eval_resize` makes of them if that is given: see `decode.decode`.
 Mean and std are those of ImageNet, the constants that models for natural images
 use; to compute them would take reading every file.
 """
@@ -22,8 +22,9 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from mnemonics_jax.data import checks, images
-from mnemonics_jax.data.sources import Source, encoded_splits, positive_option
+from mnemonics_jax.data import decode
+from mnemonics_jax.data.sources import Source, checks, encoded_splits
+from mnemonics_jax.data.sources.checks import positive_option
 
 POLICIES = ('fail', 'skip')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
@@ -72,7 +73,7 @@ def make(options: Any) -> Source:
 
     Raises:
         ValueError: an option or the folder is not as described; from `read`,
-            `images.BadImageError`.
+            `errors.BadImageError`.
     """
     path, size, shorter, policy = _read_options(options)
     shape = (size, size, 3)
@@ -91,7 +92,7 @@ def make(options: Any) -> Source:
         std=IMAGENET_STD,
         class_names=_display_names(root, classes),
         labels={key: split.labels for key, split in files.items()},
-        read=lambda split, positions: images.decode_many(
+        read=lambda split, positions: decode.decode_many(
             lambda row: files[split].load(positions[row]),
             lambda row: files[split].describe(positions[row]),
             len(positions),
@@ -236,7 +237,7 @@ def _skip_bad(
 ) -> tuple[Files, tuple[str, ...]]:
     """Leaves out the files that cannot be decoded, having tried them all."""
     num = len(files.names)
-    bad = images.find_bad(files.load, num, shape, shorter=shorter)
+    bad = decode.find_bad(files.load, num, shape, shorter=shorter)
     skipped = [f'{files.describe(row)}: {why}' for row, why in bad.items()]
     _warn('skipped', skipped)
     kept = np.delete(np.arange(num), list(bad))

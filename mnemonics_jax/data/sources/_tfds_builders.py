@@ -11,19 +11,20 @@ from typing import Any
 
 from etils import epath
 
-from mnemonics_jax.data import checks, pipeline
+from mnemonics_jax.core import cli
+from mnemonics_jax.data import tf_import
 
 _RETRIES = 4
 # What TensorFlow puts around the reason of an error.
 _NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name:)?')
 # TFDS and what writes for it raise many types: the words tell. The last are of
 # TFDS, which compares sizes before it begins.
-_NO_SPACE = (*map(os.strerror, checks.NO_SPACE), 'Not enough disk space')
+_NO_SPACE = (*map(os.strerror, cli.FULL), 'Not enough disk space')
 
 
 def library() -> types.ModuleType:
     """Imports TFDS, after TensorFlow with its devices hidden."""
-    pipeline.tensorflow()
+    tf_import.tensorflow()
     import tensorflow_datasets
 
     return tensorflow_datasets

@@ -7,7 +7,7 @@ that is not there is downloaded and prepared by TFDS, as array_record files.
 The training split is 'train', the test split 'test', or 'validation' where the
 former is missing or has no labels, as ImageNet's. Images are resized where
 `data.image_size` is given, and `data.eval_resize` perhaps (see
-`images.decode`); a set whose images vary in size needs the former.
+`decode.decode`); a set whose images vary in size needs the former.
 
 A set of up to 512 MB as uint8 is read into memory, each split when it is first
 needed. Of a larger one, and of one whose images vary in size, only the wanted
@@ -29,14 +29,16 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data import checks, images, tfds_sets
+from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import (
     Encoded,
     Source,
+    _tfds_builders,
+    checks,
     encoded_splits,
-    positive_option,
 )
-from mnemonics_jax.data.tfds_records import Split
+from mnemonics_jax.data.sources._tfds_records import Split
+from mnemonics_jax.data.sources.checks import positive_option
 
 _MEMORY = 2**29
 _NUM_FOR_STATISTICS = 2000
@@ -57,16 +59,16 @@ def make(options: Any) -> Source:
 
     Raises:
         ValueError: there is no such set, or it cannot be prepared or read, or
-            it is not as described above; from `read`, `checks.BadDataError` or
-            `images.BadImageError`.
+            it is not as described above; from `read`, `errors.BadDataError` or
+            `errors.BadImageError`.
     """
     name = checks.text_option(
         options, 'name', 'the name of a set of TFDS, such as cifar100'
     )
     size = positive_option(options, 'image_size', 0)
     shorter = checks.eval_resize_option(options, size)
-    builder = tfds_sets.find_set(name, checks.option(options, 'dir'))
-    tfds_sets.prepare(builder, name)
+    builder = _tfds_builders.find_set(name, checks.option(options, 'dir'))
+    _tfds_builders.prepare(builder, name)
     image_key, label_key = _keys(builder, name)
     features = builder.info.features
     shape = _image_shape(features[image_key].shape, name, size)
@@ -92,7 +94,7 @@ def make(options: Any) -> Source:
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
     """Names of the features that are the image and its class."""
-    features = tfds_sets.library().features
+    features = _tfds_builders.library().features
     ours, keys = builder.info.features, builder.info.supervised_keys
     if isinstance(keys, tuple) and len(keys) == 2 and set(keys) <= set(ours):
         image, label = (ours[key] for key in keys)
@@ -170,7 +172,7 @@ def _in_memory(
         return False
     root = builder.data_dir_root
     elsewhere = os.path.join(root, 'array_record')
-    command = tfds_sets.command(
+    command = _tfds_builders.command(
         name, elsewhere, download_dir=f'{root}/downloads'
     )
     raise ValueError(
@@ -199,7 +201,7 @@ def _reader(
             def describe(row: int, rows: np.ndarray = rows) -> str:
                 return ours.describe(rows[row])
 
-            pixels[start : start + len(blobs)] = images.decode_many(
+            pixels[start : start + len(blobs)] = decode.decode_many(
                 blobs.__getitem__,
                 describe,
                 len(blobs),
@@ -244,4 +246,4 @@ def _statistics(
     num = len(labels['train'])
     if not in_memory:
         num = min(num, _NUM_FOR_STATISTICS)
-    return images.statistics(read('train', np.arange(num)))
+    return decode.statistics(read('train', np.arange(num)))

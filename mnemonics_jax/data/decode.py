@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.boxes import ATTEMPTS, crop_box
 from mnemonics_jax.data import pillow
-from mnemonics_jax.data.pillow import BadImageError
+from mnemonics_jax.data.errors import BadImageError
+from mnemonics_jax.data.random_crop import ATTEMPTS, crop_box
 
 # Uniform numbers that `decode_crop` takes.
 NUM_DRAWS = 4 * ATTEMPTS + 2

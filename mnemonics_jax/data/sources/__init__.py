@@ -16,22 +16,6 @@ import numpy as np
 
 from mnemonics_jax.core import plugins
 
-_NOT_SOURCES = (
-    'batches',
-    'checks',
-    'classes',
-    'examples',
-    'images',
-    'pillow',
-    'pipeline',
-    'plan',
-    'resident',
-    'sources',
-    'stream',
-    'tfds_records',
-    'tfds_sets',
-)
-
 
 class Encoded(NamedTuple):
     """The images of a source as they are stored, one by one.
@@ -40,7 +24,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         load: `(split, position) -> bytes`, an encoded image; it raises OSError
-            or `checks.BadDataError` where it cannot be read.
+            or `errors.BadDataError` where it cannot be read.
         describe: `(split, position) -> str`, names it in messages.
     """
 
@@ -87,7 +71,7 @@ def source_names() -> tuple[str, ...]:
     files = {
         name
         for name in names
-        if name not in _NOT_SOURCES and hasattr(_module(name), 'make')
+        if not name.startswith('_') and hasattr(_module(name), 'make')
     }
     return tuple(sorted({*files, *plugins.registered('sources')}))
 
@@ -160,28 +144,6 @@ def encoded_splits(splits: Mapping[str, Any]) -> Encoded:
         lambda split, position: splits[split].load(position),
         lambda split, position: splits[split].describe(position),
     )
-
-
-def positive_option(options: Any, field: str, default: int) -> int:
-    """Reads a positive integer from the options of a source.
-
-    Args:
-        options: a mapping or an object with attributes.
-        field: name of the option.
-        default: the value where the option is missing or None.
-
-    Raises:
-        ValueError: the value is no positive integer.
-    """
-    if isinstance(options, Mapping):
-        value = options.get(field)
-    else:
-        value = getattr(options, field, None)
-    if value is None:
-        return default
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f'data.{field}={value!r}: must be a positive integer')
-    return value
 
 
 def phase_positions(

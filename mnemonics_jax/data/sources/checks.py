@@ -1,19 +1,31 @@
 """What the sources that read files check, and what they raise."""
 
-import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.sources import positive_option
 
-# The disk, a quota, or the largest size of a file that is allowed.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def positive_option(options: Any, field: str, default: int) -> int:
+    """Reads a positive integer from the options of a source.
 
+    Args:
+        options: a mapping or an object with attributes.
+        field: name of the option.
+        default: the value where the option is missing or None.
 
-class BadDataError(ValueError):
-    """Data that cannot be read, found while reading it; one line."""
+    Raises:
+        ValueError: the value is no positive integer.
+    """
+    if isinstance(options, Mapping):
+        value = options.get(field)
+    else:
+        value = getattr(options, field, None)
+    if value is None:
+        return default
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f'data.{field}={value!r}: must be a positive integer')
+    return value
 
 
 def text_option(options: Any, field: str, meaning: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from mnemonics_jax.data import checks, images
-from mnemonics_jax.data.sources import Source
+from mnemonics_jax.data import decode
+from mnemonics_jax.data.sources import Source, checks
 
 _SPLITS = ('train', 'test')
 _NAMES = {
@@ -51,7 +51,7 @@ def make(options: Any) -> Source:
     for split in _SPLITS:
         name = f'{field}: {split}_labels'
         checks.check_labels(labels[split], class_names, name)
-    mean, std = images.statistics(pixels['train'])
+    mean, std = decode.statistics(pixels['train'])
     return Source(
         num_classes=len(class_names),
         image_shape=pixels['train'].shape[1:],

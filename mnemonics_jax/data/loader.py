@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.data import pipeline, resident, stream
+from mnemonics_jax.data import in_memory, on_device, streaming
 from mnemonics_jax.data.batches import Deliver, Feed, num_batches
 from mnemonics_jax.data.sources import Encoded, Source, phase_positions
 
@@ -90,11 +90,11 @@ class Settings(NamedTuple):
 
     feed: str
     memory: int
-    view: stream.View
-    budget: stream.Budget | None
+    view: streaming.View
+    budget: streaming.Budget | None
     crops: bool
     shard: tuple[int, int]
-    put: resident.Put
+    put: on_device.Put
 
 
 class Loader(NamedTuple):
@@ -173,8 +173,8 @@ class Loader(NamedTuple):
         @functools.cache
         def deliver() -> Deliver:
             if settings.feed == 'device':
-                return resident.from_device(images(), most, settings.put)
-            return pipeline.from_memory(images())
+                return on_device.from_device(images(), most, settings.put)
+            return in_memory.from_memory(images())
 
         return Examples(
             labels,
@@ -186,7 +186,7 @@ class Loader(NamedTuple):
 
     def _by_tfdata(
         self,
-        decoded: tuple[Encoded, stream.Budget],
+        decoded: tuple[Encoded, streaming.Budget],
         split: str,
         kept: Examples,
         read: Callable[[np.ndarray], np.ndarray],
@@ -196,7 +196,7 @@ class Loader(NamedTuple):
         (encoded, budget), settings = decoded, self.settings
         size = len(kept.labels) * int(np.prod(self.source.image_shape))
         fits = size <= settings.memory
-        originals = stream.Originals(
+        originals = streaming.Originals(
             lambda row: encoded.load(split, int(positions[row])),
             lambda row: encoded.describe(split, int(positions[row])),
         )
@@ -205,7 +205,7 @@ class Loader(NamedTuple):
             cropped = augmented and settings.crops
             if fits and not cropped:
                 return kept.deliver(augmented)
-            return stream.from_encoded(
+            return streaming.from_encoded(
                 originals, settings.view, budget, augmented=cropped
             )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.data import images, pillow, pipeline
+from mnemonics_jax.data import decode, errors, tf_import
 from mnemonics_jax.data.batches import Batch, Deliver
 
 # More batches ahead than this even out no pause worth it.
@@ -115,7 +115,7 @@ def from_encoded(
         augmented: random crops, or the view of evaluation.
 
     Returns:
-        A `Deliver` whose batches raise `pillow.BadImageError` where an image
+        A `Deliver` whose batches raise `errors.BadImageError` where an image
         cannot be read.
     """
 
@@ -138,23 +138,23 @@ def _decode(
     try:
         data = originals.load(row)
         if not draw:
-            return images.decode(data, channels, size, view.shorter)
+            return decode.decode(data, channels, size, view.shorter)
         generator = np.random.Generator(np.random.Philox(key=draw))
-        return images.decode_crop(
+        return decode.decode_crop(
             data,
             channels,
             size,
-            generator.random(images.NUM_DRAWS),
+            generator.random(decode.NUM_DRAWS),
             flip=view.flip,
             brightness=view.brightness,
         )
     except OSError as e:
         reason = f'cannot be read: {e.strerror or e}'
-        raise pillow.BadImageError(
+        raise errors.BadImageError(
             f'{originals.describe(row)}: {reason}'
         ) from e
-    except pillow.BadImageError as e:
-        raise pillow.BadImageError(f'{originals.describe(row)}: {e}') from e
+    except errors.BadImageError as e:
+        raise errors.BadImageError(f'{originals.describe(row)}: {e}') from e
 
 
 def _batches(
@@ -165,10 +165,10 @@ def _batches(
     budget: Budget,
 ) -> Iterator[Batch]:
     """The batches of an epoch, images put together in the order of columns."""
-    tf = pipeline.tensorflow()
+    tf = tf_import.tensorflow()
     failures: list[Exception] = []
 
-    def decode(rows: Any, indices: Any) -> np.ndarray:
+    def decode_rows(rows: Any, indices: Any) -> np.ndarray:
         decoded = np.zeros((len(rows), *shape), np.uint8)
         try:
             for i, (row, index) in enumerate(zip(rows, indices, strict=True)):
@@ -182,7 +182,7 @@ def _batches(
     chunk = chunk_size(batch_size)
     flat = (rows.reshape(-1, chunk), columns['index'].reshape(-1, chunk))
     pixels = tf.data.Dataset.from_tensor_slices(flat).map(
-        lambda *numbers: tf.numpy_function(decode, numbers, tf.uint8),
+        lambda *numbers: tf.numpy_function(decode_rows, numbers, tf.uint8),
         num_parallel_calls=budget.threads,
         deterministic=True,
     )
@@ -195,7 +195,7 @@ def _batches(
         }
     )
     dataset = dataset.prefetch(budget.batches)
-    dataset = dataset.with_options(pipeline.options(budget.threads + 1))
+    dataset = dataset.with_options(tf_import.options(budget.threads + 1))
     for batch in dataset.as_numpy_iterator():
         if failures:
             raise failures[0]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.data import classes
+from mnemonics_jax.data import class_order
 from mnemonics_jax.data.sources import Source
 
 
@@ -44,7 +44,7 @@ def begin(source: Source, protocol: Any) -> Plan:
             is none.
     """
     names = arrange(source.class_names, protocol)
-    bounds = classes.phase_bounds(
+    bounds = class_order.phase_bounds(
         len(names), protocol.base_classes, protocol.phases
     )
     return Plan(names, tuple(bounds), *appearance(source))
@@ -106,9 +106,9 @@ def apply(plan: Plan, source: Source) -> tuple[Source, np.ndarray]:
 def arrange(names: Sequence[str], protocol: Any) -> tuple[str, ...]:
     """Names in the order of the seed, or of the file."""
     if protocol.class_order_file is None:
-        order = classes.class_order(len(names), protocol.class_order_seed)
+        order = class_order.class_order(len(names), protocol.class_order_seed)
     else:
-        order = classes.read_order(protocol.class_order_file, names)
+        order = class_order.read_order(protocol.class_order_file, names)
     return tuple(names[k] for k in order)
 
 
