@@ -16,7 +16,8 @@ import optax
 import tables
 from matplotlib.figure import Figure
 
-from mnemonics_jax import backbones, memory, outer
+from mnemonics_jax import backbones, memory
+from mnemonics_jax.bilevel import outer
 
 CLASSES, BASE_CLASSES, PER_CLASS = 1000, 500, 20
 SHAPE = (224, 224, 3)

@@ -34,13 +34,13 @@ from mnemonics_jax import (
     exemplar_stages,
     exemplars,
     experiment,
-    hypergradients,
     inner,
     losses,
     model_stages,
     objectives,
 )
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.core import numerics, parallel
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data import device_batch

@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 from experiments import packing, scratch_model
-from mnemonics_jax import bilevel, outer
+from mnemonics_jax import bilevel
+from mnemonics_jax.bilevel import outer
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import Backbone, Params, Variables

@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnemonics_jax import losses, metrics
-    from mnemonics_jax.any_model import (
+    from mnemonics_jax.bilevel import InnerProblem, unroll
+    from mnemonics_jax.bilevel.hypergradients import make_hypergradient
+    from mnemonics_jax.bilevel.learner import (
         ExemplarLearner,
         make_exemplar_learner,
         split_nnx,
     )
-    from mnemonics_jax.bilevel import (
-        InnerProblem,
-        Query,
-        pixel_gradient,
-        unroll,
-    )
+    from mnemonics_jax.bilevel.outer import ExemplarState, Query, pixel_gradient
     from mnemonics_jax.core import rules
     from mnemonics_jax.data.sources import Source
     from mnemonics_jax.defaults import default_config
     from mnemonics_jax.experiment import run_experiment
-    from mnemonics_jax.hypergradients import make_hypergradient
-    from mnemonics_jax.outer import ExemplarState
     from mnemonics_jax.prototypes import class_means, herding, nme_scores
     from mnemonics_jax.types import Method
 
@@ -55,25 +50,25 @@ __all__ = [
 
 # Where each name is; a module is its own home.
 _HOMES = {
-    'ExemplarLearner': 'any_model',
-    'ExemplarState': 'outer',
-    'InnerProblem': 'bilevel',
+    'ExemplarLearner': 'bilevel.learner',
+    'ExemplarState': 'bilevel.outer',
+    'InnerProblem': 'bilevel.inner',
     'Method': 'types',
-    'Query': 'bilevel',
+    'Query': 'bilevel.outer',
     'Source': 'data.sources',
     'class_means': 'prototypes',
     'default_config': 'defaults',
     'herding': 'prototypes',
     'losses': 'losses',
-    'make_exemplar_learner': 'any_model',
-    'make_hypergradient': 'hypergradients',
+    'make_exemplar_learner': 'bilevel.learner',
+    'make_hypergradient': 'bilevel.hypergradients',
     'metrics': 'metrics',
     'nme_scores': 'prototypes',
-    'pixel_gradient': 'bilevel',
+    'pixel_gradient': 'bilevel.outer',
     'rules': 'core.rules',
     'run_experiment': 'experiment',
-    'split_nnx': 'any_model',
-    'unroll': 'bilevel',
+    'split_nnx': 'bilevel.learner',
+    'unroll': 'bilevel.inner',
 }
 
 

@@ -12,8 +12,13 @@ import ml_collections
 import numpy as np
 import optax
 
-from mnemonics_jax import correction, memory, outer, train, transfer
-from mnemonics_jax.backbones import make_backbone
+from mnemonics_jax import memory, train
+from mnemonics_jax.backbones import (
+    logit_correction,
+    make_backbone,
+    weight_transfer,
+)
+from mnemonics_jax.bilevel import outer
 from mnemonics_jax.classifiers import Evaluator, make_evaluator
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import sources
@@ -177,9 +182,9 @@ def build_backbone(
         precision=config.precision,
     )
     if method.corrects_logits:
-        backbone = correction.wrap(backbone)
+        backbone = logit_correction.wrap(backbone)
     if config.weight_transfer:
-        backbone = transfer.wrap(backbone)
+        backbone = weight_transfer.wrap(backbone)
     return backbone
 
 

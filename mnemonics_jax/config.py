@@ -8,7 +8,6 @@ from ml_collections import config_dict
 from mnemonics_jax import (
     backbones,
     exemplars,
-    hypergradients,
     inner,
     methods,
     objectives,
@@ -17,6 +16,7 @@ from mnemonics_jax import (
     train,
 )
 from mnemonics_jax.backbones import heads
+from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.core import plugins, rules
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.loader import FEEDS

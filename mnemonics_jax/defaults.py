@@ -72,7 +72,7 @@ fields = config_dict.create(
     # What networks compute in: 'float32', or 'bf16' for accelerators. All
     # that is kept, losses and gradients are float32 with both.
     precision='float32',
-    # Kernels frozen after phase 0, with learned scales (transfer.py).
+    # Kernels frozen after phase 0, with learned scales (weight_transfer.py).
     weight_transfer=False,
     # Whether a run ends by drawing report.html and figures/.
     report=True,

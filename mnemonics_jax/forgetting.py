@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnemonics_jax import losses, transfer
-from mnemonics_jax.backbones import heads
+from mnemonics_jax import losses
+from mnemonics_jax.backbones import heads, weight_transfer
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import batch_images, to_float
@@ -98,7 +98,7 @@ def step(
         return weighted_mean(values, batch['weight'])
 
     # With weight transfer every later phase trains scales.
-    tx = transfer.masked(optax.sgd(settings.forget_lr), phase.index + 1)
+    tx = weight_transfer.masked(optax.sgd(settings.forget_lr), phase.index + 1)
     grads = jax.grad(loss_of)(model.params)
     updates, _ = tx.update(grads, tx.init(model.params), model.params)
     return model.replace(params=optax.apply_updates(model.params, updates))

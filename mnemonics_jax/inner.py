@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnemonics_jax import bilevel, losses, transfer
-from mnemonics_jax.backbones import heads
+from mnemonics_jax import bilevel, losses
+from mnemonics_jax.backbones import heads, weight_transfer
 from mnemonics_jax.core.numerics import between
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.core.rng import draw_minibatches
@@ -285,7 +285,7 @@ def adapt_all(context: Context, start: Variables, phase: Phase) -> Adapted:
 
     problem = bilevel.InnerProblem(
         loss_fn,
-        transfer.masked(optax.sgd(settings.inner_lr), phase.index),
+        weight_transfer.masked(optax.sgd(settings.inner_lr), phase.index),
         remat=settings.remat,
         layout=layout,
         microbatch=settings.microbatch,

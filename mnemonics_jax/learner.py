@@ -13,14 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax import (
-    bilevel,
-    forgetting,
-    losses,
-    objectives,
-    outer,
-    queries,
-)
+from mnemonics_jax import bilevel, forgetting, losses, objectives, queries
+from mnemonics_jax.bilevel import outer
+from mnemonics_jax.bilevel.outer import ExemplarState
 from mnemonics_jax.core.multistep import Block, batch_at, repeat
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
@@ -34,7 +29,6 @@ from mnemonics_jax.inner import (
     layout_of,
 )
 from mnemonics_jax.objectives import Memory, Situation
-from mnemonics_jax.outer import ExemplarState
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 # The outer rate is halved after each fifth of the steps, as the paper's after

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import bilevel, hypergradients, losses, pieces
+from mnemonics_jax import bilevel, losses
+from mnemonics_jax.bilevel import hypergradients, microbatch
 from mnemonics_jax.core.numerics import shares, unit, weighted_sum
 from mnemonics_jax.data import augment
 from mnemonics_jax.inner import Context, Exemplars, Inner, inner_problem
@@ -252,13 +253,15 @@ def exemplar_means(
 def features(
     context: Context, variables: Variables, images: jax.Array
 ) -> jax.Array:
-    """Features f32[b, D] of images f32[b, H, W, C], in pieces if need be."""
+    """Features f32[b, D] of images f32[b, H, W, C], in microbatches if set."""
 
     def embed(images):
         split = context.layout.split(images)
         return context.backbone.embed(variables, split)[0]
 
-    return pieces.map_pieces(embed, images, context.settings.microbatch)
+    return microbatch.map_microbatches(
+        embed, images, context.settings.microbatch
+    )
 
 
 OBJECTIVES: dict[str, Objective] = {

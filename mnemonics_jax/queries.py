@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax.bilevel import Query
+from mnemonics_jax.bilevel.outer import Query
 from mnemonics_jax.core.rng import draw_minibatches
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import to_float

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax import correction, transfer
-from mnemonics_jax.backbones import heads
+from mnemonics_jax.backbones import heads, logit_correction, weight_transfer
 from mnemonics_jax.core.multistep import Block, batch_at, repeat
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
@@ -218,8 +217,8 @@ def apply_sgd(
     updates = jax.tree.map(lambda u: -inputs.lr * u, updates)
     low, high = inputs.head_rows
     head = heads.row_mask_updates(updates['head'], low, high)
-    head = correction.mask_updates(head)
-    updates = transfer.mask_updates(updates, inputs.phase.index)
+    head = logit_correction.mask_updates(head)
+    updates = weight_transfer.mask_updates(updates, inputs.phase.index)
     params = optax.apply_updates(params, {**updates, 'head': head})
     return params, opt_state
 

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from mnemonics_jax import (
-    components,
-    correction,
-    experiment,
-    model_stages,
-    saved,
-)
+from mnemonics_jax import components, experiment, model_stages, saved
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.backbones import make_backbone
+from mnemonics_jax.backbones import logit_correction, make_backbone
 from mnemonics_jax.methods import bic, wa
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import HeldOut, Phase
@@ -106,7 +100,7 @@ def test_corrected_logits_and_frozen_corrections():
         std=(1.0,),
         head='linear',
     )
-    model = correction.wrap(plain)
+    model = logit_correction.wrap(plain)
     head = model.init(jax.random.key(0)).params['head']
     features = jax.random.normal(jax.random.key(1), (3, 16))
     expected, scores = plain.classify(head, features)
@@ -117,7 +111,7 @@ def test_corrected_logits_and_frozen_corrections():
     expected = np.arange(4) * np.array(expected) + np.arange(4) - 2
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_array_equal(same, scores)
-    updates = correction.mask_updates(jax.tree.map(jnp.ones_like, head))
+    updates = logit_correction.mask_updates(jax.tree.map(jnp.ones_like, head))
     assert not np.any(updates['scale'])
     assert not np.any(updates['shift'])
     assert np.all(updates['kernel'] == 1)

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from mnemonics_jax import bilevel, inner, outer
+from mnemonics_jax import bilevel, inner
 from mnemonics_jax.backbones import make_backbone
+from mnemonics_jax.bilevel import outer
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
 from mnemonics_jax.inner import Exemplars, LearnerSettings, layout_of

@@ -20,7 +20,8 @@ from experiments import (
     scratch_table,
 )
 from experiments.scratch_settings import SETTINGS, quick
-from mnemonics_jax import backbones, bilevel, outer
+from mnemonics_jax import backbones, bilevel
+from mnemonics_jax.bilevel import outer
 from mnemonics_jax.data import augment
 from tests.command import ROOT, assert_refused
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from mnemonics_jax import bilevel
-from mnemonics_jax.hypergradients import (
+from mnemonics_jax.bilevel.hypergradients import (
     NAMES,
     make_hypergradient,
     make_outer_loss,

@@ -13,7 +13,6 @@ from mnemonics_jax import (
     components,
     exemplar_stages,
     experiment,
-    hypergradients,
     inner,
     learner,
     memory,
@@ -23,7 +22,8 @@ from mnemonics_jax import (
 )
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
-from mnemonics_jax.bilevel import Query
+from mnemonics_jax.bilevel import hypergradients
+from mnemonics_jax.bilevel.outer import Query
 from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment

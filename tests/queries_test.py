@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import queries
-from mnemonics_jax.bilevel import Layout, Query
+from mnemonics_jax.bilevel import Layout
+from mnemonics_jax.bilevel.outer import Query
 from mnemonics_jax.data import augment
 from mnemonics_jax.inner import Context
 from mnemonics_jax.types import ExemplarSet, Phase

@@ -7,8 +7,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from mnemonics_jax import transfer
-from mnemonics_jax.backbones import make_backbone
+from mnemonics_jax.backbones import make_backbone, weight_transfer
 
 SHAPE = (8, 8, 3)
 
@@ -21,14 +20,14 @@ def backbone(name='convnet_tiny'):
 
 @pytest.fixture(scope='module')
 def wrapped():
-    model = transfer.wrap(backbone())
+    model = weight_transfer.wrap(backbone())
     return model, model.init(jax.random.key(0))
 
 
 def test_resnet32_has_the_published_numbers_of_parameters():
-    model = transfer.wrap(backbone('resnet32'))
+    model = weight_transfer.wrap(backbone('resnet32'))
     params = jax.eval_shape(model.init, jax.random.key(0)).params
-    assert transfer.count_params(params) == {
+    assert weight_transfer.count_params(params) == {
         'kernels': 463_792,
         'scales': 53_808,
         'batch_norm': 2_464,
@@ -51,7 +50,7 @@ def test_a_scale_multiplies_its_pair_of_channels(wrapped):
         lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype),
         variables.params['scales'],
     )
-    merged = transfer.merge(variables.params['trunk'], scales)
+    merged = weight_transfer.merge(variables.params['trunk'], scales)
     trunk = traverse_util.flatten_dict(variables.params['trunk'])
     scales = traverse_util.flatten_dict(scales)
     assert len(scales) == 2
@@ -67,7 +66,7 @@ def test_a_scale_multiplies_its_pair_of_channels(wrapped):
 @pytest.mark.parametrize('phase_index', [0, 1, 7])
 def test_phase_0_trains_kernels_and_later_phases_scales(wrapped, phase_index):
     _, variables = wrapped
-    tx = transfer.masked(optax.sgd(1.0), phase_index)
+    tx = weight_transfer.masked(optax.sgd(1.0), phase_index)
     grads = jax.tree.map(jnp.ones_like, variables.params)
     updates, _ = tx.update(grads, tx.init(variables.params))
     for path, value in traverse_util.flatten_dict(updates).items():
@@ -82,7 +81,7 @@ def test_phase_0_trains_kernels_and_later_phases_scales(wrapped, phase_index):
 
 def test_a_model_without_scales_is_left_alone():
     updates = {'trunk': {'conv': {'kernel': jnp.ones((3, 3, 1, 1))}}}
-    assert transfer.mask_updates(updates, 3) is updates
+    assert weight_transfer.mask_updates(updates, 3) is updates
 
 
 def test_a_run_freezes_the_kernels_of_phase_0(

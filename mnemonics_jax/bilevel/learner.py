@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from mnemonics_jax import bilevel, hypergradients, outer
+from mnemonics_jax.bilevel import hypergradients, inner, outer
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Metrics = dict[str, jax.Array]
@@ -30,7 +30,7 @@ class ExemplarLearner(NamedTuple):
             (state, metrics)`, an outer step (the paper, Eq. 9): the pixels move
             so that a model that starts at `params` and trains on them does
             better on `images`. `params` are not changed. Metrics are those of
-            `bilevel.outer_loss`.
+            `outer.outer_loss`.
         gradient: `(params, pixels, labels, images, targets) -> (f32[n, ...],
             metrics)`, what `step` hands to the outer transform.
         train: `(params, pixels, labels, *, num_steps) -> params`, the model
@@ -120,7 +120,7 @@ def make_exemplar_learner(
         return values_of(apply(params, images), labels)
 
     setting = _Setting(
-        bilevel.InnerProblem(example_losses, inner_tx, microbatch=microbatch),
+        inner.InnerProblem(example_losses, inner_tx, microbatch=microbatch),
         hypergradients.make_hypergradient(hypergradient, terms),
         inner_steps,
         outer_tx,
@@ -171,7 +171,7 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
 class _Setting(NamedTuple):
     """What a learner was made with."""
 
-    problem: bilevel.InnerProblem
+    problem: inner.InnerProblem
     hypergradient: hypergradients.Hypergradient
     inner_steps: int
     outer_tx: optax.GradientTransformation
@@ -196,7 +196,7 @@ def _gradient(
         pixels,
         labels,
         _everything(labels, setting.inner_steps),
-        bilevel.Query(images, targets, jnp.ones(len(targets))),
+        outer.Query(images, targets, jnp.ones(len(targets))),
     )
 
 
@@ -223,4 +223,4 @@ def _train(
     num_steps: int,
 ) -> Any:
     indices = _everything(labels, num_steps)
-    return bilevel.unroll(setting.problem, params, pixels, labels, indices)[0]
+    return inner.unroll(setting.problem, params, pixels, labels, indices)[0]

@@ -28,15 +28,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnemonics_jax.bilevel import (
-    InnerProblem,
-    Query,
-    embed,
-    outer_loss,
-    pixel_gradient,
-    sum_over,
-    unroll,
-)
+from mnemonics_jax.bilevel.inner import InnerProblem, embed, sum_over, unroll
+from mnemonics_jax.bilevel.outer import Query, outer_loss, pixel_gradient
 from mnemonics_jax.core.numerics import shares, weighted_sum
 
 Hypergradient = Callable[

@@ -1,7 +1,7 @@
-"""Large batches in pieces, so that few images are in work at once.
+"""Large batches as microbatches, one after another, to save memory.
 
-What is kept for the gradient of a function grows with the batch. In pieces one
-after another, each computed again in the backward pass, it is that of a piece.
+What is stored for the gradient of a function grows with the batch. Computed in
+microbatches, each of them again in the backward pass, it grows with these.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 
 def split(tree: Any, size: int) -> Any:
-    """Arrays [n, ...] as pieces [p, size, ...], p = ceil(n / size).
+    """Arrays [n, ...] as microbatches [p, size, ...], p = ceil(n / size).
 
-    Row i lies in piece i mod p: a batch that is split over devices stays where
-    it is, each device having its share of every piece. The last row is repeated
-    as often as pieces need to be full, see `weights`.
+    Row i is in microbatch i mod p: a batch that is split over devices stays
+    where it is, since each device has its share of every microbatch. The last
+    row is repeated until all are full, see `weights`.
     """
 
     def one(x):
@@ -35,15 +35,15 @@ def weights(weights: jax.Array, size: int) -> jax.Array:
     return split(jnp.pad(weights, (0, missing)), size)
 
 
-def map_pieces(
+def map_microbatches(
     function: Callable[[jax.Array], jax.Array], x: jax.Array, size: int | None
 ) -> jax.Array:
-    """`function` of a batch, piece by piece.
+    """`function` of a batch, one microbatch after another.
 
     Args:
         function: `[b, ...] -> [b, ...]`, of each row alone.
         x: [n, ...].
-        size: rows of a piece, >= 1; None, n or more for all at once.
+        size: rows of a microbatch, >= 1; None, n or more for all at once.
 
     Returns:
         [n, ...], in the order of `x`.
@@ -56,20 +56,20 @@ def map_pieces(
     return joined.reshape(-1, *joined.shape[2:])[: len(x)]
 
 
-def sum_pieces(function: Callable[[Any], Any], pieces: Any) -> Any:
-    """Sum of `function` over pieces, one after another.
+def sum_microbatches(function: Callable[[Any], Any], batches: Any) -> Any:
+    """Sum of `function` over microbatches, one after another.
 
     Args:
-        function: of a piece, to a pytree of arrays.
-        pieces: pytree of [p, ...], see `split`.
+        function: of a microbatch, to a pytree of arrays.
+        batches: pytree of [p, ...], see `split`.
     """
     function = jax.checkpoint(function, prevent_cse=False)
-    first = jax.tree.map(lambda x: x[0], pieces)
+    first = jax.tree.map(lambda x: x[0], batches)
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first)
     )
 
-    def add(total, piece):
-        return jax.tree.map(jnp.add, total, function(piece)), None
+    def add(total, batch):
+        return jax.tree.map(jnp.add, total, function(batch)), None
 
-    return jax.lax.scan(add, zeros, pieces)[0]
+    return jax.lax.scan(add, zeros, batches)[0]

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import pieces
+from mnemonics_jax.bilevel import microbatch
 
 
 def test_pieces_have_every_row_once_and_repeated_ones_weigh_nothing():
     rows = jnp.arange(7)
-    parts = pieces.split(rows, 3)
-    weights = pieces.weights(jnp.ones(7), 3)
+    parts = microbatch.split(rows, 3)
+    weights = microbatch.weights(jnp.ones(7), 3)
     assert parts.shape == weights.shape == (3, 3)
     assert sorted(np.asarray(parts[weights > 0]).tolist()) == list(range(7))
     assert float(weights.sum()) == 7
@@ -19,7 +19,7 @@ def test_pieces_have_every_row_once_and_repeated_ones_weigh_nothing():
 
 def test_a_split_batch_gives_each_device_its_own_rows_of_every_piece():
     """What device 1 of 2 has, the second half, is half of each piece."""
-    parts = np.asarray(pieces.split(jnp.arange(8), 4))
+    parts = np.asarray(microbatch.split(jnp.arange(8), 4))
     assert all(set(part[2:]) <= {4, 5, 6, 7} for part in parts)
 
 
@@ -28,7 +28,9 @@ def test_mapping_pieces_keeps_values_gradients_and_order(size):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 2)))
 
     def total(size, x):
-        y = pieces.map_pieces(lambda rows: jnp.sin(rows) ** 2, x, size)
+        y = microbatch.map_microbatches(
+            lambda rows: jnp.sin(rows) ** 2, x, size
+        )
         assert y.shape == x.shape
         return jnp.sum(y * jnp.arange(14.0).reshape(7, 2))
 

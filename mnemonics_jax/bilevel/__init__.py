@@ -1,0 +1,46 @@
+"""The bilevel problem: exemplars learned through the training of a model.
+
+Inside, a temporary copy of the model takes T gradient steps on the exemplars
+(`inner`, the paper's Eq. 8); outside, the loss of that copy on query images is
+differentiated through all T steps to the exemplars' pixels (`outer`, Eq. 9):
+
+    theta'(E) = T steps of  theta' <- theta' - a2 grad_theta' L(theta'; E)
+    E <- E - b1 grad_E L(theta'(E); D)
+
+`hypergradients` has approximations of that gradient, `learner` all of it for
+any model. Nothing in this folder knows of classes or of networks.
+"""
+
+from mnemonics_jax.bilevel.inner import (
+    InnerProblem,
+    Layout,
+    LossFn,
+    embed,
+    sum_over,
+    unroll,
+)
+from mnemonics_jax.bilevel.outer import (
+    ExemplarState,
+    Query,
+    apply_gradient,
+    in_units,
+    init_state,
+    outer_loss,
+    pixel_gradient,
+)
+
+__all__ = [
+    'ExemplarState',
+    'InnerProblem',
+    'Layout',
+    'LossFn',
+    'Query',
+    'apply_gradient',
+    'embed',
+    'in_units',
+    'init_state',
+    'outer_loss',
+    'pixel_gradient',
+    'sum_over',
+    'unroll',
+]
