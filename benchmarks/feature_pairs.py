@@ -9,7 +9,8 @@ import numpy as np
 from problems import BOUND, HAS_TORCH, Problem, draw, make_network
 from timing import Pair, jitted_work
 
-from mnemonics_jax import prototypes, selection
+from mnemonics_jax import prototypes
+from mnemonics_jax.exemplars import selection
 
 if HAS_TORCH:
     import torch_peers

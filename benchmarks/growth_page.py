@@ -16,8 +16,9 @@ import optax
 import tables
 from matplotlib.figure import Figure
 
-from mnemonics_jax import backbones, memory
+from mnemonics_jax import backbones
 from mnemonics_jax.bilevel import outer
+from mnemonics_jax.exemplars import memory
 
 CLASSES, BASE_CLASSES, PER_CLASS = 1000, 500, 20
 SHAPE = (224, 224, 3)

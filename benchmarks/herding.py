@@ -24,7 +24,8 @@ import record
 import threadpoolctl
 import timing
 
-from mnemonics_jax import prototypes, selection
+from mnemonics_jax import prototypes
+from mnemonics_jax.exemplars import selection
 
 
 class Sizes(NamedTuple):

@@ -34,16 +34,15 @@ from mnemonics_jax import (
     exemplar_stages,
     exemplars,
     experiment,
-    inner,
     losses,
     model_stages,
-    objectives,
 )
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.core import numerics, parallel
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data import device_batch
+from mnemonics_jax.exemplars import inner_problem, learning, objectives
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.scene import Scene
@@ -107,7 +106,7 @@ def begin() -> Begun:
     situation = objectives.Situation(
         model, listed, where.phase, where.key, query
     )
-    return Begun(parts, situation, jnp.asarray(exemplars.flatten(images)))
+    return Begun(parts, situation, jnp.asarray(learning.flatten(images)))
 
 
 def cases(begun: Begun) -> Iterator[Case]:
@@ -126,10 +125,12 @@ def cases(begun: Begun) -> Iterator[Case]:
         yield case_of(name, begun, settings)
 
 
-def case_of(name: str, begun: Begun, settings: inner.LearnerSettings) -> Case:
+def case_of(
+    name: str, begun: Begun, settings: inner_problem.LearnerSettings
+) -> Case:
     """The inner problem of a run with these settings."""
-    layout = inner.layout_of(begun.parts.placement)
-    context = inner.Context(begun.parts.backbone, settings, layout)
+    layout = inner_problem.layout_of(begun.parts.placement)
+    context = inner_problem.Context(begun.parts.backbone, settings, layout)
     made = objectives.inner_of(context, begun.situation)
     labels, query = begun.situation.exemplars.labels, begun.situation.query
     arrays = (made.params, begun.pixels, labels, made.indices, query)

@@ -9,11 +9,12 @@ import optax
 from problems import BOUND, HAS_TORCH, Problem, draw, make_network
 from timing import Pair, Work, jitted_work
 
-from mnemonics_jax import bilevel, inner, methods, train
+from mnemonics_jax import bilevel, methods, train
 from mnemonics_jax.config import default_config
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Block
 from mnemonics_jax.data.augment import Augmentation
+from mnemonics_jax.exemplars import inner_problem
 from mnemonics_jax.types import ExemplarSet, Phase
 
 if HAS_TORCH:
@@ -163,7 +164,7 @@ def exemplar_step(
 
     Args:
         problem: the network.
-        scope: 'all' or 'head', see `inner.LearnerSettings`.
+        scope: 'all' or 'head', see `inner_problem.LearnerSettings`.
         inner_steps: T.
         num: exemplars.
         batch: of them in an inner step.
@@ -222,7 +223,7 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
     images, query labels).
     """
     sgd = optax.sgd(inner_lr)
-    settings = inner.LearnerSettings(
+    settings = inner_problem.LearnerSettings(
         inner_steps=len(indices),
         inner_lr=inner_lr,
         inner_batch=indices.shape[1],
@@ -233,14 +234,14 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
         query_batch=0,
         query_augmentation=Augmentation(),
     )
-    context = inner.Context(
-        problem.backbone, settings, inner.layout_of(_placement(problem))
+    context = inner_problem.Context(
+        problem.backbone, settings, inner_problem.layout_of(_placement(problem))
     )
     phase = Phase(*np.int32([0, 0, problem.sizes.num_classes]))
 
     @jax.jit
     def gradient(variables, pixels, exemplars, query):
-        made = inner.inner_problem(
+        made = inner_problem.inner_problem(
             context, variables, exemplars, phase, jax.random.key(0)
         )
         # The minibatches of both are the same, so not those drawn.
@@ -250,7 +251,7 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
         return {'loss': metrics['outer_loss'], 'grads': grads}
 
     pixels, labels, images, targets = arrays
-    exemplars = inner.Exemplars(
+    exemplars = inner_problem.Exemplars(
         labels,
         np.ones(len(labels), bool),
         np.int32([0, problem.sizes.num_classes]),

@@ -12,7 +12,8 @@ from experiments import (
     scratch_model,
 )
 from experiments.scratch_settings import Settings
-from mnemonics_jax import backbones, selection
+from mnemonics_jax import backbones
+from mnemonics_jax.exemplars import selection
 from mnemonics_jax.types import Backbone
 
 RANDOM, HERDING, LEARNED = 'random', 'herding', 'mnemonics'

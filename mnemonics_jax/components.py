@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from mnemonics_jax import memory, train
+from mnemonics_jax import train
 from mnemonics_jax.backbones import (
     logit_correction,
     make_backbone,
@@ -24,8 +24,9 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.loader import Loader
 from mnemonics_jax.data.phase_plan import Plan, apply
-from mnemonics_jax.inner import LearnerSettings
-from mnemonics_jax.learner import Learner, make_learner
+from mnemonics_jax.exemplars import memory
+from mnemonics_jax.exemplars.inner_problem import LearnerSettings
+from mnemonics_jax.exemplars.steps import Learner, make_learner
 from mnemonics_jax.loading import (
     PerDispatch,
     augmentation,

@@ -5,16 +5,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mnemonics_jax import (
-    backbones,
-    exemplars,
-    inner,
-    methods,
-    objectives,
-    presets,
-    selection,
-    train,
-)
+from mnemonics_jax import backbones, exemplars, methods, presets, train
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.core import plugins, rules
@@ -22,7 +13,8 @@ from mnemonics_jax.data import sources
 from mnemonics_jax.data.loader import FEEDS
 from mnemonics_jax.data.sources import folder
 from mnemonics_jax.defaults import default_config as default_config
-from mnemonics_jax.memory import STORAGES
+from mnemonics_jax.exemplars import inner_problem, objectives, selection
+from mnemonics_jax.exemplars.memory import STORAGES
 
 OUTER_OPTIMIZERS = ('sgd', 'adam')
 
@@ -123,8 +115,8 @@ def exemplar_rules() -> dict[str, rules.Rule]:
         'exemplars.inner_steps': rules.at_least(1),
         'exemplars.inner_lr': rules.POSITIVE,
         'exemplars.inner_batch': rules.at_least(0),
-        'exemplars.inner_scope': rules.one_of(inner.SCOPES),
-        'exemplars.inner_start': rules.one_of(inner.STARTS),
+        'exemplars.inner_scope': rules.one_of(inner_problem.SCOPES),
+        'exemplars.inner_start': rules.one_of(inner_problem.STARTS),
         'exemplars.query_batch': rules.at_least(1),
         'exemplars.objective': rules.one_of(objectives.OBJECTIVES),
         'exemplars.hypergradient': rules.one_of(hypergradients.NAMES),

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mnemonics_jax import classifiers, exemplars, memory, selection
+from mnemonics_jax import classifiers, exemplars
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.loader import Examples
-from mnemonics_jax.inner import FROM_BEFORE
-from mnemonics_jax.objectives import Memory, needs_memory
+from mnemonics_jax.exemplars import memory, selection
+from mnemonics_jax.exemplars.inner_problem import FROM_BEFORE
+from mnemonics_jax.exemplars.objectives import Memory, needs_memory
 from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 

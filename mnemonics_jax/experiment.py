@@ -12,7 +12,6 @@ from mnemonics_jax import (
     claim,
     components,
     footprint,
-    memory,
     report,
     results,
 )
@@ -21,6 +20,7 @@ from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.core import multihost, parallel
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
+from mnemonics_jax.exemplars import memory
 from mnemonics_jax.interrupt import Interrupt
 from mnemonics_jax.journal import Cadence, Journal
 from mnemonics_jax.phase import run_phase

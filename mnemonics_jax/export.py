@@ -17,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import memory, pictures, saved
+from mnemonics_jax import pictures, saved
 from mnemonics_jax.core import cli
 from mnemonics_jax.data.device_batch import to_float
+from mnemonics_jax.exemplars import memory
 from mnemonics_jax.types import Variables
 
 # Of a folder's name, which may be no longer than 255 bytes, of four a letter.

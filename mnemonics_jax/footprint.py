@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from mnemonics_jax import components
-from mnemonics_jax.learner import make_learner
+from mnemonics_jax.exemplars.steps import make_learner
 from mnemonics_jax.programs import Program, programs
 
 _GIB = 2**30

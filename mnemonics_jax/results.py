@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax import components, embeddings, memory, metrics, pictures
+from mnemonics_jax import components, embeddings, metrics, pictures
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import (
@@ -16,6 +16,7 @@ from mnemonics_jax.core.workdir import (
     selected_name,
     write_atomically,
 )
+from mnemonics_jax.exemplars import memory
 from mnemonics_jax.phase import Outcome
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry, ExemplarSet, Method

@@ -8,12 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-from mnemonics_jax import bilevel, inner
+from mnemonics_jax import bilevel
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.bilevel import outer
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
-from mnemonics_jax.inner import Exemplars, LearnerSettings, layout_of
+from mnemonics_jax.exemplars import inner_problem
+from mnemonics_jax.exemplars.inner_problem import (
+    Exemplars,
+    LearnerSettings,
+    layout_of,
+)
 from mnemonics_jax.types import Phase, Variables
 
 NUM_CLASSES, PER_CLASS, SIZE = 3, 2, 4
@@ -227,8 +232,8 @@ def make_inner(backbone, chosen, dtype, layout=ALONE):
         jnp.ones(len(labels), bool),
         jnp.array([0, NUM_CLASSES]),
     )
-    return inner.inner_problem(
-        inner.Context(backbone, chosen, layout),
+    return inner_problem.inner_problem(
+        inner_problem.Context(backbone, chosen, layout),
         variables_of(backbone, dtype),
         exemplars,
         Phase(*np.int32([0, 0, NUM_CLASSES])),

@@ -7,17 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import (
-    components,
-    exemplar_stages,
-    experiment,
-    forgetting,
-    inner,
-    objectives,
-)
+from mnemonics_jax import components, exemplar_stages, experiment
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
-from mnemonics_jax.inner import Context
+from mnemonics_jax.exemplars import forgetting, inner_problem, objectives
+from mnemonics_jax.exemplars.inner_problem import Context
 from mnemonics_jax.types import Phase
 from tests import bilevel_test as small
 from tests import objectives_test
@@ -95,7 +89,7 @@ def scene_of(parts, index):
     return scene_lib.Scene(parts, index, *parts.bounds[index], None, None)
 
 
-@pytest.mark.parametrize('start', inner.STARTS)
+@pytest.mark.parametrize('start', inner_problem.STARTS)
 def test_each_start_is_the_model_that_it_says(start, tiny_config, one_device):
     tiny_config.exemplars.update(inner_start=start, forget_steps=3)
     parts = components.build(config_lib.resolve(tiny_config), one_device)
@@ -107,7 +101,7 @@ def test_each_start_is_the_model_that_it_says(start, tiny_config, one_device):
     found = exemplar_stages.starting_model(scene, models, data)
     if start in ('current', 'redraw'):
         assert found is None
-    elif start in inner.FROM_BEFORE:
+    elif start in inner_problem.FROM_BEFORE:
         jax.tree.map(np.testing.assert_array_equal, found, after)
         scene = scene_of(parts, 0)
         assert exemplar_stages.starting_model(scene, models, data) is None
@@ -180,10 +174,10 @@ def test_before_the_first_phase_there_is_only_a_redrawn_head():
             context, situation._replace(phase=phase)
         ).params['kernel']
 
-    for name in inner.FROM_BEFORE:
+    for name in inner_problem.FROM_BEFORE:
         np.testing.assert_array_equal(start(name, 0), start('redraw', 0))
     rows = situation.variables.params['head']['kernel']
-    for name in (*inner.FROM_BEFORE, 'forgot'):
+    for name in (*inner_problem.FROM_BEFORE, 'forgot'):
         np.testing.assert_array_equal(start(name, 1), rows)
     assert np.any(start('redraw', 1) != rows)
 

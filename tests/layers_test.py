@@ -264,5 +264,5 @@ def test_bilevel_knows_no_word_of_class_incremental_learning():
         assert foreign_words(trees()[path]) == set(), path
     # The words are found where they are.
     assert {'backbone', 'num_seen'} <= foreign_words(
-        trees()[pathlib.Path('learner.py')]
+        trees()[pathlib.Path('exemplars/steps.py')]
     )

@@ -12,14 +12,13 @@ from mnemonics_jax import (
     exemplar_stages,
     exemplars,
     experiment,
-    inner,
-    memory,
     model_stages,
 )
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.rng import Stage, draw_minibatches
+from mnemonics_jax.exemplars import inner_problem, memory
 from mnemonics_jax.journal import Journal
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.types import Variables
@@ -159,7 +158,7 @@ def test_adjustment_moves_old_exemplars_and_no_others(learned_bases, tmp_path):
 def test_redrawn_start_replaces_the_rows_of_the_exemplars_classes(name):
     head = heads.make_head(name).init(jax.random.key(0), 5, 7)
     variables = Variables({'trunk': {}, 'head': head}, {})
-    start = inner.inner_start(
+    start = inner_problem.inner_start(
         jax.random.key(1), variables, jnp.array([1, 3]), 'redraw'
     )
     old, new = head['kernel'], start.params['head']['kernel']
@@ -168,7 +167,7 @@ def test_redrawn_start_replaces_the_rows_of_the_exemplars_classes(name):
     assert not np.any(new[1:3] == old[1:3])
     norms = [np.linalg.norm(x[1:3], axis=-1) for x in (old, new)]
     np.testing.assert_allclose(*norms, rtol=1e-5)
-    same = inner.inner_start(
+    same = inner_problem.inner_start(
         jax.random.key(1), variables, jnp.array([1, 3]), 'current'
     )
     assert same is variables

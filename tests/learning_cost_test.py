@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mnemonics_jax import learner, programs
+from mnemonics_jax import programs
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.core import parallel
 from tests import bilevel_test as small
@@ -36,7 +36,7 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
         std=(0.2,) * 3,
     )
     chosen = small.settings(scope, steps=steps)._replace(microbatch=microbatch)
-    functions = learner.make_learner(backbone, chosen, placement)
+    functions = steps.make_learner(backbone, chosen, placement)
     state = jax.eval_shape(
         functions.init, programs.float_array((num, size, size, 3))
     )
@@ -46,13 +46,13 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
         'index': jax.ShapeDtypeStruct((1, num), jnp.int32),
         'weight': programs.float_array((1, num)),
     }
-    inputs = learner.LearnInputs(
+    inputs = steps.LearnInputs(
         programs.abstract_list(num),
         jax.eval_shape(backbone.init, jax.random.key(0)),
         programs.PHASE,
         programs.NUMBER,
         jax.random.key(0),
-        learner.Block(columns, None, programs.NUMBER),
+        steps.Block(columns, None, programs.NUMBER),
     )
     return functions.learn.lower(state, inputs, 1).compile()
 

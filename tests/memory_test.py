@@ -1,12 +1,12 @@
-"""Tests of mnemonics_jax.memory."""
+"""Tests of mnemonics_jax.exemplars.memory."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import memory
 from mnemonics_jax.data.device_batch import to_float
+from mnemonics_jax.exemplars import memory
 from mnemonics_jax.types import ExemplarSet
 
 K = 5

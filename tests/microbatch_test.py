@@ -7,7 +7,7 @@ import pytest
 
 from mnemonics_jax import bilevel
 from mnemonics_jax.core import parallel
-from mnemonics_jax.inner import layout_of
+from mnemonics_jax.exemplars.inner_problem import layout_of
 from tests import bilevel_test as small
 
 # Six exemplars and eight queries: the last piece of exemplars is padded.

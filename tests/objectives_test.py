@@ -13,11 +13,7 @@ from mnemonics_jax import (
     components,
     exemplar_stages,
     experiment,
-    inner,
-    learner,
-    memory,
     model_stages,
-    objectives,
     prototypes,
 )
 from mnemonics_jax import config as config_lib
@@ -28,9 +24,10 @@ from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
 from mnemonics_jax.defaults import default_config
-from mnemonics_jax.inner import Context, Exemplars
+from mnemonics_jax.exemplars import inner_problem, memory, objectives, steps
+from mnemonics_jax.exemplars.inner_problem import Context, Exemplars
+from mnemonics_jax.exemplars.objectives import Memory, Situation
 from mnemonics_jax.journal import Journal
-from mnemonics_jax.objectives import Memory, Situation
 from mnemonics_jax.progress import Recorder
 from mnemonics_jax.types import ExemplarSet, Phase
 from tests import bilevel_test as small
@@ -196,7 +193,7 @@ def test_unroll_is_the_bilevel_problem_bit_for_bit():
     pixels = arrays()[0].astype(np.float32)
 
     def by_hand(situation, pixels):
-        made = inner.inner_problem(context, *situation[:4])
+        made = inner_problem.inner_problem(context, *situation[:4])
         return bilevel.pixel_gradient(
             made.problem,
             made.params,
@@ -221,7 +218,7 @@ def test_a_hypergradient_is_chosen_by_name(name):
     pixels = arrays()[0]
     with jax.enable_x64(True):
         situation = make_situation(backbone)
-        made = inner.inner_problem(context, *situation[:4])
+        made = inner_problem.inner_problem(context, *situation[:4])
         shown, show_vjp = jax.vjp(made.show, pixels)
         grads, metrics = hypergradients.make_hypergradient(name, 2)(
             made.problem,
@@ -299,7 +296,7 @@ def learned(objective, placement):
     settings = make_settings(
         objective, balanced_queries=True, mirror=True, inner_augment=True
     )
-    made = learner.make_learner(backbone, settings, placement)
+    made = steps.make_learner(backbone, settings, placement)
     situation = make_situation(backbone, jnp.float32)
     query = situation.query
     columns = {
@@ -309,13 +306,13 @@ def learned(objective, placement):
         'weight': np.ones(8, np.float32),
     }
     columns = {name: np.stack([x, x[::-1]]) for name, x in columns.items()}
-    inputs = learner.LearnInputs(
+    inputs = steps.LearnInputs(
         *parallel.replicate(
             placement, (situation.exemplars, situation.variables, PHASE)
         ),
         num_steps=parallel.replicate(placement, np.int32(2)),
         key=parallel.replicate_key(placement, jax.random.key(1)),
-        block=learner.Block(
+        block=steps.Block(
             parallel.shard_batch(placement, columns, placement.block),
             None,
             parallel.replicate(placement, np.int32(0)),
@@ -343,7 +340,7 @@ def test_four_devices_move_the_pixels_as_one_does(one_device, all_devices):
 # Exemplars augmented inside.
 
 
-@pytest.mark.parametrize('scope', inner.SCOPES)
+@pytest.mark.parametrize('scope', inner_problem.SCOPES)
 def test_inner_steps_see_augmented_exemplars(scope):
     """Each step a view of its own; with features computed once, all one."""
     backbone = small.make_model('cosine')
@@ -373,7 +370,7 @@ def test_inner_steps_see_augmented_exemplars(scope):
                 np.arange(5)[None],
             )
         expected = made.merge(params)
-        found = learner.adapt(context, situation, pixels)
+        found = steps.adapt(context, situation, pixels)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
         found,
@@ -437,7 +434,7 @@ def test_learned_exemplars_classify_held_out_images_better(
         chosen = exemplar_stages.choose_exemplars(scene, variables, data)
         before = held_out_nme(scene, variables, *chosen)
         for objective in ('means', 'prototypes'):
-            made = learner.make_learner(
+            made = steps.make_learner(
                 parts.backbone,
                 settings._replace(objective=objective),
                 one_device,

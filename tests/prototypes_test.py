@@ -9,7 +9,8 @@ import pytest
 import threadpoolctl
 from sklearn import cluster
 
-from mnemonics_jax import prototypes, selection
+from mnemonics_jax import prototypes
+from mnemonics_jax.exemplars import selection
 
 class_means = jax.jit(prototypes.class_means)
 nme_scores = jax.jit(prototypes.nme_scores)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import queries
 from mnemonics_jax.bilevel import Layout
 from mnemonics_jax.bilevel.outer import Query
 from mnemonics_jax.data import augment
-from mnemonics_jax.inner import Context
+from mnemonics_jax.exemplars import queries
+from mnemonics_jax.exemplars.inner_problem import Context
 from mnemonics_jax.types import ExemplarSet, Phase
 from tests import bilevel_test as small
 

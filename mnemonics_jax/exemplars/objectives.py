@@ -24,7 +24,12 @@ from mnemonics_jax import bilevel, losses
 from mnemonics_jax.bilevel import hypergradients, microbatch
 from mnemonics_jax.core.numerics import shares, unit, weighted_sum
 from mnemonics_jax.data import augment
-from mnemonics_jax.inner import Context, Exemplars, Inner, inner_problem
+from mnemonics_jax.exemplars.inner_problem import (
+    Context,
+    Exemplars,
+    Inner,
+    inner_problem,
+)
 from mnemonics_jax.prototypes import exact_product, labelled_means
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 

@@ -7,7 +7,7 @@ from mnemonics_jax.bilevel.outer import Query
 from mnemonics_jax.core.rng import draw_minibatches
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import to_float
-from mnemonics_jax.inner import Context
+from mnemonics_jax.exemplars.inner_problem import Context
 from mnemonics_jax.types import ExemplarSet, Phase
 
 

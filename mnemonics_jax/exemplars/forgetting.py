@@ -16,7 +16,7 @@ from mnemonics_jax.backbones import heads, weight_transfer
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import batch_images, to_float
-from mnemonics_jax.inner import Context
+from mnemonics_jax.exemplars.inner_problem import Context
 from mnemonics_jax.types import Phase, Variables
 
 TURNS = 3

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax import bilevel, forgetting, losses, objectives, queries
+from mnemonics_jax import bilevel, losses
 from mnemonics_jax.bilevel import outer
 from mnemonics_jax.bilevel.outer import ExemplarState
 from mnemonics_jax.core.multistep import Block, batch_at, repeat
@@ -22,13 +22,14 @@ from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.core.rng import draw_minibatches
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import batch_images, to_float
-from mnemonics_jax.inner import (
+from mnemonics_jax.exemplars import forgetting, objectives, queries
+from mnemonics_jax.exemplars.inner_problem import (
     Context,
     Exemplars,
     LearnerSettings,
     layout_of,
 )
-from mnemonics_jax.objectives import Memory, Situation
+from mnemonics_jax.exemplars.objectives import Memory, Situation
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 # The outer rate is halved after each fifth of the steps, as the paper's after

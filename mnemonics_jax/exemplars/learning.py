@@ -11,14 +11,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax import memory
 from mnemonics_jax.bilevel.outer import ExemplarState
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop, State, in_groups
-from mnemonics_jax.inner import Exemplars
-from mnemonics_jax.learner import AdjustInputs, Learner, LearnInputs
-from mnemonics_jax.objectives import Memory, Situation
-from mnemonics_jax.selection import SELECTIONS
+from mnemonics_jax.exemplars import memory
+from mnemonics_jax.exemplars.inner_problem import Exemplars
+from mnemonics_jax.exemplars.objectives import Memory, Situation
+from mnemonics_jax.exemplars.selection import SELECTIONS
+from mnemonics_jax.exemplars.steps import AdjustInputs, Learner, LearnInputs
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 STRATEGIES = (*SELECTIONS, 'mnemonics', 'none')
