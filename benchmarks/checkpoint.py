@@ -25,11 +25,11 @@ import pipeline
 import record
 
 from mnemonics_jax import components, config, experiment
-from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.core import multistep
 from mnemonics_jax.core.multistep import Dispatch, Loop
-from mnemonics_jax.journal import Cadence, Journal
-from mnemonics_jax.progress import Recorder
+from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.train.loop import Cadence, Journal
+from mnemonics_jax.train.metric_writer import Recorder
 
 EVERY, STEPS = 10, 80
 

@@ -35,10 +35,10 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from mnemonics_jax import arguments, components, experiment, model_stages
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import parallel
-from mnemonics_jax.journal import Journal
 from mnemonics_jax.phase import run_phase
-from mnemonics_jax.progress import Recorder
 from mnemonics_jax.scene import Scene
+from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Carry
 
 EPOCHS = (1, 2, 4, 8, 16)

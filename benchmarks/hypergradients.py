@@ -43,9 +43,9 @@ from mnemonics_jax.core import numerics, parallel
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data import device_batch
 from mnemonics_jax.exemplars import inner_problem, learning, objectives
-from mnemonics_jax.journal import Journal
-from mnemonics_jax.progress import Recorder
 from mnemonics_jax.scene import Scene
+from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.metric_writer import Recorder
 
 TERMS = (3, 10, 40)
 REPEATS = 15

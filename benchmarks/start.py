@@ -83,7 +83,8 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
     import jax
     from absl import app
 
-    from mnemonics_jax import main, train
+    from mnemonics_jax import main
+    from mnemonics_jax.train import step
 
     counts = {'compilations': 0, 'loaded': 0}
 
@@ -97,7 +98,7 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
     def tell() -> None:
         print(json.dumps({'time': time.time(), **counts}), flush=True)
 
-    make = train.repeat
+    make = step.repeat
 
     def make_one(*args: Any) -> Any:
         steps = make(*args)
@@ -112,7 +113,7 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
     jax.monitoring.register_event_listener(heard_event)
     jax.monitoring.register_event_duration_secs_listener(heard_duration)
     if not whole:
-        train.repeat = make_one
+        step.repeat = make_one
     try:
         app.run(main.main, argv=list(argv), flags_parser=main.parse)
     except SystemExit as e:

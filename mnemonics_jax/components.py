@@ -19,7 +19,6 @@ from mnemonics_jax.backbones import (
     weight_transfer,
 )
 from mnemonics_jax.bilevel import outer
-from mnemonics_jax.classifiers import Evaluator, make_evaluator
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.loader import Loader
@@ -39,6 +38,7 @@ from mnemonics_jax.loading import (
     query_augmentation,
 )
 from mnemonics_jax.methods import finetune, make_method
+from mnemonics_jax.train.evaluation import Evaluator, make_evaluator
 from mnemonics_jax.types import Backbone, HeldOut, Method, Params, Phase
 
 

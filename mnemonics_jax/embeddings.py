@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mnemonics_jax import prototypes
-from mnemonics_jax.classifiers import Embedded
 from mnemonics_jax.core.numerics import unit_on_host
+from mnemonics_jax.train.evaluation import Embedded
 
 # Test images whose features are kept, for pictures of them.
 MOST_A_CLASS = 100

@@ -18,19 +18,13 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mnemonics_jax import (
-    classifiers,
-    counting,
-    loading,
-    metrics,
-    progress,
-    saved,
-)
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import loading, metrics, saved
 from mnemonics_jax.core import cli, compilation_cache, parallel
 from mnemonics_jax.data import sources
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.scene import in_order
+from mnemonics_jax.train import evaluation, metric_writer
 
 # Names of left-out classes that are printed.
 _MAX_NAMES = 10
@@ -135,10 +129,10 @@ def evaluate(
         config, source, np.arange(seen), [(0, seen)], placement
     )
     data = loader.examples('test', 0, seen)
-    evaluator = classifiers.make_evaluator(
+    evaluator = evaluation.make_evaluator(
         phase.backbone, placement, mirror=phase.config.data.flip
     )
-    counts, _ = counting.count_all(
+    counts, _ = evaluation.count_all(
         evaluator,
         saved.models_of(phase, evaluator, placement),
         in_order(data, config.evaluate.batch_size),
@@ -201,7 +195,7 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     print('\n'.join(lines(found, phase.predictor)), flush=True)
     if arguments.out is not None:
         text = json.dumps(found, indent=1) + '\n'
-        progress.write_atomically(pathlib.Path(arguments.out), text)
+        metric_writer.write_atomically(pathlib.Path(arguments.out), text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

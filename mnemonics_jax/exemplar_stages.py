@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mnemonics_jax import classifiers, exemplars
+from mnemonics_jax import exemplars
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch
 from mnemonics_jax.core.rng import Stage
@@ -16,6 +16,7 @@ from mnemonics_jax.exemplars import memory, selection
 from mnemonics_jax.exemplars.inner_problem import FROM_BEFORE
 from mnemonics_jax.exemplars.objectives import Memory, needs_memory
 from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
+from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 put_rows = jax.jit(memory.put_rows)
@@ -207,7 +208,7 @@ def old_memory(
     if not (scene.num_old and needs_memory(ex.objective, ex.balanced_queries)):
         return None
     held = shrink(held, np.int32(scene.parts.slots(scene.index)))
-    means = classifiers.means_of(
+    means = evaluation.means_of(
         scene.parts.evaluator, variables, held, config.evaluate.batch_size
     )
     return Memory(held, means)

@@ -16,16 +16,16 @@ from mnemonics_jax import (
     results,
 )
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.core import multihost, parallel
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.exemplars import memory
-from mnemonics_jax.interrupt import Interrupt
-from mnemonics_jax.journal import Cadence, Journal
 from mnemonics_jax.phase import run_phase
-from mnemonics_jax.progress import Recorder
 from mnemonics_jax.scene import Scene
+from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.train.loop import Cadence, Journal
+from mnemonics_jax.train.metric_writer import Recorder
+from mnemonics_jax.train.preemption import Interrupt
 from mnemonics_jax.types import Carry
 
 

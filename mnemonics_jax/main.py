@@ -141,8 +141,8 @@ def main(argv: Sequence[str]) -> None:
     from mnemonics_jax.core import compilation_cache, multihost, parallel
     from mnemonics_jax.core.workdir import BucketError
     from mnemonics_jax.data.errors import BadDataError
-    from mnemonics_jax.interrupt import EXIT_CODE, InterruptError
-    from mnemonics_jax.progress import DivergedError
+    from mnemonics_jax.train.metric_writer import DivergedError
+    from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
     # What a user can get wrong shows here, before any work; what fails later
     # is a defect and keeps its traceback.
@@ -188,7 +188,7 @@ def main(argv: Sequence[str]) -> None:
 
 def explain_full(reason: str, place: str) -> str:
     """What a full disk leaves, and what to do."""
-    from mnemonics_jax import checkpoint
+    from mnemonics_jax.train import checkpoint
 
     kept = ', '.join(checkpoint.whole(place)) or 'none yet'
     return (

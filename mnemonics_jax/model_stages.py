@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import classifiers, prototypes, train
+from mnemonics_jax import prototypes, train
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop
@@ -20,6 +20,7 @@ from mnemonics_jax.scene import (
     all_class_means,
     features_of,
 )
+from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Carry, ExemplarSet, HeldOut, Variables
 
 imprint = jax.jit(heads.imprint)
@@ -180,7 +181,7 @@ def end_phase(
     )
     count = len(pool.held_out)
     if count:
-        found = classifiers.logits_of(
+        found = evaluation.logits_of(
             parts.evaluator, variables, held, pool.held_out_batches()
         )
         held_out.logits[:count] = found

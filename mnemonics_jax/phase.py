@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax import classifiers, counting, embeddings
+from mnemonics_jax import embeddings
 from mnemonics_jax.core import parallel
 from mnemonics_jax.exemplar_stages import renew_memory
 from mnemonics_jax.model_stages import finetune_model, start_model, train_model
 from mnemonics_jax.scene import Clock, Scene, all_class_means, in_order
+from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
@@ -30,7 +31,7 @@ class Outcome(NamedTuple):
             next phase does not start from; None without exemplars.
     """
 
-    counts: dict[str, classifiers.Counts]
+    counts: dict[str, evaluation.Counts]
     exemplars: dict[str, Any]
     seconds: dict[str, float]
     selected: ExemplarSet | None
@@ -82,7 +83,7 @@ def run_phase(
 
 def evaluate_models(
     scene: Scene, variables: Variables, finetuned: Variables, held: ExemplarSet
-) -> tuple[dict[str, classifiers.Counts], embeddings.Space]:
+) -> tuple[dict[str, evaluation.Counts], embeddings.Space]:
     """Counts of the classifiers on test images of classes seen.
 
     Also returns where these images and the exemplars lie for the model.
@@ -96,7 +97,7 @@ def evaluate_models(
     data = scene.examples('test', 0, scene.num_seen)
 
     def counts_with(means):
-        return counting.count_all(
+        return evaluation.count_all(
             parts.evaluator,
             (variables, finetuned, means),
             in_order(data, batch_size),
@@ -104,7 +105,7 @@ def evaluate_models(
             num_seen=scene.num_seen,
         )
 
-    slots = classifiers.slot_features(
+    slots = evaluation.slot_features(
         parts.evaluator, variables, held, batch_size
     )
     counts, images = counts_with(

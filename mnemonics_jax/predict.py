@@ -18,10 +18,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnemonics_jax import classifiers, progress, saved
+from mnemonics_jax import saved
 from mnemonics_jax.core import cli, compilation_cache, parallel
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import folder
+from mnemonics_jax.train import evaluation, metric_writer
 
 # What a score is: softmax over the classes seen, or the cosine of the angle to
 # the class mean.
@@ -89,11 +90,11 @@ def score_images(
         ValueError: a file cannot be read.
     """
     placement = parallel.make_placement(jax.local_devices()[:1])
-    evaluator = classifiers.make_evaluator(
+    evaluator = evaluation.make_evaluator(
         phase.backbone, placement, mirror=phase.config.data.flip
     )
     models = saved.models_of(phase, evaluator, placement)
-    row = classifiers.CLASSIFIERS.index(classifier)
+    row = evaluation.CLASSIFIERS.index(classifier)
     size = min(phase.config.evaluate.batch_size, len(files))
     for start in range(0, len(files), size):
         pixels = read_images(files[start : start + size], phase)
@@ -192,7 +193,7 @@ def run(arguments: argparse.Namespace) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        progress.write_atomically(pathlib.Path(arguments.out), text)
+        metric_writer.write_atomically(pathlib.Path(arguments.out), text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         '--classifier',
-        choices=classifiers.CLASSIFIERS,
+        choices=evaluation.CLASSIFIERS,
         help='by default the one by which the method is judged',
     )
     parser.add_argument('--top', type=int, default=5, help='classes an image')

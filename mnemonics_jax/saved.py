@@ -11,12 +11,13 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mnemonics_jax import checkpoint, claim, classifiers, components, results
+from mnemonics_jax import claim, components, results
 from mnemonics_jax.core import parallel, plugins
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data.phase_plan import Plan, from_json
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.methods import make_method
+from mnemonics_jax.train import checkpoint, evaluation
 from mnemonics_jax.types import Backbone, ExemplarSet, Method, Variables
 
 
@@ -32,7 +33,7 @@ class Saved(NamedTuple):
         variables: its state at the end of the phase.
         finetuned: that of its fine-tuned copy; `variables` if there is none.
         exemplars: the memory.
-        classifiers: those of `classifiers.CLASSIFIERS` that the phase was
+        classifiers: those of `evaluation.CLASSIFIERS` that the phase was
             judged by and whose models are there.
         predictor: the one of them by which the run is judged.
     """
@@ -154,7 +155,7 @@ def classifiers_of(
         config: of the run.
     """
     counted = result['confusion']
-    found = [name for name in classifiers.CLASSIFIERS if name in counted]
+    found = [name for name in evaluation.CLASSIFIERS if name in counted]
     if other is None and len(found) > 1:
         carried = ['finetuned'] if config.finetune.carry else ['cnn', 'nme']
         found = [name for name in found if name in carried]
@@ -163,7 +164,7 @@ def classifiers_of(
 
 def models_of(
     saved: Saved,
-    evaluator: classifiers.Evaluator,
+    evaluator: evaluation.Evaluator,
     placement: parallel.Placement,
 ) -> tuple[Variables, Variables, jax.Array]:
     """The model, its fine-tuned copy and the exemplar means, on the devices."""
@@ -172,5 +173,5 @@ def models_of(
         placement, jax.tree.map(np.asarray, models)
     )
     batch_size = saved.config.evaluate.batch_size
-    means = classifiers.means_of(evaluator, variables, exemplars, batch_size)
+    means = evaluation.means_of(evaluator, variables, exemplars, batch_size)
     return variables, finetuned, means

@@ -7,15 +7,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax import classifiers, prototypes
+from mnemonics_jax import prototypes
 from mnemonics_jax.components import Components
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Loop, State
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.loader import Examples
-from mnemonics_jax.journal import Journal
-from mnemonics_jax.progress import Recorder
+from mnemonics_jax.train import evaluation
+from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Phase, Variables
 
 Batches = Iterator[dict[str, np.ndarray]]
@@ -89,7 +90,7 @@ def features_of(
 ) -> np.ndarray:
     """Features f32[n, D] of examples by a model, in their order."""
     batch_size = scene.parts.config.evaluate.batch_size
-    return classifiers.features_of(
+    return evaluation.features_of(
         scene.parts.evaluator, variables, in_order(data, batch_size)
     )
 

@@ -163,7 +163,7 @@ class Method(NamedTuple):
             on the same images (zeros in phase 0).
         uses_reference: whether `loss` reads `ref_outputs`.
         predictor: the classifier by which the method's paper judges it, one of
-            `classifiers.CLASSIFIERS`.
+            `evaluation.CLASSIFIERS`.
         keeps_data: whether real images of old phases are trained on, too.
         holdout: share of the memory, with as many images of each new class,
             that is kept out of training for `end_phase`.

@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.checkpoint."""
+"""Tests of mnemonics_jax.train.checkpoint."""
 
 import gc
 import os
@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.core import parallel
+from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 RESULTS = [

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import classifiers, counting
 from mnemonics_jax.core import parallel
+from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
 K, NUM_SEEN, SLOTS, D = 6, 4, 3, 5
@@ -73,7 +73,7 @@ def placement(request):
 
 @functools.cache
 def evaluator_for(placement, mirror=True):
-    return classifiers.make_evaluator(BACKBONE, placement, mirror=mirror)
+    return evaluation.make_evaluator(BACKBONE, placement, mirror=mirror)
 
 
 # NumPy, example by example, in float64.
@@ -144,7 +144,7 @@ def make_models(placement):
 
 def test_confusion_counts_equal_a_loop(placement):
     models, placed = make_models(placement)
-    found, _ = counting.count_all(
+    found, _ = evaluation.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),
@@ -152,7 +152,7 @@ def test_confusion_counts_equal_a_loop(placement):
         num_seen=NUM_SEEN,
     )
     expected, masked = confusion_by_numpy(models, make_batches(), NUM_SEEN)
-    assert tuple(found) == classifiers.CLASSIFIERS
+    assert tuple(found) == evaluation.CLASSIFIERS
     found = {name: counts.confusion for name, counts in found.items()}
     for name, counts in found.items():
         np.testing.assert_array_equal(counts, expected[name])
@@ -167,13 +167,13 @@ def test_confusion_counts_equal_a_loop(placement):
 
 
 def test_phases_share_the_programs(one_device):
-    evaluator = classifiers.make_evaluator(BACKBONE, one_device, mirror=False)
+    evaluator = evaluation.make_evaluator(BACKBONE, one_device, mirror=False)
     models, placed = make_models(one_device)
     for num_seen in (2, NUM_SEEN, K):
         batches = make_batches()
         for batch in batches:
             batch['label'] = batch['label'] % num_seen
-        found, _ = counting.count_all(
+        found, _ = evaluation.count_all(
             evaluator, placed, batches, num_classes=K, num_seen=num_seen
         )
         expected, _ = confusion_by_numpy(models, batches, num_seen)
@@ -186,7 +186,7 @@ def test_phases_share_the_programs(one_device):
 def test_exemplar_means_equal_a_loop(placement, mirror):
     model, exemplars = make_model(0), make_exemplars()
     # 18 slots in batches of 8: the last one is filled up.
-    found = classifiers.means_of(
+    found = evaluation.means_of(
         evaluator_for(placement, mirror),
         parallel.replicate(placement, model),
         parallel.replicate(placement, exemplars),
@@ -203,7 +203,7 @@ def test_exemplar_means_equal_a_loop(placement, mirror):
 @pytest.mark.parametrize('batch_size', [5, 18, 32])
 def test_the_batch_size_does_not_change_the_means(one_device, batch_size):
     model, exemplars = make_model(0), make_exemplars()
-    found = classifiers.means_of(
+    found = evaluation.means_of(
         evaluator_for(one_device), model, exemplars, batch_size
     )
     expected = means_by_numpy(model, exemplars, mirror=True)
@@ -215,7 +215,7 @@ def test_exemplar_means_average_views_and_skip_empty_slots():
     features[0] = [[2, 0], [0, 3], [5, 0], [9, 9]]
     features[1] = [[0, 1], [0, 1], [5, 0], [9, 9]]
     mask = np.array([[1, 1], [1, 0]], bool)
-    found = jax.jit(classifiers.exemplar_means)(features, mask)
+    found = jax.jit(evaluation.exemplar_means)(features, mask)
     expected = [[0.25, 0.75], [1, 0]]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -224,7 +224,7 @@ def test_features_are_those_of_real_examples_in_order(placement):
     model, batches = make_model(0), make_batches()
     # Padding in the middle, too.
     batches[0]['weight'][3] = 0
-    found = classifiers.features_of(
+    found = evaluation.features_of(
         evaluator_for(placement), parallel.replicate(placement, model), batches
     )
     expected = [
@@ -244,8 +244,8 @@ def test_float_images_are_taken_as_they_are(one_device):
     )
     evaluator = evaluator_for(one_device)
     np.testing.assert_allclose(
-        classifiers.means_of(evaluator, model, as_float, 18),
-        classifiers.means_of(evaluator, model, exemplars, 18),
+        evaluation.means_of(evaluator, model, as_float, 18),
+        evaluation.means_of(evaluator, model, exemplars, 18),
         atol=1e-6,
     )
 
@@ -254,7 +254,7 @@ def test_float_images_are_taken_as_they_are(one_device):
 def test_top5_counts_equal_a_loop(placement, num_seen):
     """Of four classes the five best hold all; of six they can miss one."""
     models, placed = make_models(placement)
-    found, _ = counting.count_all(
+    found, _ = evaluation.count_all(
         evaluator_for(placement),
         placed,
         make_batches(),

@@ -21,9 +21,9 @@ from mnemonics_jax import (
     model_stages,
     phase,
 )
-from mnemonics_jax.checkpoint import Checkpointer, whole
 from mnemonics_jax.core import parallel
 from mnemonics_jax.scene import Scene, features_of
+from mnemonics_jax.train.checkpoint import Checkpointer, whole
 from tests import conftest
 
 sys.path.insert(0, str(conftest.CACHE.parent / 'benchmarks'))

@@ -8,7 +8,7 @@ import pytest
 
 from mnemonics_jax import experiment, saved
 from mnemonics_jax.core.workdir import read_records
-from mnemonics_jax.progress import Recorder
+from mnemonics_jax.train.metric_writer import Recorder
 
 ORDER = ('pear', 'fig', 'quince', 'plum', 'apple', 'lime')
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import embeddings
-from mnemonics_jax.classifiers import Embedded
+from mnemonics_jax.train.evaluation import Embedded
 
 K, SEEN, SLOTS, D = 5, 3, 2, 4
 

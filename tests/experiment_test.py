@@ -11,11 +11,11 @@ import pytest
 
 from mnemonics_jax import components, evaluate, experiment, saved
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.core.workdir import read_records
 from mnemonics_jax.data import batches
 from mnemonics_jax.data import loader as loader_lib
 from mnemonics_jax.exemplars import memory
+from mnemonics_jax.train.checkpoint import Checkpointer
 
 Recording = collections.namedtuple(
     'Recording', 'workdir results parts compiled reads alive'

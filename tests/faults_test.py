@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mnemonics_jax.interrupt import EXIT_CODE
+from mnemonics_jax.train.preemption import EXIT_CODE
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))

@@ -28,8 +28,9 @@ sys.path.insert(0, str(ROOT / 'benchmarks'))
 import compare_runs
 import faulty_run
 
-from mnemonics_jax import checkpoint, components, main, progress, report
+from mnemonics_jax import components, main, report
 from mnemonics_jax import results as results_lib
+from mnemonics_jax.train import checkpoint, metric_writer
 
 SIZE = '64m'
 FIELDS = {
@@ -41,7 +42,7 @@ FIELDS = {
 # What is about to be written when the disk is full, at which call of it.
 PLACES = {
     'a checkpoint within a phase': (checkpoint.Checkpointer, 'save_within', 2),
-    'a record': (progress.Recorder, 'record', 3),
+    'a record': (metric_writer.Recorder, 'record', 3),
     'exemplars': (results_lib, 'save_arrays', 1),
     'the end of a phase': (checkpoint.Checkpointer, 'save', 1),
     'a file': (checkpoint.Checkpointer, 'save_within', 3),

@@ -11,7 +11,7 @@ import compiling
 import pytest
 
 from mnemonics_jax.core.cli import why_full
-from mnemonics_jax.events import Events
+from mnemonics_jax.train.tensorboard import Events
 
 ROOT = pathlib.Path(__file__).parent.parent
 UNSHARE = ['unshare', '--mount', '--map-root-user']

@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.journal: loops that go on where they were."""
+"""Tests of mnemonics_jax.train.loop: loops that go on where they were."""
 
 import functools
 import json
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import journal as journal_lib
-from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.workdir import read_records
-from mnemonics_jax.interrupt import Interrupt, InterruptError
-from mnemonics_jax.journal import Cadence, Journal
-from mnemonics_jax.progress import DivergedError, Recorder
+from mnemonics_jax.train import loop as journal_lib
+from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.train.loop import Cadence, Journal
+from mnemonics_jax.train.metric_writer import DivergedError, Recorder
+from mnemonics_jax.train.preemption import Interrupt, InterruptError
 
 PHASE = 3
 NUM_STEPS = 7

@@ -19,8 +19,8 @@ from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.rng import Stage, draw_minibatches
 from mnemonics_jax.exemplars import inner_problem, memory
-from mnemonics_jax.journal import Journal
-from mnemonics_jax.progress import Recorder
+from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Variables
 
 SEEDS = (0, 1, 2)

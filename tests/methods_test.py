@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import classifiers, config, methods
+from mnemonics_jax import config, methods
 from mnemonics_jax.core.numerics import weighted_mean
+from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Outputs, Phase
 
 B, K, D = 8, 9, 4
@@ -151,7 +152,7 @@ def test_phases_share_a_program(name):
 @pytest.mark.parametrize('name', methods.method_names())
 def test_a_method_says_how_it_is_judged(name):
     method = make(name)
-    assert method.predictor in classifiers.CLASSIFIERS
+    assert method.predictor in evaluation.CLASSIFIERS
     assert isinstance(method.uses_reference, bool)
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from mnemonics_jax import (
     bilevel,
-    classifiers,
     components,
     exemplar_stages,
     experiment,
@@ -20,15 +19,16 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.bilevel.outer import Query
-from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
 from mnemonics_jax.defaults import default_config
 from mnemonics_jax.exemplars import inner_problem, memory, objectives, steps
 from mnemonics_jax.exemplars.inner_problem import Context, Exemplars
 from mnemonics_jax.exemplars.objectives import Memory, Situation
-from mnemonics_jax.journal import Journal
-from mnemonics_jax.progress import Recorder
+from mnemonics_jax.train import evaluation
+from mnemonics_jax.train.checkpoint import Checkpointer
+from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import ExemplarSet, Phase
 from tests import bilevel_test as small
 
@@ -405,7 +405,7 @@ def held_out_nme(scene, variables, images, mask):
         'float32',
     )
     held = exemplar_stages.put_rows(held, images, mask, np.int32(0))
-    means = classifiers.means_of(parts.evaluator, variables, held, 8)
+    means = evaluation.means_of(parts.evaluator, variables, held, 8)
     test = scene.examples('test', 0, scene.num_seen)
     found = scene_lib.features_of(scene, variables, test)
     scores = prototypes.nme_scores(found, means)[:, : scene.num_seen]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mnemonics_jax import (
-    classifiers,
     components,
     experiment,
     losses,
@@ -25,6 +24,7 @@ from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.scene import Scene, in_order
+from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import ExemplarSet, Outputs, Phase
 
 B, K, D = 6, 7, 4
@@ -285,7 +285,7 @@ def test_new_proxies_start_as_centres_with_the_norm_of_old_ones(
     for index, low, high in [(1, 2, 4), (2, 4, 6)]:
         scene = Scene(parts, index, low, high, None, None)
         data = scene.examples('train', low, high)
-        features = classifiers.features_of(
+        features = evaluation.features_of(
             parts.evaluator, before, in_order(data, 16)
         )
         centres = prototypes.class_centres(

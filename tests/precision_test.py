@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from mnemonics_jax import backbones, experiment
 from mnemonics_jax.backbones import conv, convnet, resnet
-from mnemonics_jax.checkpoint import Checkpointer
 from mnemonics_jax.core.workdir import read_records
+from mnemonics_jax.train.checkpoint import Checkpointer
 
 NUM_CLASSES, SIZE = 4, 8
 LABELS = np.arange(12) % NUM_CLASSES

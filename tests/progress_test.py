@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.progress."""
+"""Tests of mnemonics_jax.train.metric_writer."""
 
 import io
 import json
@@ -17,7 +17,8 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from mnemonics_jax import pictures, progress
+from mnemonics_jax import pictures
+from mnemonics_jax.train import metric_writer
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def clock(monkeypatch):
     """A clock that the test sets."""
     found = types.SimpleNamespace(now=100.0)
     found.monotonic = lambda: found.now
-    monkeypatch.setattr(progress, 'time', found)
+    monkeypatch.setattr(metric_writer, 'time', found)
     return found
 
 
@@ -44,7 +45,7 @@ def lines(workdir):
 
 def write_records(workdir, *, first_phase, phases, num=2):
     """Records of a process that runs some phases."""
-    with progress.Recorder(workdir, first_phase=first_phase) as recorder:
+    with metric_writer.Recorder(workdir, first_phase=first_phase) as recorder:
         for phase in phases:
             for epoch in range(num):
                 recorder.record(phase, 'train', epoch=epoch, loss=0.5 + epoch)
@@ -75,7 +76,7 @@ def scalars(workdir):
 
 
 def test_a_record_is_a_line_at_once(tmp_path):
-    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+    with metric_writer.Recorder(tmp_path, first_phase=0) as recorder:
         recorder.record(0, 'train', epoch=0, loss=0.25, lr=0.1)
         assert lines(tmp_path) == [
             {
@@ -95,7 +96,9 @@ def test_a_record_is_a_line_at_once(tmp_path):
         'step': 10,
         'outer_loss': 2.0,
     }
-    assert progress.read_records(tmp_path / 'metrics.jsonl') == lines(tmp_path)
+    assert metric_writer.read_records(tmp_path / 'metrics.jsonl') == lines(
+        tmp_path
+    )
 
 
 def as_metrics(**values):
@@ -104,7 +107,7 @@ def as_metrics(**values):
 
 def test_flush_records_the_means_since_the_last(tmp_path):
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(2, 'train', 5) as stage,
     ):
         for loss in (1.0, 2.0, 6.0):
@@ -133,16 +136,16 @@ def test_flush_records_the_means_since_the_last(tmp_path):
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_and_is_not_recorded(tmp_path, bad):
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(2, 'train', 2) as stage,
     ):
         stage.at('epoch 1/4')
         for loss in (0.5, bad):
             stage.step({'loss': jnp.float32([loss])}, 8)
-        with pytest.raises(progress.DivergedError) as error:
+        with pytest.raises(metric_writer.DivergedError) as error:
             stage.flush(epoch=0)
     assert str(error.value) == f'phase 2 train epoch 1/4: loss is {bad}'
-    assert progress.read_records(tmp_path / 'metrics.jsonl') == []
+    assert metric_writer.read_records(tmp_path / 'metrics.jsonl') == []
 
 
 def test_global_step_continues_and_phases_that_run_again_are_dropped(tmp_path):
@@ -171,7 +174,7 @@ def test_a_torn_last_line_is_left_out(tmp_path, torn):
     whole = lines(tmp_path)
     with path.open('a') as file:
         file.write(torn)
-    assert progress.read_records(path) == whole
+    assert metric_writer.read_records(path) == whole
     write_records(tmp_path, first_phase=2, phases=[2])
     found = lines(tmp_path)
     assert found[:4] == whole
@@ -180,8 +183,8 @@ def test_a_torn_last_line_is_left_out(tmp_path, torn):
 
 WRITE_UNTIL_KILLED = """
 import pathlib, sys
-from mnemonics_jax import progress
-with progress.Recorder(pathlib.Path(sys.argv[1]), first_phase=9) as recorder:
+from mnemonics_jax.train import metric_writer
+with metric_writer.Recorder(pathlib.Path(sys.argv[1]), first_phase=9) as recorder:
     while True:
         recorder.record(0, 'train', **{f'metric_{i}': i / 7 for i in range(40)})
 """
@@ -194,7 +197,7 @@ def test_a_kill_tears_no_line(tmp_path):
         before = path.stat().st_size if path.exists() else 0
         process = subprocess.Popen(
             [sys.executable, '-c', WRITE_UNTIL_KILLED, str(tmp_path)],
-            cwd=pathlib.Path(progress.__file__).parent.parent,
+            cwd=pathlib.Path(metric_writer.__file__).parent.parent,
         )
         while not path.exists() or path.stat().st_size < before + 200_000:
             assert process.poll() is None
@@ -209,7 +212,7 @@ def test_a_kill_tears_no_line(tmp_path):
 
 def test_an_image_of_the_events_is_read_back(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (130, 20, 3), np.uint8)
-    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+    with metric_writer.Recorder(tmp_path, first_phase=0) as recorder:
         for _ in range(3):
             recorder.record(0, 'train', loss=1.0)
         recorder.image('exemplars', pictures.as_png(pixels), pixels.shape)
@@ -224,13 +227,13 @@ def test_an_image_of_the_events_is_read_back(tmp_path):
 
 
 def test_read_records_of_no_file(tmp_path):
-    assert progress.read_records(tmp_path / 'metrics.jsonl') == []
+    assert metric_writer.read_records(tmp_path / 'metrics.jsonl') == []
 
 
 def test_write_atomically_replaces_the_file(tmp_path):
     path = tmp_path / 'results.json'
-    progress.write_atomically(path, 'old')
-    progress.write_atomically(path, 'new')
+    metric_writer.write_atomically(path, 'old')
+    metric_writer.write_atomically(path, 'new')
     assert path.read_text() == 'new'
     assert list(tmp_path.iterdir()) == [path]
 
@@ -239,7 +242,7 @@ def test_write_atomically_leaves_the_old_file_when_writing_fails(
     tmp_path, monkeypatch
 ):
     path = tmp_path / 'results.json'
-    progress.write_atomically(path, 'old and whole')
+    metric_writer.write_atomically(path, 'old and whole')
     write = pathlib.Path.write_text
 
     def fill_the_disk(self, text, *args, **kwargs):
@@ -248,16 +251,16 @@ def test_write_atomically_leaves_the_old_file_when_writing_fails(
 
     monkeypatch.setattr(pathlib.Path, 'write_text', fill_the_disk)
     with pytest.raises(OSError, match='No space left'):
-        progress.write_atomically(path, 'new but torn')
+        metric_writer.write_atomically(path, 'new but torn')
     assert path.read_text() == 'old and whole'
     monkeypatch.undo()
-    progress.write_atomically(path, 'new')
+    metric_writer.write_atomically(path, 'new')
     assert path.read_text() == 'new'
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys, clock):
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(1, 'train', 4) as stage,
     ):
         for step, seconds in enumerate((5, 19, 20, 41)):
@@ -275,7 +278,7 @@ def test_lines_show_the_outer_loss_where_there_is_no_loss(
     tmp_path, capsys, clock
 ):
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(0, 'learn', 2) as stage,
     ):
         clock.now += 20
@@ -285,7 +288,7 @@ def test_lines_show_the_outer_loss_where_there_is_no_loss(
 
 
 def test_say_prints_a_line(tmp_path, capsys):
-    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+    with metric_writer.Recorder(tmp_path, first_phase=0) as recorder:
         recorder.say('resuming after phase 1')
         # At once: a pipe's reader does not wait for the end.
         assert capsys.readouterr().out == 'resuming after phase 1\n'
@@ -304,7 +307,7 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch, clock):
     monkeypatch.setenv('TERM', 'xterm')
     monkeypatch.setenv('COLUMNS', '120')
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(1, 'finetune', 6) as stage,
     ):
         for step in range(3):
@@ -328,7 +331,7 @@ def test_steps_do_not_wait_for_the_device(tmp_path, clock):
             raise AssertionError('read')
 
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(0, 'train', 100) as stage,
     ):
         for _ in range(50):
@@ -341,7 +344,7 @@ def test_steps_do_not_wait_for_the_device(tmp_path, clock):
 
 def test_tensorboard_events_hold_the_scalars(tmp_path):
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(0, 'train', 2) as stage,
     ):
         for epoch, loss in enumerate((1.5, 0.75)):
@@ -365,7 +368,7 @@ def test_tensorboard_events_hold_the_scalars(tmp_path):
 def test_events_of_long_runs_are_read_back(tmp_path):
     """Steps and texts of more than 127 take bytes of their own."""
     name = 'term' * 100
-    with progress.Recorder(tmp_path, first_phase=0) as recorder:
+    with metric_writer.Recorder(tmp_path, first_phase=0) as recorder:
         recorder._step = 2**40 + 129
         recorder.record(0, 'train', **{name: 0.1})
     tag, value = f'train/{name}', float(np.float32(0.1))
@@ -386,7 +389,7 @@ def test_tensorboard_drops_the_steps_that_run_again(tmp_path):
 
 def test_a_stage_says_where_it_is(tmp_path, capsys, clock):
     with (
-        progress.Recorder(tmp_path, first_phase=0) as recorder,
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(2, 'train', 10) as stage,
     ):
         stage.at('epoch 1/2')

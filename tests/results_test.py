@@ -7,8 +7,9 @@ import numpy as np
 import PIL.Image
 from tensorboardX.proto import event_pb2
 
-from mnemonics_jax import events, saved
+from mnemonics_jax import saved
 from mnemonics_jax.core import workdir
+from mnemonics_jax.train import tensorboard
 from tests import saved_runs
 
 
@@ -120,7 +121,7 @@ def test_tensorboard_has_a_grid_of_the_exemplars_after_each_phase(saved_run):
     while content:
         size = int.from_bytes(content[:8], 'little')
         record, content = content[: 16 + size], content[16 + size :]
-        assert record == events.as_record(record[12:-4])
+        assert record == tensorboard.as_record(record[12:-4])
         event = event_pb2.Event.FromString(record[12:-4])
         found += [
             (value.tag, event.step, value.image)

@@ -20,7 +20,7 @@ FILES = sorted(
     for path in (ROOT / folder).rglob('*')
     if path.suffix in ('.py', '.sh')
 )
-MOST_LINES = 300
+MOST_LINES = 400
 MOST_LINES_OF_A_FUNCTION = 60
 
 

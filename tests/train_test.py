@@ -18,6 +18,7 @@ from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import fill_exemplars
 from mnemonics_jax.methods import finetune
+from mnemonics_jax.train import step
 from mnemonics_jax.types import (
     Backbone,
     ExemplarSet,
@@ -400,7 +401,7 @@ def test_reduce_terms_weighs_each_term_on_its_own():
         'old': (jnp.array([4.0, 8, 16, 50]), jnp.array([1.0, 0, 1, 1])),
         'none': (jnp.array([5.0, 5, 5, 5]), jnp.zeros(4)),
     }
-    found = train.reduce_terms(terms, jnp.array([1.0, 1, 1, 0]))
+    found = step.reduce_terms(terms, jnp.array([1.0, 1, 1, 0]))
     assert {name: float(value) for name, value in found.items()} == {
         'all': 2.0,
         'old': 10.0,
@@ -524,7 +525,7 @@ def test_images_augmented_on_the_host_are_left_alone(augment_real):
         'slot': np.array([-1, 3, -1, -1, 0, 7, -1, 1]),
     }
     inputs = types.SimpleNamespace(key=jax.random.key(5), exemplars=memory)
-    found = train.augment_batch(settings, inputs, batch)
+    found = step.augment_batch(settings, inputs, batch)
     is_exemplar = batch['slot'] >= 0
     plain = np.where(
         is_exemplar[:, None, None, None],

@@ -96,7 +96,7 @@ def test_a_run_freezes_the_kernels_of_phase_0(
     tiny_config.checkpoint.keep = 3
     parts = experiment.prepare(tiny_config, tmp_path, one_device)
     experiment.run(parts, tmp_path)
-    from mnemonics_jax.checkpoint import Checkpointer
+    from mnemonics_jax.train.checkpoint import Checkpointer
 
     like = experiment.first_carry(parts)
     with Checkpointer(tmp_path, keep=3) as checkpointer:

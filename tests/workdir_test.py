@@ -9,9 +9,10 @@ import sys
 import pytest
 from etils import epath
 
-from mnemonics_jax import experiment, progress, report, saved
+from mnemonics_jax import experiment, report, saved
 from mnemonics_jax.core import workdir
 from mnemonics_jax.core.workdir import read_records
+from mnemonics_jax.train import metric_writer
 
 URL = 'gs://bucket/run'
 
@@ -66,7 +67,7 @@ def test_what_changed_is_copied_and_nothing_else(bucket):
         for name in names:
             (bucket / name).write_text('not copied again')
         (place.local / 'a').write_text('older')
-        progress.write_atomically(place.local / 'c', 'new')
+        metric_writer.write_atomically(place.local / 'c', 'new')
         place.sync()
         expected = {'a': 'older', 'exemplars/b': 'not copied again', 'c': 'new'}
         assert files(bucket) == expected
@@ -155,7 +156,7 @@ class KillError(BaseException):
 def kill_after(monkeypatch, title, steps):
     """Ends the next run there, and from then on nothing reaches a bucket."""
     seen = []
-    step, put = progress.Stage.step, workdir.Workdir.put
+    step, put = metric_writer.Stage.step, workdir.Workdir.put
 
     def counted(stage, *arguments):
         step(stage, *arguments)
@@ -164,9 +165,9 @@ def kill_after(monkeypatch, title, steps):
             monkeypatch.setattr(workdir.Workdir, 'put', lambda *a: None)
             raise KillError
 
-    monkeypatch.setattr(progress.Stage, 'step', counted)
+    monkeypatch.setattr(metric_writer.Stage, 'step', counted)
     yield
-    monkeypatch.setattr(progress.Stage, 'step', step)
+    monkeypatch.setattr(metric_writer.Stage, 'step', step)
     monkeypatch.setattr(workdir.Workdir, 'put', put)
 
 

@@ -23,7 +23,7 @@ from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 STRATEGIES = (*SELECTIONS, 'mnemonics', 'none')
 
-# `(loop, state to begin with) -> state after it`, see `journal.Journal`.
+# `(loop, state to begin with) -> state after it`, see `loop.Journal`.
 Run = Callable[[Loop, State], State]
 
 

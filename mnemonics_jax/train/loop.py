@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mnemonics_jax.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.core.multistep import Dispatch, Loop, Metrics, State
-from mnemonics_jax.interrupt import Interrupt, InterruptError
-from mnemonics_jax.progress import Recorder, Stage
+from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.train.metric_writer import Recorder, Stage
+from mnemonics_jax.train.preemption import Interrupt, InterruptError
 
 # Several processes agree on saving and stopping every so many steps.
 _AGREE_EVERY = 16

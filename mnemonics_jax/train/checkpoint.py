@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from mnemonics_jax import stored
+from mnemonics_jax.train import checkpoint_items as items
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
@@ -107,7 +107,7 @@ class Checkpointer:
         values = {'results': {'phases': results}}
         if other is not None:
             arrays['other'] = other
-        self._phases.save(phase, args=stored.composite(arrays, values))
+        self._phases.save(phase, args=items.composite(arrays, values))
 
     def latest(self) -> int | None:
         """The last phase whose end was saved, or None."""
@@ -128,7 +128,7 @@ class Checkpointer:
         Raises:
             ValueError: they are not what was saved. Orbax raises more types.
         """
-        found = stored.read(
+        found = items.read(
             self._phases, phase, arrays={'carry': like}, values=['results']
         )
         return found['carry'], found['results']['phases']
@@ -151,7 +151,7 @@ class Checkpointer:
         arrays = {f'state_{name}': state for name, state in states.items()}
         self._steps.save(
             0 if latest is None else latest + 1,
-            args=stored.composite(arrays, {'cursor': cursor._asdict()}),
+            args=items.composite(arrays, {'cursor': cursor._asdict()}),
         )
 
     def cursor(self, phase: int) -> Cursor | None:
@@ -161,13 +161,13 @@ class Checkpointer:
         """
 
         def read(number: int) -> Cursor:
-            found = stored.read(
+            found = items.read(
                 self._steps, number, arrays={}, values=['cursor']
             )
             cursor = Cursor(**found['cursor'])
             if cursor.phase == phase:
                 names = [f'state_{name}' for name in cursor.stages]
-                stored.read(self._steps, number, arrays=dict.fromkeys(names))
+                items.read(self._steps, number, arrays=dict.fromkeys(names))
             return cursor
 
         found = self._newest(self._steps, read)
@@ -176,7 +176,7 @@ class Checkpointer:
     def state(self, name: str, like: Any) -> Any:
         """The state of a loop at the cursor; `like` as for `restore`."""
         number, item = self._steps.latest_step(), f'state_{name}'
-        return stored.read(self._steps, number, arrays={item: like})[item]
+        return items.read(self._steps, number, arrays={item: like})[item]
 
     def _newest(
         self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
@@ -253,7 +253,7 @@ def read_end(
     try:
         with ocp.CheckpointManager(folder, options=options) as manager:
             items = ['carry', 'other']
-            found = stored.read(
+            found = items.read(
                 manager,
                 phase,
                 arrays={

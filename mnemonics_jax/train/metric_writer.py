@@ -22,7 +22,7 @@ import rich.console
 import rich.progress
 
 from mnemonics_jax.core.workdir import read_records, write_atomically
-from mnemonics_jax.events import Events
+from mnemonics_jax.train.tensorboard import Events
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 20.0

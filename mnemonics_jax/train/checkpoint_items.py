@@ -5,23 +5,24 @@ changed. So each checkpoint holds digests of its items, which have to be those
 of what is read.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
-
-from mnemonics_jax import digests
 
 
 def composite(
     arrays: dict[str, Any], values: dict[str, Any]
 ) -> ocp.args.Composite:
     """What to save: items of arrays, items of JSON, and digests of all."""
-    found = {name: digests.of_arrays(tree) for name, tree in arrays.items()}
-    found |= {name: digests.of_json(value) for name, value in values.items()}
+    found = {name: digest_of_arrays(tree) for name, tree in arrays.items()}
+    found |= {name: digest_of_json(value) for name, value in values.items()}
     items = {name: ocp.args.StandardSave(x) for name, x in arrays.items()}
     items |= {name: ocp.args.JsonSave(x) for name, x in values.items()}
     return ocp.args.Composite(digests=ocp.args.JsonSave(found), **items)
@@ -61,7 +62,7 @@ def read(
     targets |= {name: ocp.args.JsonRestore() for name in names}
     restored = manager.restore(number, args=ocp.args.Composite(**targets))
     for name in [*arrays, *values]:
-        digest = digests.of_arrays if name in arrays else digests.of_json
+        digest = digest_of_arrays if name in arrays else digest_of_json
         if digest(restored[name]) != restored['digests'][name]:
             raise ValueError(f'{name} is not what was saved')
     grown = {
@@ -101,3 +102,30 @@ def _grow(like: jax.Array, found: jax.Array) -> jax.Array:
     both = zip(like.shape, found.shape, strict=True)
     common = tuple(slice(min(sizes)) for sizes in both)
     return jax.jit(lambda x, y: x.at[common].set(y[common]))(like, found)
+
+
+def digest_of_arrays(tree: Any) -> str:
+    """The SHA-256 of all arrays of a tree, in hexadecimal.
+
+    Args:
+        tree: of arrays or numbers, each whole in this process. Containers and
+            names do not count: what is read without knowing the types that
+            were saved has others.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return _of_parts(sorted(_of_array(leaf) for leaf in leaves))
+
+
+def digest_of_json(value: Any) -> str:
+    """The SHA-256 of a value as JSON takes it, in hexadecimal."""
+    return _of_parts([json.dumps(value).encode()])
+
+
+def _of_array(array: np.ndarray) -> bytes:
+    found = hashlib.sha256(f'{array.dtype} {array.shape} '.encode())
+    found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.digest()
+
+
+def _of_parts(parts: list[bytes]) -> str:
+    return hashlib.sha256(b''.join(parts)).hexdigest()

@@ -1,0 +1,25 @@
+"""Training a model: the step, evaluation, loops that resume, checkpoints."""
+
+from mnemonics_jax.train.step import (
+    SCHEDULES,
+    StepInputs,
+    StepSettings,
+    Trainer,
+    make_optimizer,
+    make_trainer,
+    scheduled_rate,
+    valid_slots,
+    with_slots,
+)
+
+__all__ = [
+    'SCHEDULES',
+    'StepInputs',
+    'StepSettings',
+    'Trainer',
+    'make_optimizer',
+    'make_trainer',
+    'scheduled_rate',
+    'valid_slots',
+    'with_slots',
+]
