@@ -45,8 +45,8 @@ setuptools.setup(
     license='MIT',
     packages=setuptools.find_packages(include=['mnemonics_jax*']),
     package_data={
-        'mnemonics_jax': ['*.json', 'py.typed'],
-        'mnemonics_jax.page': ['page.*'],
+        'mnemonics_jax': ['py.typed'],
+        'mnemonics_jax.report': ['*.json', 'page.*'],
     },
     cmdclass={'build_py': BuildWithConfigs},
     entry_points={

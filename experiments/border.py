@@ -14,8 +14,7 @@ from typing import Any
 
 from benchmarks import tables
 from experiments import comparison, flags, replication, runner, statistics
-from mnemonics_jax import runs
-from mnemonics_jax.page import spaces
+from mnemonics_jax.report import embedding, runs
 
 STRATEGIES = tuple(replication.STRATEGIES)
 METHOD = 'lucir'
@@ -120,7 +119,7 @@ def draw(args: Any, records: Sequence[Mapping[str, Any]]) -> str | None:
             listed.append(found)
     if not listed:
         return path.name if path.exists() else None
-    picture = spaces.tsne(listed, [])
+    picture = embedding.tsne(listed, [])
     if picture is None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)

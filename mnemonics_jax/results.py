@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax import components, embeddings, metrics, pictures
+from mnemonics_jax import components, embeddings, metrics
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import (
@@ -18,6 +18,7 @@ from mnemonics_jax.core.workdir import (
 )
 from mnemonics_jax.exemplars import memory
 from mnemonics_jax.phase import Outcome
+from mnemonics_jax.report.figures import png
 from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry, ExemplarSet, Method
 
@@ -158,8 +159,8 @@ def show_exemplars(scene: Scene, carry: Carry) -> None:
     mask = np.asarray(held.mask)[seen]
     if not multihost.is_main() or not mask.any():
         return
-    grid = pictures.exemplar_grid(np.asarray(held.images)[seen], mask)
-    scene.recorder.image('exemplars', pictures.as_png(grid), grid.shape)
+    grid = png.exemplar_grid(np.asarray(held.images)[seen], mask)
+    scene.recorder.image('exemplars', png.as_png(grid), grid.shape)
 
 
 def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:

@@ -7,15 +7,15 @@ import PIL.Image
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from mnemonics_jax import published
-from mnemonics_jax.figures import (
+from mnemonics_jax.report import published
+from mnemonics_jax.report.figures import (
     border,
+    confusion,
     curves,
-    embedding,
     images,
-    learning,
-    matrix,
+    losses,
     style,
+    tsne,
 )
 from tests.made_runs import make_records
 
@@ -94,7 +94,7 @@ def test_drift_is_the_mean_change_in_grey_levels(dtype):
 
 
 def test_confusion_of_no_test_images_is_drawn():
-    drawn = matrix.confusion(np.zeros((2, 2), int), ['b', 'a $ sign'], [1])
+    drawn = confusion.confusion(np.zeros((2, 2), int), ['b', 'a $ sign'], [1])
     labels = [t.get_text() for t in drawn.axes[0].get_xticklabels()]
     assert labels == ['b', r'a \$ sign']
     style.encoded(drawn, 'png')
@@ -103,18 +103,18 @@ def test_confusion_of_no_test_images_is_drawn():
 def test_most_confused_pairs_are_by_share_of_the_true_class():
     counts = np.array([[6, 4, 0], [1, 8, 1], [5, 0, 95]])
     names = ['a', 'b', 'c']
-    assert matrix.confused(counts, names, 3) == [
+    assert confusion.confused(counts, names, 3) == [
         ('a', 'b', 4, 0.4),
         ('b', 'a', 1, 0.1),
         ('b', 'c', 1, 0.1),
     ]
-    assert len(matrix.confused(counts, names, 99)) == 4
+    assert len(confusion.confused(counts, names, 99)) == 4
 
 
 def test_a_matrix_of_many_classes_is_a_small_image():
     counts = 10 * np.eye(1001, dtype=int)
     counts[0, 1000] = 30
-    data = matrix.as_image(counts)
+    data = confusion.as_image(counts)
     assert len(data) < 20_000
     pixels = np.asarray(PIL.Image.open(io.BytesIO(data)).convert('RGB'))
     assert pixels.shape == (334, 334, 3)
@@ -176,7 +176,7 @@ def test_panels_of_drift_share_an_axis_that_holds_all():
 
 def test_both_levels_of_loss_have_panels():
     records = make_records()
-    drawn = learning.learning(records)
+    drawn = losses.learning(records)
     titles = [ax.get_title(loc='left') for ax in drawn.axes]
     assert titles[:3] == [
         'Training',
@@ -188,8 +188,8 @@ def test_both_levels_of_loss_have_panels():
     assert inner[0].get_xdata().tolist() == [1, 6, 11, 16]
     assert set(inner[0].get_ydata()) == {0.5}
     of_train = [r for r in records if r['stage'] == 'train']
-    assert len(learning.panels(of_train)) == 1
-    assert learning.panels([{'phase': 0, 'stage': 'train', 'loss': None}]) == []
+    assert len(losses.panels(of_train)) == 1
+    assert losses.panels([{'phase': 0, 'stage': 'train', 'loss': None}]) == []
 
 
 def make_space(num, images_each=30, width=8, slots=4):
@@ -213,7 +213,7 @@ def make_space(num, images_each=30, width=8, slots=4):
 
 def test_points_of_a_picture_are_what_is_stored():
     stored = make_space(4)
-    points = embedding.gather(stored, [2, 0])
+    points = tsne.gather(stored, [2, 0])
     assert points.names == ['class 2', 'class 0']
     for i, row in enumerate((2, 0)):
         own = points.labels == i
@@ -227,27 +227,27 @@ def test_points_of_a_picture_are_what_is_stored():
 
 
 def test_points_of_a_picture_are_bounded():
-    points = embedding.gather(make_space(300, 4), range(5))
-    most = 5 * 100 + 5 * 50 + embedding.MAX_OTHERS + embedding.MAX_UNSEEN
+    points = tsne.gather(make_space(300, 4), range(5))
+    most = 5 * 100 + 5 * 50 + tsne.MAX_OTHERS + tsne.MAX_UNSEEN
     assert len(points.features) < most
-    assert np.sum(points.labels == -1) == embedding.MAX_OTHERS
-    assert np.sum(points.labels == -2) == embedding.MAX_UNSEEN
+    assert np.sum(points.labels == -1) == tsne.MAX_OTHERS
+    assert np.sum(points.labels == -2) == tsne.MAX_UNSEEN
 
 
 def test_neighbours_by_tsne_are_of_the_same_class_and_the_same_again():
     stored = make_space(4)
-    points = embedding.gather(stored, range(4))
-    xy = embedding.embed(points.features)
-    np.testing.assert_array_equal(xy, embedding.embed(points.features))
+    points = tsne.gather(stored, range(4))
+    xy = tsne.embed(points.features)
+    np.testing.assert_array_equal(xy, tsne.embed(points.features))
     near = NearestNeighbors(n_neighbors=2).fit(xy).kneighbors(xy)[1][:, 1]
     assert np.mean(points.labels[near] == points.labels) > 0.97
 
 
 @pytest.mark.parametrize('num', [1, 3, 5])
 def test_few_or_equal_points_are_embedded(num):
-    assert embedding.embed(np.ones((num, 3), np.float32)).shape == (num, 2)
+    assert tsne.embed(np.ones((num, 3), np.float32)).shape == (num, 2)
     random = np.random.default_rng(0).normal(size=(num, 3))
-    assert embedding.embed(random.astype(np.float32)).shape == (num, 2)
+    assert tsne.embed(random.astype(np.float32)).shape == (num, 2)
 
 
 def test_quantiles_of_the_border_are_drawn_for_exemplars_and_images():

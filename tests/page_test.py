@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mnemonics_jax import report
-from mnemonics_jax.page import matrices
+from mnemonics_jax.report import confusion
 from tests.made_runs import fill, make_results
 
 sync_api = pytest.importorskip(
@@ -246,7 +246,7 @@ def test_without_scripts_the_last_matrices_are_shown(visit, path):
 
 
 def test_matrices_as_pictures_are_leafed_through(visit, tmp_path, monkeypatch):
-    monkeypatch.setattr(matrices, 'MAX_NUMBERS', 10)
+    monkeypatch.setattr(confusion, 'MAX_NUMBERS', 10)
     page = visit(report.write(fill(tmp_path / 'run')))
     # A picture is decoded in its own time.
     page.wait_for_selector('[data-shown^="Phase 2: 6 classes"]')

@@ -15,10 +15,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mnemonics_jax import report, runs
+from mnemonics_jax import report
 from mnemonics_jax.core import text as text_lib
-from mnemonics_jax.figures import embedding, style
-from mnemonics_jax.page import gallery, matrices
+from mnemonics_jax.report import confusion, runs
+from mnemonics_jax.report import page as page_lib
+from mnemonics_jax.report.figures import style, tsne
 from tests.made_runs import fill, make_config, make_phase, make_results
 
 VOID_TAGS = {'meta', 'img', 'input'}
@@ -111,7 +112,7 @@ def _compared(tmp_path_factory):
 @pytest.fixture(name='no_figures')
 def _no_figures(monkeypatch):
     """Some tests read words alone."""
-    monkeypatch.setattr(gallery, 'draw', lambda _: ({}, {}))
+    monkeypatch.setattr(page_lib, 'draw', lambda _: ({}, {}))
 
 
 @pytest.fixture(name='quick')
@@ -120,7 +121,7 @@ def _quick(monkeypatch):
     pixel = io.BytesIO()
     PIL.Image.new('RGB', (1, 1)).save(pixel, 'PNG')
     monkeypatch.setattr(style, 'encoded', lambda *_: pixel.getvalue())
-    monkeypatch.setattr(embedding, 'embed', lambda features: features[:, :2])
+    monkeypatch.setattr(tsne, 'embed', lambda features: features[:, :2])
 
 
 def test_phase_line():
@@ -307,7 +308,7 @@ def protocol_of_the_paper(**fields):
 
 def words_of_accuracy(config, tmp_path, monkeypatch):
     """The section on accuracy of a run with this configuration."""
-    monkeypatch.setattr(gallery, 'draw', lambda _: ({}, {}))
+    monkeypatch.setattr(page_lib, 'draw', lambda _: ({}, {}))
     results = make_results(seen=tuple(range(50, 101, 10)))
     results['config'] = config
     results['phases'] = [{**p} for p in results['phases']]
@@ -488,20 +489,20 @@ def test_a_run_without_exemplars_has_a_page(tmp_path, quick):
 def test_numbers_of_a_large_matrix_stay_out_of_the_page(monkeypatch):
     """What does not fit is named; the judged classifier stays, as a picture."""
     run = runs.Run('big', None, {}, make_results(), {}, [], [])
-    content, notes = matrices.collect([run])
+    content, notes = confusion.collect([run])
     heads = content['runs'][0]['heads']
     assert [head['name'] for head in heads] == ['CNN', 'NME', 'fine-tuned']
     counts = run.phases[2]['confusion']['cnn']
     assert heads[0]['phases'][2]['counts'] == counts
     assert notes == []
     # 4 + 16 + 36 fields a classifier.
-    monkeypatch.setattr(matrices, 'MAX_NUMBERS', 60)
-    content, notes = matrices.collect([run])
+    monkeypatch.setattr(confusion, 'MAX_NUMBERS', 60)
+    content, notes = confusion.collect([run])
     assert [head['name'] for head in content['runs'][0]['heads']] == ['CNN']
     assert 'the matrices of NME, fine-tuned are left out' in notes[0]
-    monkeypatch.setattr(matrices, 'MAX_NUMBERS', 10)
-    monkeypatch.setattr(matrices, 'MAX_IMAGES', 2)
-    content, notes = matrices.collect([run])
+    monkeypatch.setattr(confusion, 'MAX_NUMBERS', 10)
+    monkeypatch.setattr(confusion, 'MAX_IMAGES', 2)
+    content, notes = confusion.collect([run])
     phases = content['runs'][0]['heads'][0]['phases']
     assert [phase['seen'] for phase in phases] == [2, 6]
     assert all(p['image'].startswith('data:image/png') for p in phases)

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mnemonics_jax import runs
 from mnemonics_jax.core.text import CLASSIFIERS, num_bytes, percent
 from mnemonics_jax.core.workdir import (
     Workdir,
@@ -22,10 +21,10 @@ from mnemonics_jax.core.workdir import (
     phase_files,
     write_atomically,
 )
-from mnemonics_jax.figures import style
-from mnemonics_jax.page import document, gallery, setting, tables
-from mnemonics_jax.page.pictures import Picture
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import page, runs, setup, tables
+from mnemonics_jax.report.charts import Picture
+from mnemonics_jax.report.figures import style
+from mnemonics_jax.report.runs import Run
 
 # Where runs are compared, beside their work directories.
 COMPARISON = 'comparison'
@@ -87,7 +86,7 @@ def table(results: dict[str, Any]) -> str:
         'forgetting: points lost on the classes of phase 0 from first to last '
         'model (F)',
         'max forgetting: points lost since the best past model, mean of phases',
-        *setting.incomplete(results),
+        *setup.incomplete(results),
     ]
     return '\n'.join(lines)
 
@@ -150,11 +149,11 @@ def write_page(
             f'{", ".join(paths)}: no config.json, metrics.jsonl or '
             'results.json; allowed: the work directory of a run'
         )
-    pictures, notes = gallery.draw(found)
+    pictures, notes = page.draw(found)
     pngs = _save(pictures, out / 'figures')
     path = out / 'report.html'
-    shown = document.Gallery(pictures, pngs, notes)
-    write_atomically(path, document.render(found, lost, shown))
+    shown = page.Gallery(pictures, pngs, notes)
+    write_atomically(path, page.render(found, lost, shown))
     return path
 
 
@@ -250,7 +249,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'error: {place}: {error.strerror or error}', file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

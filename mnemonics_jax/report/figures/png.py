@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from mnemonics_jax.figures import images as grids
-from mnemonics_jax.figures import style
+from mnemonics_jax.report.figures import images as grids
+from mnemonics_jax.report.figures import style
 
 
 def as_png(pixels: np.ndarray) -> bytes:

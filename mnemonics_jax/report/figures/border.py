@@ -12,7 +12,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from mnemonics_jax.figures import style
+from mnemonics_jax.report.figures import style
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

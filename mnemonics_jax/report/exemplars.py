@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mnemonics_jax import runs
 from mnemonics_jax.core.text import counted
 from mnemonics_jax.core.workdir import exemplars_name, selected_name
-from mnemonics_jax.figures import curves, images, style
-from mnemonics_jax.page.pictures import Picture
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import runs
+from mnemonics_jax.report.charts import Picture
+from mnemonics_jax.report.figures import curves, images, style
+from mnemonics_jax.report.runs import Run
 
 # Images that are read for the page, at most.
 _MAX_BYTES = 10**9

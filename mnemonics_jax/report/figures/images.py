@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from mnemonics_jax.figures import style
+from mnemonics_jax.report.figures import style
 
 MAX_CLASSES = 24
 MAX_PER_CLASS = 6

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mnemonics_jax import published
 from mnemonics_jax.core.text import CLASSIFIERS, counted, percent
-from mnemonics_jax.figures import curves, learning, matrix
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import published
+from mnemonics_jax.report.figures import confusion as confusion_figure
+from mnemonics_jax.report.figures import curves
+from mnemonics_jax.report.figures import losses as loss_figure
+from mnemonics_jax.report.runs import Run
 
 # Colour and marker of each classifier where a chart shows those.
 _STYLES = {'cnn': 0, 'nme': 1, 'finetuned': 2, 'oracle': 6}
@@ -138,11 +140,13 @@ def confusion(run: Run) -> Picture:
     """The matrix of the judged classifier after the last phase."""
     name, phases, names = run.results['predictor'], run.phases, run.names
     bounds = [phase['num_seen'] for phase in phases[:-1]]
-    every = len(matrix.lines_between(bounds)) == len(bounds)
+    every = len(confusion_figure.lines_between(bounds)) == len(bounds)
     lines = 'between phases' if every else 'after phase 0'
     title = CLASSIFIERS[name]
     return Picture(
-        matrix.confusion(phases[-1]['confusion'][name], names, bounds),
+        confusion_figure.confusion(
+            phases[-1]['confusion'][name], names, bounds
+        ),
         f'What {title} takes test images of each class for, after the last '
         'phase; classes in the order in which they came, with lines '
         f'{lines}. Colours follow the square root of the share.',
@@ -154,7 +158,7 @@ def confusion(run: Run) -> Picture:
 
 def losses(run: Run) -> Picture | None:
     """Loss curves of both levels, if there are any."""
-    shown = learning.panels(run.records)
+    shown = loss_figure.panels(run.records)
     if not shown:
         return None
     levels = {value for _, value, _, _ in shown}
@@ -168,7 +172,7 @@ def losses(run: Run) -> Picture | None:
         caption += ' metrics.jsonl has no inner_loss: that level is not shown.'
     titles = ', '.join(title.lower() for *_, title in shown)
     return Picture(
-        learning.learning(run.records),
+        loss_figure.learning(run.records),
         caption,
         f'Line charts of the loss over epochs and outer steps: {titles}.',
     )

@@ -5,11 +5,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mnemonics_jax import markup
 from mnemonics_jax.core.text import CLASSIFIERS, counted, percent
-from mnemonics_jax.figures import matrix
-from mnemonics_jax.page.pictures import classifiers
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import html
+from mnemonics_jax.report.charts import classifiers
+from mnemonics_jax.report.figures import confusion
+from mnemonics_jax.report.runs import Run
 
 # Fields of all matrices of a page that are written as numbers, at most; those
 # of further classifiers are left out, and large ones are images.
@@ -47,7 +47,7 @@ the arrow keys, to read its count.</p>
 <p class="soft">Rows are true classes, columns predicted ones, in the order in
 which they came. Colours follow the square root of the share of the true class;
 lines part the classes of earlier phases from those of the phase.</p>
-{''.join(map(markup.note, notes))}
+{''.join(map(html.note, notes))}
 <script type="application/json" id="matrices">{data}</script>
 """
 
@@ -66,7 +66,7 @@ max="{last}" value="{last}" step="1"></label>
 
 def _pairs(run: Run) -> str:
     """The table of pairs, of the last phase until the script fills it."""
-    return markup.table(
+    return html.table(
         ['true', 'taken for', 'images', 'share (%)'],
         pair_rows(run, run.phases[-1], run.results['predictor']),
         'Share of the test images of the true class.',
@@ -78,7 +78,7 @@ def _pairs(run: Run) -> str:
 def _select(name: str, title: str, options: Sequence[str]) -> str:
     """A choice among several; nothing to choose from is not shown."""
     items = ''.join(
-        f'<option value="{i}">{markup.escape(option)}</option>'
+        f'<option value="{i}">{html.escape(option)}</option>'
         for i, option in enumerate(options)
     )
     hidden = ' hidden' if len(options) < 2 else ''
@@ -91,7 +91,7 @@ def pair_rows(
     run: Run, phase: dict[str, Any], classifier: str
 ) -> list[list[str]]:
     """The most confused pairs of a phase as cells."""
-    pairs = matrix.confused(
+    pairs = confusion.confused(
         phase['confusion'][classifier], run.names, MOST_PAIRS
     )
     return [[t, p, str(n), percent(share)] for t, p, n, share in pairs]
@@ -158,7 +158,7 @@ def _phase(
     counts = phase['confusion'][name]
     if as_numbers:
         return {**found, 'counts': counts}
-    data = base64.b64encode(matrix.as_image(counts)).decode()
+    data = base64.b64encode(confusion.as_image(counts)).decode()
     return {
         **found,
         'image': f'data:image/png;base64,{data}',

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mnemonics_jax import markup, published
 from mnemonics_jax.core.text import (
     ELLIPSIS,
     NOTHING,
@@ -12,8 +11,9 @@ from mnemonics_jax.core.text import (
     flatten,
     shortened,
 )
-from mnemonics_jax.page.pictures import protocol
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import html, published
+from mnemonics_jax.report.charts import protocol
+from mnemonics_jax.report.runs import Run
 
 # So many of a list are written out.
 _MOST = 20
@@ -115,7 +115,7 @@ def comparison(runs: Sequence[Run]) -> str:
             differing.setdefault(found, []).append(run.name)
     if differing:
         several = max(map(len, differing.values())) < len(runs)
-        return markup.table(
+        return html.table(
             ['what', 'here', 'in the paper'] + ['runs'] * several,
             [
                 [*found] + [', '.join(names)] * several
@@ -126,7 +126,7 @@ def comparison(runs: Sequence[Run]) -> str:
             words=True,
         )
     if len({protocol(run) for run in runs}) > 1:
-        return markup.note(
+        return html.note(
             'The paper\u2019s curves (digitised) are not drawn: the runs '
             'follow different protocols of it.'
         )
@@ -134,7 +134,7 @@ def comparison(runs: Sequence[Run]) -> str:
     files = {flatten(r.config)['protocol.class_order_file'] for r in runs}
     if seeds == {1993} and files == {None}:
         return ''
-    return markup.note(
+    return html.note(
         'The class order is not the paper\u2019s (seed 1993): part of the '
         'distance to its curves is due to that.'
     )
@@ -159,9 +159,9 @@ def differing(runs: Sequence[Run]) -> str:
         order = 'in an order that is not known of all'
     caption = f'All other fields are equal; classes come {order}.'
     if not rows:
-        return f'<p>No field differs. {markup.escape(caption)}</p>'
+        return f'<p>No field differs. {html.escape(caption)}</p>'
     head = ['field', *(run.name for run in runs)]
-    return markup.table(head, rows, caption, words=True)
+    return html.table(head, rows, caption, words=True)
 
 
 def _value(fields: dict[str, Any], name: str) -> str:
@@ -186,16 +186,16 @@ def configuration(runs: Sequence[Run]) -> str:
     parts = []
     for run in runs:
         if not run.config:
-            parts.append(markup.note(f'{run.name}: the configuration is lost.'))
+            parts.append(html.note(f'{run.name}: the configuration is lost.'))
             continue
         rows = [
             (field, _value({field: value}, field))
             for field, value in flatten(run.config).items()
         ]
         caption = 'As resolved: presets and defaults are filled in.'
-        table = markup.table(['field', 'value'], rows, caption, words=True)
+        table = html.table(['field', 'value'], rows, caption, words=True)
         title = 'All fields' if len(runs) == 1 else f'All fields of {run.name}'
-        parts.append(markup.details(title, table))
+        parts.append(html.details(title, table))
     return '\n'.join(parts)
 
 
@@ -204,7 +204,7 @@ def versions(runs: Sequence[Run]) -> str:
     columns = [_versions_of(run) for run in runs]
     names = list(dict.fromkeys(name for column in columns for name in column))
     if not names:
-        return markup.note('Unknown: config.json is missing.')
+        return html.note('Unknown: config.json is missing.')
     rows = [
         [name, *(column.get(name, NOTHING) for column in columns)]
         for name in names
@@ -212,7 +212,7 @@ def versions(runs: Sequence[Run]) -> str:
     head = ['what'] + (
         ['version'] if len(runs) == 1 else [run.name for run in runs]
     )
-    return markup.table(head, rows, 'What computed it.', words=True)
+    return html.table(head, rows, 'What computed it.', words=True)
 
 
 def _versions_of(run: Run) -> dict[str, str]:

@@ -1,14 +1,21 @@
 """The page as a whole: its sections in their order."""
 
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from mnemonics_jax import markup
 from mnemonics_jax.core.text import counted
-from mnemonics_jax.page import matrices, setting, spaces, tables
-from mnemonics_jax.page.pictures import Picture
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import (
+    charts,
+    confusion,
+    embedding,
+    exemplars,
+    html,
+    setup,
+    tables,
+)
+from mnemonics_jax.report.charts import Picture
+from mnemonics_jax.report.runs import Run
 
 _STAGES = ('selected', 'learned', 'last', 'difference')
 
@@ -31,11 +38,53 @@ class Gallery(NamedTuple):
         if name not in self.pictures:
             return ''
         _, caption, alt, chart = self.pictures[name]
-        return markup.picture(self.pngs[name], caption, alt, chart=chart)
+        return html.picture(self.pngs[name], caption, alt, chart=chart)
 
     def said(self, section: str) -> str:
         """What a section lacks."""
-        return ''.join(map(markup.note, self.notes.get(section, ())))
+        return ''.join(map(html.note, self.notes.get(section, ())))
+
+
+def draw(
+    runs: Sequence[Run],
+) -> tuple[dict[str, Picture], dict[str, list[str]]]:
+    """All pictures by name, and by section what cannot be shown.
+
+    Names of pictures of one run end in its position where there are several.
+
+    Args:
+        runs: at least one; without results there are few pictures.
+    """
+    done = [run for run in runs if run.phases]
+    found: dict[str, Picture] = {}
+    notes: dict[str, list[str]] = {'exemplars': [], 'space': []}
+    several = len(runs) > 1
+
+    def add(name: str, picture: Picture | None) -> None:
+        if picture is not None:
+            found[name] = picture
+
+    def each(
+        listed: Sequence[Run], name: str, make: Callable[[Run], Picture | None]
+    ) -> None:
+        for i, run in enumerate(listed):
+            add(f'{name}_{i}' if several else name, make(run))
+
+    if done:
+        add('accuracy', charts.accuracy(done))
+        each(done, 'confusion', charts.confusion)
+        for i, run in enumerate(done):
+            missing: list[str] = []
+            ending = f'_{i}' if several else ''
+            for stage, picture in exemplars.pictures(run, missing).items():
+                found[f'exemplars_{stage}{ending}'] = picture
+            prefix = f'{run.name}: ' if several else ''
+            notes['exemplars'] += [prefix + text for text in missing]
+        add('drift', exemplars.drift(done, notes['exemplars']))
+        add('tsne', embedding.tsne(done, notes['space']))
+        add('border', embedding.border(done))
+    each(runs, 'losses', charts.losses)
+    return found, notes
 
 
 def render(runs: Sequence[Run], lost: Sequence[str], gallery: Gallery) -> str:
@@ -53,25 +102,25 @@ def render(runs: Sequence[Run], lost: Sequence[str], gallery: Gallery) -> str:
     ]
     one = len(runs) == 1
     title = (
-        setting.describe_run(runs[0])
+        setup.describe_run(runs[0])
         if one
         else f'{counted(len(runs), "run")} compared: '
         f'{", ".join(run.name for run in runs)}'
     )
     body = [
         '<header>',
-        f'<h1>{markup.escape(title)}</h1>',
+        f'<h1>{html.escape(title)}</h1>',
         *_lines(runs),
-        *map(markup.note, [*_notes(runs), *lost]),
+        *map(html.note, [*_notes(runs), *lost]),
         _summary(runs),
-        markup.contents([section[:2] for section in sections]),
+        html.contents([section[:2] for section in sections]),
         '</header>',
         '<main>',
-        *[markup.section(*section) for section in sections],
+        *[html.section(*section) for section in sections],
         '</main>',
     ]
     style, script = map(_file, ('page.css', 'page.js'))
-    return markup.document(title, '\n'.join(filter(None, body)), style, script)
+    return html.document(title, '\n'.join(filter(None, body)), style, script)
 
 
 def _file(name: str) -> str:
@@ -83,20 +132,20 @@ def _file(name: str) -> str:
 def _lines(runs: Sequence[Run]) -> list[str]:
     """What each run was."""
     if len(runs) == 1:
-        lines = [setting.describe_setting(runs[0])]
+        lines = [setup.describe_setting(runs[0])]
     else:
         alike: dict[str, list[str]] = {}
         for run in runs:
-            words = setting.describe_setting(run)
+            words = setup.describe_setting(run)
             if words:
-                words = f'{setting.describe_method(run)}; {words}'
+                words = f'{setup.describe_method(run)}; {words}'
                 alike.setdefault(words, []).append(run.name)
         lines = [
             f'{", ".join(names)}: {words}' if len(alike) > 1 else words
             for words, names in alike.items()
         ]
     return [
-        f'<p class="soft">{markup.escape(line)}</p>' for line in lines if line
+        f'<p class="soft">{html.escape(line)}</p>' for line in lines if line
     ]
 
 
@@ -106,7 +155,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     return [
         f'{run.name}: {text}' if several else text
         for run in runs
-        for text in (*setting.warnings(run), *run.missing)
+        for text in (*setup.warnings(run), *run.missing)
     ]
 
 
@@ -124,10 +173,10 @@ def _sections(
     several = len(runs) > 1
     first = []
     if several:
-        first = [('differences', 'What differs', setting.differing(runs))]
+        first = [('differences', 'What differs', setup.differing(runs))]
     last = [
-        ('config', 'Configuration', setting.configuration(runs)),
-        ('versions', 'Versions and command', setting.versions(runs)),
+        ('config', 'Configuration', setup.configuration(runs)),
+        ('versions', 'Versions and command', setup.versions(runs)),
     ]
     if not done:
         return [*first, ('losses', 'Losses', _losses(runs, gallery)), *last]
@@ -156,13 +205,13 @@ def _phases(runs: Sequence[Run]) -> str:
     if len(runs) == 1:
         return parts[0]
     return tables.side_by_side(runs) + '\n'.join(
-        markup.details(f'All of {run.name}', part)
+        html.details(f'All of {run.name}', part)
         for run, part in zip(runs, parts, strict=True)
     )
 
 
 def _accuracy(runs: Sequence[Run], gallery: Gallery) -> str:
-    return gallery.shown('accuracy') + setting.comparison(runs)
+    return gallery.shown('accuracy') + setup.comparison(runs)
 
 
 def _confusion(runs: Sequence[Run], gallery: Gallery) -> str:
@@ -171,7 +220,7 @@ def _confusion(runs: Sequence[Run], gallery: Gallery) -> str:
         for name in gallery.pictures
         if name.startswith('confusion')
     )
-    return matrices.section(runs, fallback)
+    return confusion.section(runs, fallback)
 
 
 def _exemplars(runs: Sequence[Run], gallery: Gallery) -> str:
@@ -183,7 +232,7 @@ def _exemplars(runs: Sequence[Run], gallery: Gallery) -> str:
             for stage in _STAGES
         )
         if strip:
-            title = f'<h3>{markup.escape(run.name)}</h3>\n' * several
+            title = f'<h3>{html.escape(run.name)}</h3>\n' * several
             parts.append(f'{title}<div class="strip">\n{strip}\n</div>')
     if parts:
         parts.append(
@@ -197,7 +246,7 @@ def _exemplars(runs: Sequence[Run], gallery: Gallery) -> str:
 
 
 def _space(runs: Sequence[Run], gallery: Gallery) -> str:
-    table = spaces.border_table(runs)
+    table = embedding.border_table(runs)
     chart = gallery.shown('border')
     parts = [gallery.shown('tsne'), gallery.said('space')]
     if chart or table:
@@ -208,7 +257,7 @@ def _space(runs: Sequence[Run], gallery: Gallery) -> str:
         )
         parts.append('</div>')
     else:
-        parts += [chart, markup.details('The medians of each phase', table)]
+        parts += [chart, html.details('The medians of each phase', table)]
     return '\n'.join(parts)
 
 
@@ -219,5 +268,5 @@ def _losses(runs: Sequence[Run], gallery: Gallery) -> str:
     for i, run in enumerate(runs):
         shown = gallery.shown(f'losses_{i}')
         if shown:
-            parts.append(markup.details(f'Losses of {run.name}', shown))
+            parts.append(html.details(f'Losses of {run.name}', shown))
     return '\n'.join(parts)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mnemonics_jax.core.text import shortened
-from mnemonics_jax.figures import style
+from mnemonics_jax.report.figures import style
 
 MAX_CHOSEN = 5
 MAX_IMAGES = 100  # Of a chosen class.

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnemonics_jax import markup, prototypes, runs
+from mnemonics_jax import prototypes
 from mnemonics_jax.core.text import counted
 from mnemonics_jax.core.workdir import features_name
-from mnemonics_jax.figures import border as border_figure
-from mnemonics_jax.figures import embedding
-from mnemonics_jax.page.pictures import Picture
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import html, runs
+from mnemonics_jax.report.charts import Picture
+from mnemonics_jax.report.figures import border as border_figure
+from mnemonics_jax.report.figures import tsne as tsne_figure
+from mnemonics_jax.report.runs import Run
 
 MAX_RUNS = 6
 _KEYS = ('features', 'labels', 'means', 'exemplars', 'mask', 'class_names')
@@ -45,7 +46,7 @@ def chosen_names(listed: Sequence[Run]) -> list[str]:
     """Classes in colour: of phase 0 in all runs, or in the first."""
     firsts = [run.names[: run.phases[0]['num_seen']] for run in listed]
     common = [n for n in firsts[0] if all(n in first for first in firsts)]
-    return (common or firsts[0])[: embedding.MAX_CHOSEN]
+    return (common or firsts[0])[: tsne_figure.MAX_CHOSEN]
 
 
 def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
@@ -70,13 +71,13 @@ def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
                 notes.append(f'{which}: none of {", ".join(wanted)}.')
             else:
                 title = f'phase {phase}, {counted(len(names), "class")}'
-                columns[title] = embedding.gather(content, chosen)
+                columns[title] = tsne_figure.gather(content, chosen)
         if columns:
             rows[run.name] = columns
     if not rows:
         return None
     return Picture(
-        embedding.embedding(rows),
+        tsne_figure.embedding(rows),
         'Features by t-SNE, as in Figures 1 and 5 of the paper: the first and '
         f'the last phase; {counted(len(wanted), "class")} of phase '
         '0 in colour, test images faint, exemplars strong, each other class a '
@@ -158,7 +159,7 @@ def border_table(listed: Sequence[Run]) -> str:
         'all test images',
         'ratio',
     ]
-    return markup.table(
+    return html.table(
         head,
         rows,
         'Medians of nearest other / own. A ratio below 1 says that exemplars '

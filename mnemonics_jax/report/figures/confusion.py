@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mnemonics_jax.figures import style
+from mnemonics_jax.report.figures import style
 
 MAX_NAMED = 25
 _MAX_LINES = 10

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mnemonics_jax.figures import style
+from mnemonics_jax.report.figures import style
 
 # Panels: stage, value, over what, title.
 _PANELS = (

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnemonics_jax.figures import style
+from mnemonics_jax.report.figures import style
 
 
 class Line(NamedTuple):

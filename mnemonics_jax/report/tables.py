@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mnemonics_jax import markup
 from mnemonics_jax.core.text import CLASSIFIERS, NOTHING, percent
-from mnemonics_jax.page.pictures import classifiers
-from mnemonics_jax.runs import Run
+from mnemonics_jax.report import html
+from mnemonics_jax.report.charts import classifiers
+from mnemonics_jax.report.runs import Run
 
 # Key in `results.json`, name, unit, and what it is.
 MEASURES = (
@@ -56,7 +56,7 @@ def keys(run: Run) -> str:
     title = CLASSIFIERS[name]
     average = results.get('average_incremental_accuracy', {}).get(name)
     forgetting = results.get('forgetting', {}).get(name)
-    return markup.keys(
+    return html.keys(
         {
             f'average incremental accuracy, {title}': f'{percent(average)} %',
             f'accuracy after the last phase, {title}': (
@@ -100,7 +100,7 @@ def overview(runs: Sequence[Run]) -> str:
                 f'{sum(p["seconds"]["total"] for p in run.phases):.0f}',
             ]
         )
-    return markup.table(
+    return html.table(
         head,
         rows,
         'Average: average incremental accuracy. One run of each says nothing '
@@ -136,7 +136,7 @@ def phases(run: Run) -> str:
     )
     if 'held_out_loss_before' in learned:
         caption += _LEARNED
-    return markup.table(
+    return html.table(
         [*head, 'seconds'], rows, caption, judged=2 + names.index(judged)
     )
 
@@ -174,7 +174,7 @@ def old_and_new(run: Run) -> str:
                 value = phase.get(key, {}).get(name)
                 row.append(NOTHING if value is None else percent(value))
         rows.append(row)
-    return markup.table(
+    return html.table(
         head,
         rows,
         'Old: classes of earlier phases; new: those of the phase. Answers are '
@@ -199,7 +199,7 @@ def side_by_side(runs: Sequence[Run]) -> str:
                 row.append(percent(own[name]) if name in own else NOTHING)
         rows.append(row)
     judged = dict.fromkeys(CLASSIFIERS[r.results['predictor']] for r in runs)
-    return markup.table(
+    return html.table(
         head,
         rows,
         f'By {" or ".join(judged)}: on all classes seen, on those of earlier '
@@ -222,14 +222,14 @@ def averages(runs: Sequence[Run]) -> str:
         if key in run.results
     ]
     words = ''.join(
-        f'<li><b>{markup.escape(title)}</b>: {markup.escape(meaning)}</li>\n'
+        f'<li><b>{html.escape(title)}</b>: {html.escape(meaning)}</li>\n'
         for _, title, _, meaning in measures
     )
     judged = {run.results['predictor'] for run in runs}
     column = -1
     if len(judged) == 1:
         column = 1 + several + names.index(judged.pop())
-    table = markup.table(head, rows, 'What these are:', judged=column)
+    table = html.table(head, rows, 'What these are:', judged=column)
     return f'{table}\n<ul class="soft">\n{words}</ul>'
 
 
@@ -255,7 +255,7 @@ def times(runs: Sequence[Run]) -> str:
         else:
             rows.append([run.name, *(_seconds(sums, n) for n in stages)])
     first = 'phase' if len(runs) == 1 else 'run'
-    return markup.table(
+    return html.table(
         [first, *stages],
         rows,
         'In seconds. First phases contain what compiling takes.',

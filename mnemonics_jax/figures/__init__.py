@@ -1,1 +1,0 @@
-"""Figures, each a function from arrays and names to a Matplotlib figure."""

@@ -1,1 +1,0 @@
-"""The report as one HTML page, a file for each kind of section."""

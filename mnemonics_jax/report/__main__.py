@@ -1,0 +1,8 @@
+"""`python -m mnemonics_jax.report`."""
+
+import sys
+
+from mnemonics_jax.report.command import main
+
+if __name__ == '__main__':
+    sys.exit(main())

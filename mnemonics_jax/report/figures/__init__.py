@@ -1,0 +1,1 @@
+"""Figures, drawn by matplotlib: one file a kind."""
