@@ -32,8 +32,9 @@ import numpy as np
 import record
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from mnemonics_jax import arguments, components, experiment, model_stages
+from mnemonics_jax import components, experiment, model_stages
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.config import arguments
 from mnemonics_jax.core import parallel
 from mnemonics_jax.phase import run_phase
 from mnemonics_jax.scene import Scene

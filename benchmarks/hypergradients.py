@@ -28,7 +28,6 @@ import tables
 import timing
 
 from mnemonics_jax import (
-    arguments,
     bilevel,
     components,
     exemplar_stages,
@@ -39,6 +38,7 @@ from mnemonics_jax import (
 )
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.bilevel import hypergradients
+from mnemonics_jax.config import arguments
 from mnemonics_jax.core import numerics, parallel
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data import device_batch

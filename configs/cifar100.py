@@ -19,8 +19,7 @@ exemplars a class. To be held against, for LUCIR w/ mnemonics, in percent:
 Later papers quote v6.
 """
 
-from mnemonics_jax.arguments import apply_arguments
-from mnemonics_jax.config import default_config
+from mnemonics_jax.config import apply_arguments, default_config
 
 
 def get_config(text=''):

@@ -31,8 +31,7 @@ With large images, as for ImageNet (random crops are cut from the originals):
 There is no published number to hold this against.
 """
 
-from mnemonics_jax.arguments import apply_arguments
-from mnemonics_jax.config import default_config
+from mnemonics_jax.config import apply_arguments, default_config
 
 
 def get_config(text=''):

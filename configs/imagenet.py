@@ -27,8 +27,7 @@ Later papers quote v6. The memory of 20,000 images is 3 GB, as bytes, on every
 device.
 """
 
-from mnemonics_jax.arguments import apply_arguments, set_imagenet
-from mnemonics_jax.config import default_config
+from mnemonics_jax.config import apply_arguments, default_config, set_imagenet
 
 
 def get_config(text=''):

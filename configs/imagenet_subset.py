@@ -29,8 +29,7 @@ Later papers quote v6. The authors' later code (AANets) has another schedule:
     --config.data.brightness=0.247
 """
 
-from mnemonics_jax.arguments import apply_arguments, set_imagenet
-from mnemonics_jax.config import default_config
+from mnemonics_jax.config import apply_arguments, default_config, set_imagenet
 
 
 def get_config(text=''):

@@ -1,6 +1,6 @@
 """All fields of the configuration as a table, from the code that has them.
 
-A field is described by the comment above it in `defaults.py`, or above the
+A field is described by the comment above it in `fields.py`, or above the
 fields before it in the same section; settings of a method in the method's file.
 """
 
@@ -11,7 +11,8 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mnemonics_jax import config, defaults, methods
+from mnemonics_jax import config, methods
+from mnemonics_jax.config import fields as fields_lib
 
 _ANY = {int: 'a whole number', str: 'a text', float: 'a number', bool: 'a bool'}
 
@@ -61,14 +62,14 @@ def walk(
 
 
 def from_defaults() -> Iterator[Field]:
-    """The fields of `defaults.default_config`, without methods' own."""
-    source = inspect.getsource(defaults)
+    """The fields of `fields.default_config`, without methods' own."""
+    source = inspect.getsource(fields_lib)
     call = next(
         node.value
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Assign) and node.targets[0].id == 'fields'
     )
-    values, rules = defaults.default_config(), config.field_rules()
+    values, rules = fields_lib.default_config(), config.field_rules()
     for name, text in walk(call, source.splitlines(), '', ''):
         rule = rules.get(name)
         allowed = rule.allowed if rule else type_of(values, name)

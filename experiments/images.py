@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnemonics_jax import defaults
+from mnemonics_jax.config import fields
 from mnemonics_jax.data import sources
 
 # Of the order in which classes are dealt out.
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add('--train', default=200, type=int, help='images a class to train on')
     add('--test', default=200, type=int, help='images a class to test on')
     args = parser.parse_args(argv)
-    options = defaults.default_config().data
+    options = fields.default_config().data
     options.update(source='folder', dir=args.dir, image_size=args.size)
     try:
         source = sources.make_source('folder', options)

@@ -33,7 +33,7 @@ import sweep_grid  # noqa: E402
 import sweep_table  # noqa: E402
 import sweep_worker  # noqa: E402
 
-from mnemonics_jax import arguments  # noqa: E402
+from mnemonics_jax.config import arguments  # noqa: E402
 
 
 class Parser(argparse.ArgumentParser):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
         split_nnx,
     )
     from mnemonics_jax.bilevel.outer import ExemplarState, Query, pixel_gradient
+    from mnemonics_jax.config.fields import default_config
     from mnemonics_jax.core import rules
     from mnemonics_jax.data.sources import Source
-    from mnemonics_jax.defaults import default_config
     from mnemonics_jax.experiment import run_experiment
     from mnemonics_jax.prototypes import class_means, herding, nme_scores
     from mnemonics_jax.types import Method
@@ -57,7 +57,7 @@ _HOMES = {
     'Query': 'bilevel.outer',
     'Source': 'data.sources',
     'class_means': 'prototypes',
-    'default_config': 'defaults',
+    'default_config': 'config.fields',
     'herding': 'prototypes',
     'losses': 'losses',
     'make_exemplar_learner': 'bilevel.learner',

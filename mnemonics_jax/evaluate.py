@@ -20,9 +20,9 @@ from ml_collections import config_dict
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import loading, metrics, saved
+from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import cli, compilation_cache, parallel
 from mnemonics_jax.data import sources
-from mnemonics_jax.defaults import default_config
 from mnemonics_jax.scene import in_order
 from mnemonics_jax.train import evaluation, metric_writer
 

@@ -37,7 +37,7 @@ def prepare(
     """Checks everything that a user can get wrong and builds the components.
 
     Args:
-        config: see `defaults.default_config`; None fields are filled in.
+        config: see `fields.default_config`; None fields are filled in.
         workdir: where everything will be written, made if missing; may be
             gs://BUCKET/FOLDER.
         placement: over all devices by default.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from mnemonics_jax import arguments
+from mnemonics_jax.config import arguments
 from mnemonics_jax.core import cli, workdir
 from mnemonics_jax.core.cli import fail
 

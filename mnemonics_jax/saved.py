@@ -12,10 +12,10 @@ import numpy as np
 from ml_collections import config_dict
 
 from mnemonics_jax import claim, components, results
+from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import parallel, plugins
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data.phase_plan import Plan, from_json
-from mnemonics_jax.defaults import default_config
 from mnemonics_jax.methods import make_method
 from mnemonics_jax.train import checkpoint, evaluation
 from mnemonics_jax.types import Backbone, ExemplarSet, Method, Variables

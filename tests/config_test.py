@@ -8,15 +8,8 @@ import pkgutil
 import ml_collections
 import pytest
 
-from mnemonics_jax import (
-    backbones,
-    claim,
-    components,
-    config,
-    data,
-    methods,
-    presets,
-)
+from mnemonics_jax import backbones, claim, components, config, data, methods
+from mnemonics_jax.config import presets
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 

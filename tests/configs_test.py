@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from readme_test import TOP, parsed, words_of
 
-from mnemonics_jax import arguments, methods
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import methods
+from mnemonics_jax.config import arguments
 from mnemonics_jax.data import class_order
 
 FILES = sorted(path.stem for path in (TOP / 'configs').glob('*.py'))

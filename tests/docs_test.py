@@ -12,8 +12,8 @@ import pytest
 from readme_test import DOCUMENTS, README, TEXTS, TOP, blocks, prose, table
 
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.data.sources import folder
-from mnemonics_jax.defaults import default_config
 
 DOCS = TOP / 'docs'
 # Prose of a README that takes five minutes at 240 words a minute.

@@ -19,9 +19,9 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.bilevel.outer import Query
+from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
-from mnemonics_jax.defaults import default_config
 from mnemonics_jax.exemplars import inner_problem, memory, objectives, steps
 from mnemonics_jax.exemplars.inner_problem import Context, Exemplars
 from mnemonics_jax.exemplars.objectives import Memory, Situation

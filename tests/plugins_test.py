@@ -6,9 +6,9 @@ import pytest
 
 from mnemonics_jax import backbones, methods, saved
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import plugins
 from mnemonics_jax.data import sources
-from mnemonics_jax.defaults import default_config
 from tests.command import run_module
 
 METHOD = """

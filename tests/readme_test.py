@@ -14,16 +14,11 @@ from layers_test import ROOT
 from ml_collections import config_flags
 
 import mnemonics_jax
-from mnemonics_jax import (
-    arguments,
-    backbones,
-    components,
-    main,
-    methods,
-    presets,
-)
+from mnemonics_jax import backbones, components, exemplars, main, methods
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.config import arguments, presets
 from mnemonics_jax.data import sources
+from mnemonics_jax.exemplars import memory
 
 TOP = ROOT.parent
 DOCUMENTS = (
@@ -240,8 +235,8 @@ def test_the_names_in_the_tables_exist():
         'backbone.name': backbones.backbone_names(),
         'data.source': sources.source_names(),
         'exemplars.preset': list(presets.PRESETS),
-        'exemplars.strategy': config_lib.exemplars.STRATEGIES,
-        'exemplars.storage': config_lib.STORAGES,
+        'exemplars.strategy': exemplars.STRATEGIES,
+        'exemplars.storage': memory.STORAGES,
     }
     for field, names in known.items():
         shown = re.findall(r'`(\w+)`', takes[f'`{field}`'])

@@ -5,14 +5,15 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mnemonics_jax import backbones, exemplars, methods, presets, train
+from mnemonics_jax import backbones, exemplars, methods, train
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.bilevel import hypergradients
+from mnemonics_jax.config import presets
+from mnemonics_jax.config.fields import default_config as default_config
 from mnemonics_jax.core import plugins, rules
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.loader import FEEDS
 from mnemonics_jax.data.sources import folder
-from mnemonics_jax.defaults import default_config as default_config
 from mnemonics_jax.exemplars import inner_problem, objectives, selection
 from mnemonics_jax.exemplars.memory import STORAGES
 

@@ -31,7 +31,7 @@ DEFAULTS = {
 
 def folder() -> pathlib.Path:
     """Where the package's configurations are: beside it in a checkout."""
-    here = pathlib.Path(__file__).parent
+    here = pathlib.Path(__file__).parent.parent
     installed = here / 'configs'
     return installed if installed.is_dir() else here.parent / 'configs'
 

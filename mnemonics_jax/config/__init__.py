@@ -1,0 +1,20 @@
+"""Configurations: fields, presets, and what checks them before a run."""
+
+from mnemonics_jax.config.arguments import apply_arguments, set_imagenet
+from mnemonics_jax.config.fields import default_config
+from mnemonics_jax.config.resolve import (
+    check_field,
+    field_rules,
+    resolve,
+    to_json,
+)
+
+__all__ = [
+    'apply_arguments',
+    'check_field',
+    'default_config',
+    'field_rules',
+    'resolve',
+    'set_imagenet',
+    'to_json',
+]
