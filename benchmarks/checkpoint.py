@@ -24,9 +24,10 @@ import numpy as np
 import pipeline
 import record
 
-from mnemonics_jax import components, config, experiment
+from mnemonics_jax import config, experiment
 from mnemonics_jax.core import multistep
 from mnemonics_jax.core.multistep import Dispatch, Loop
+from mnemonics_jax.experiment import components
 from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.train.loop import Cadence, Journal
 from mnemonics_jax.train.metric_writer import Recorder

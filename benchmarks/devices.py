@@ -32,12 +32,13 @@ import numpy as np
 import record
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from mnemonics_jax import components, experiment, model_stages
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import experiment
 from mnemonics_jax.config import arguments
 from mnemonics_jax.core import parallel
-from mnemonics_jax.phase import run_phase
-from mnemonics_jax.scene import Scene
+from mnemonics_jax.experiment import components, model_stages
+from mnemonics_jax.experiment.context import Scene
+from mnemonics_jax.experiment.phase import run_phase
 from mnemonics_jax.train.loop import Journal
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Carry

@@ -30,9 +30,10 @@ import jax.numpy as jnp
 import record
 from ml_collections import config_dict
 
-from mnemonics_jax import components, config, experiment, programs
+from mnemonics_jax import config, experiment
 from mnemonics_jax.core import parallel
-from mnemonics_jax.programs import Program
+from mnemonics_jax.experiment import components, step_shapes
+from mnemonics_jax.experiment.step_shapes import Program
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = {'classes': 20, 'exemplars': 4, 'K': 4, 'devices': 1, 'phases': 2}
@@ -94,7 +95,7 @@ def measure_steps(point: Mapping[str, int]) -> dict[str, Any]:
     chosen, placement = configure(point)
     parts = components.build(config.resolve(chosen), placement)
     found = {}
-    for program in programs.programs(parts, point['phases']):
+    for program in step_shapes.programs(parts, point['phases']):
         # One step: the last argument is their number.
         one = program._replace(arguments=(*program.arguments[:-1], 1))
         compiled = one.function.lower(*one.arguments).compile()

@@ -27,15 +27,7 @@ import record
 import tables
 import timing
 
-from mnemonics_jax import (
-    bilevel,
-    components,
-    exemplar_stages,
-    exemplars,
-    experiment,
-    losses,
-    model_stages,
-)
+from mnemonics_jax import bilevel, exemplars, experiment, losses
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.config import arguments
@@ -43,7 +35,8 @@ from mnemonics_jax.core import numerics, parallel
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data import device_batch
 from mnemonics_jax.exemplars import inner_problem, learning, objectives
-from mnemonics_jax.scene import Scene
+from mnemonics_jax.experiment import components, exemplar_stages, model_stages
+from mnemonics_jax.experiment.context import Scene
 from mnemonics_jax.train.loop import Journal
 from mnemonics_jax.train.metric_writer import Recorder
 

@@ -23,10 +23,11 @@ import numpy as np
 import record
 from PIL import Image
 
-from mnemonics_jax import components, config, experiment, train
+from mnemonics_jax import config, experiment, train
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.data import decode, sources
 from mnemonics_jax.data.loader import Loader
+from mnemonics_jax.experiment import components
 from mnemonics_jax.types import Phase
 
 BATCH = 128

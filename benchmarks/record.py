@@ -6,7 +6,7 @@ import pathlib
 import platform
 from typing import Any
 
-from mnemonics_jax import claim
+from mnemonics_jax.experiment import run_config
 
 
 def write(
@@ -26,8 +26,8 @@ def write(
         'command': command,
         'cores': os.cpu_count(),
         'machine': platform.machine(),
-        'versions': claim.versions(),
-        'commit': claim.commit(),
+        'versions': run_config.versions(),
+        'commit': run_config.commit(),
         **figures,
     }
     text = json.dumps(report, indent=1) + '\n'

@@ -29,8 +29,8 @@ import numpy as np
 from experiments import flags, scratch_data, scratch_table
 from experiments.scratch_cases import BOUND, MOST_RANKED, ROWS, Bench, Row
 from experiments.scratch_settings import SETTINGS, Settings, as_dict, quick
-from mnemonics_jax import claim
 from mnemonics_jax.core.workdir import write_atomically
+from mnemonics_jax.experiment import run_config
 
 PERCEPTRON, CONVOLUTIONS = 'perceptron', 'convolutions'
 
@@ -69,7 +69,7 @@ class Record:
         self.content = {
             'command': command(args),
             'data': kind,
-            'versions': claim.versions(),
+            'versions': run_config.versions(),
             'cores': os.cpu_count(),
             # As JSON gives it back.
             'config': json.loads(json.dumps(as_dict(settings))),

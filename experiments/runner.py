@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import sweep
 import sweep_grid
 
-from mnemonics_jax import claim
 from mnemonics_jax.core.workdir import write_atomically
+from mnemonics_jax.experiment import run_config
 
 # Of each phase, what the record of a run keeps; under 'exemplars' in
 # `results.json`.
@@ -287,8 +287,8 @@ def write(
     given = [a for a in sys.argv[1:] if not a.startswith(('--runs', '--out'))]
     about = {
         'command': shlex.join(['python', '-m', f'experiments.{name}', *given]),
-        'versions': claim.versions(),
-        'commit': claim.commit(),
+        'versions': run_config.versions(),
+        'commit': run_config.commit(),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     stem = f'{name}_{args.data.name}'

@@ -66,7 +66,7 @@ _HOMES = {
     'nme_scores': 'prototypes',
     'pixel_gradient': 'bilevel.outer',
     'rules': 'core.rules',
-    'run_experiment': 'experiment',
+    'run_experiment': 'experiment.phase_loop',
     'split_nnx': 'bilevel.learner',
     'unroll': 'bilevel.inner',
 }

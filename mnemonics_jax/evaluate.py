@@ -19,19 +19,22 @@ import numpy as np
 from ml_collections import config_dict
 
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import loading, metrics, saved
+from mnemonics_jax import metrics
 from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import cli, compilation_cache, parallel
+from mnemonics_jax.core.workdir import write_atomically
 from mnemonics_jax.data import sources
-from mnemonics_jax.scene import in_order
-from mnemonics_jax.train import evaluation, metric_writer
+from mnemonics_jax.experiment import finished
+from mnemonics_jax.experiment.context import in_order
+from mnemonics_jax.experiment.data import build_source, make_loader
+from mnemonics_jax.train import evaluation
 
 # Names of left-out classes that are printed.
 _MAX_NAMES = 10
 
 
 def with_data(
-    phase: saved.Saved, given: Sequence[str]
+    phase: finished.Saved, given: Sequence[str]
 ) -> config_dict.FrozenConfigDict:
     """The configuration of a run, with other data.
 
@@ -90,7 +93,7 @@ def left_out(source: sources.Source, names: Sequence[str]) -> dict[str, int]:
     }
 
 
-def check_source(source: sources.Source, phase: saved.Saved) -> None:
+def check_source(source: sources.Source, phase: finished.Saved) -> None:
     """Raises ValueError if the phase cannot classify any of the images."""
     if tuple(source.image_shape) != phase.plan.image_shape:
         raise ValueError(
@@ -107,7 +110,7 @@ def check_source(source: sources.Source, phase: saved.Saved) -> None:
 
 
 def evaluate(
-    phase: saved.Saved,
+    phase: finished.Saved,
     config: config_dict.FrozenConfigDict,
     placement: parallel.Placement,
 ) -> dict[str, Any]:
@@ -121,26 +124,26 @@ def evaluate(
     Raises:
         ValueError: the data cannot be read, or are of no class seen.
     """
-    whole = loading.build_source(config)
+    whole = build_source(config)
     check_source(whole, phase)
     names, seen = phase.class_names, phase.num_seen
     source = sources.match_classes(whole, names)
-    loader = loading.make_loader(
+    loader = make_loader(
         config, source, np.arange(seen), [(0, seen)], placement
     )
-    data = loader.examples('test', 0, seen)
+    examples = loader.examples('test', 0, seen)
     evaluator = evaluation.make_evaluator(
         phase.backbone, placement, mirror=phase.config.data.flip
     )
     counts, _ = evaluation.count_all(
         evaluator,
-        saved.models_of(phase, evaluator, placement),
-        in_order(data, config.evaluate.batch_size),
+        finished.models_of(phase, evaluator, placement),
+        in_order(examples, config.evaluate.batch_size),
         num_classes=len(phase.plan.classes),
         num_seen=seen,
     )
     counts = {name: counts[name] for name in phase.classifiers}
-    total = len(data.labels)
+    total = len(examples.labels)
     return {
         'phase': phase.phase,
         'num_seen': seen,
@@ -187,7 +190,7 @@ def place(batch_size: int) -> parallel.Placement:
 
 def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     """Evaluates as the arguments say; see `cli.answer` for errors."""
-    phase = saved.open_phase(arguments.workdir, arguments.phase)
+    phase = finished.open_phase(arguments.workdir, arguments.phase)
     config = with_data(phase, given)
     compilation_cache.keep_programs(arguments.workdir)
     parallel.avoid_cached_collectives()
@@ -195,7 +198,7 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     print('\n'.join(lines(found, phase.predictor)), flush=True)
     if arguments.out is not None:
         text = json.dumps(found, indent=1) + '\n'
-        metric_writer.write_atomically(pathlib.Path(arguments.out), text)
+        write_atomically(pathlib.Path(arguments.out), text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

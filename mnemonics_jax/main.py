@@ -137,10 +137,11 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     # Imported late, so that --help and mistyped flags answer at once.
-    from mnemonics_jax import experiment, footprint
+    from mnemonics_jax import experiment
     from mnemonics_jax.core import compilation_cache, multihost, parallel
     from mnemonics_jax.core.workdir import BucketError
     from mnemonics_jax.data.errors import BadDataError
+    from mnemonics_jax.experiment import memory_check
     from mnemonics_jax.train.metric_writer import DivergedError
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
@@ -177,8 +178,8 @@ def main(argv: Sequence[str]) -> None:
         multihost.leave()
         sys.exit(EXIT_CODE)
     except Exception as e:  # Orbax's storage raises many types.
-        if footprint.is_exhausted(e):
-            fail(footprint.EXHAUSTED)
+        if memory_check.is_exhausted(e):
+            fail(memory_check.EXHAUSTED)
         reason = cli.why_full(e)
         if reason is None:
             raise

@@ -18,11 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnemonics_jax import saved
 from mnemonics_jax.core import cli, compilation_cache, parallel
+from mnemonics_jax.core.workdir import write_atomically
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import folder
-from mnemonics_jax.train import evaluation, metric_writer
+from mnemonics_jax.experiment import finished
+from mnemonics_jax.train import evaluation
 
 # What a score is: softmax over the classes seen, or the cosine of the angle to
 # the class mean.
@@ -58,7 +59,7 @@ def find_images(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_images(
-    files: Sequence[pathlib.Path], phase: saved.Saved
+    files: Sequence[pathlib.Path], phase: finished.Saved
 ) -> np.ndarray:
     """Images as evaluation sees them, uint8[n, H, W, C].
 
@@ -77,7 +78,7 @@ def read_images(
 
 
 def score_images(
-    phase: saved.Saved, classifier: str, files: Sequence[pathlib.Path]
+    phase: finished.Saved, classifier: str, files: Sequence[pathlib.Path]
 ) -> Iterator[np.ndarray]:
     """Scores f32[b, S] over the classes seen, of batch after batch of files.
 
@@ -93,7 +94,7 @@ def score_images(
     evaluator = evaluation.make_evaluator(
         phase.backbone, placement, mirror=phase.config.data.flip
     )
-    models = saved.models_of(phase, evaluator, placement)
+    models = finished.models_of(phase, evaluator, placement)
     row = evaluation.CLASSIFIERS.index(classifier)
     size = min(phase.config.evaluate.batch_size, len(files))
     for start in range(0, len(files), size):
@@ -115,7 +116,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    phase: saved.Saved,
+    phase: finished.Saved,
     classifier: str,
     files: Sequence[pathlib.Path],
     top: int,
@@ -161,7 +162,7 @@ def as_csv(found: Sequence[dict[str, Any]], kind: str) -> str:
     return file.getvalue()
 
 
-def choose_classifier(phase: saved.Saved, name: str | None) -> str:
+def choose_classifier(phase: finished.Saved, name: str | None) -> str:
     """The classifier of a name, by default that by which the run is judged."""
     name = name or phase.predictor
     if name not in phase.classifiers:
@@ -176,7 +177,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Predicts as the arguments say; see `cli.answer` for errors."""
     if arguments.top < 1:
         raise ValueError(f'--top={arguments.top}: allowed: >= 1')
-    phase = saved.open_phase(arguments.workdir, arguments.phase)
+    phase = finished.open_phase(arguments.workdir, arguments.phase)
     classifier = choose_classifier(phase, arguments.classifier)
     files = find_images(pathlib.Path(arguments.images))
     compilation_cache.keep_programs(arguments.workdir)
@@ -193,7 +194,7 @@ def run(arguments: argparse.Namespace) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        metric_writer.write_atomically(pathlib.Path(arguments.out), text)
+        write_atomically(pathlib.Path(arguments.out), text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from mnemonics_jax import components, experiment, model_stages, saved
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import experiment
 from mnemonics_jax.backbones import logit_correction, make_backbone
+from mnemonics_jax.experiment import components, finished, model_stages
+from mnemonics_jax.experiment.context import Scene
 from mnemonics_jax.methods import bic, wa
-from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import HeldOut, Phase
 
 NUM_CLASSES = 7
@@ -207,5 +208,5 @@ def test_without_exemplars_the_network_alone_answers(
         assert not found['mask'].any()
         assert found['means'].shape[0] == 6
     assert 'border' not in results['phases'][-1]['exemplars']
-    end = saved.open_phase(tmp_path, -1)
+    end = finished.open_phase(tmp_path, -1)
     assert (end.classifiers, end.predictor) == (('cnn',), 'cnn')

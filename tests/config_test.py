@@ -8,8 +8,10 @@ import pkgutil
 import ml_collections
 import pytest
 
-from mnemonics_jax import backbones, claim, components, config, data, methods
+from mnemonics_jax import backbones, config, methods
 from mnemonics_jax.config import presets
+from mnemonics_jax.data import sources
+from mnemonics_jax.experiment import components, run_config
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -267,7 +269,7 @@ def test_unknown_names_are_answered_with_the_names_there_are():
     assert {'finetune', 'icarl', 'lucir'} <= set(listed)
     message = message_of(changed(data__source='mnist'))
     listed = message.split('allowed: ')[1].split(', ')
-    assert {'digits', 'synthetic'} <= set(listed) <= folder_names(data)
+    assert {'digits', 'synthetic'} <= set(listed) <= folder_names(sources)
     message = message_of(changed(backbone__name='vit'))
     listed = message.split('allowed: ')[1].split(', ')
     assert listed == backbones.backbone_names()
@@ -492,18 +494,18 @@ def test_to_json_is_json_and_the_same_after_a_round_trip():
     assert found['train']['milestones'] == [80, 120]
     assert json.loads(json.dumps(found)) == found
     assert flattened(found)['exemplars.inner_steps'] == 20
-    assert claim.differences(found, json.loads(json.dumps(found))) == []
+    assert run_config.differences(found, json.loads(json.dumps(found))) == []
 
 
 def test_differences_name_the_fields():
     ours = {'a': 1, 'b': {'c': [1, 2], 'd': 'x'}, 'e': {'f': 1}}
     theirs = {'a': 1, 'b': {'c': [1, 3], 'd': 'x'}, 'g': 0.5}
-    assert claim.differences(ours, theirs) == [
+    assert run_config.differences(ours, theirs) == [
         'b.c: [1, 2] here, [1, 3] there',
         "e: {'f': 1} here, None there",
         'g: None here, 0.5 there',
     ]
-    assert claim.differences(ours, ours) == []
+    assert run_config.differences(ours, ours) == []
 
 
 def small(**values):

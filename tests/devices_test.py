@@ -14,15 +14,16 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import (
+from mnemonics_jax import experiment
+from mnemonics_jax.core import parallel
+from mnemonics_jax.experiment import (
     components,
     exemplar_stages,
-    experiment,
     model_stages,
     phase,
+    phase_loop,
 )
-from mnemonics_jax.core import parallel
-from mnemonics_jax.scene import Scene, features_of
+from mnemonics_jax.experiment.context import Scene, features_of
 from mnemonics_jax.train.checkpoint import Checkpointer, whole
 from tests import conftest
 
@@ -58,7 +59,7 @@ class Runs(NamedTuple):
 def no_report():
     """Figures take longer than the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.report, 'write', lambda workdir: 'none')
+        patch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
         yield
 
 

@@ -1,9 +1,9 @@
-"""Tests of mnemonics_jax.embeddings, by loops in NumPy."""
+"""Tests of mnemonics_jax.experiment.features, by loops in NumPy."""
 
 import numpy as np
 import pytest
 
-from mnemonics_jax import embeddings
+from mnemonics_jax.experiment import features
 from mnemonics_jax.train.evaluation import Embedded
 
 K, SEEN, SLOTS, D = 5, 3, 2, 4
@@ -23,7 +23,7 @@ def make_space(seed=0):
     )
     slots = random.normal(size=(K * SLOTS, D)).astype(np.float32)
     mask = np.array([[1, 1], [1, 0], [1, 1], [0, 0], [0, 0]], bool)
-    space = embeddings.make_space(images, slots, mask, SEEN)
+    space = features.make_space(images, slots, mask, SEEN)
     return images, slots, mask, space
 
 
@@ -59,7 +59,7 @@ def test_the_distance_to_the_border_is_that_of_a_loop():
         ratio(space.exemplars[k, rank], k, means)
         for k, rank in np.argwhere(mask[:SEEN])
     ]
-    found = embeddings.border(space)
+    found = features.border(space)
     assert found == pytest.approx(
         {
             'exemplars': np.median(of_exemplars),
@@ -74,28 +74,28 @@ def test_on_the_border_is_one():
     """Between two means, at equal distances of both."""
     means = np.eye(3, dtype=np.float32)
     features = unit(np.float32([[1, 1, 0], [0, 3, 3]]))
-    space = embeddings.Space(
+    space = features.Space(
         features,
         np.int32([0, 2]),
         means,
         features[:, None],
         np.ones((2, 1), bool),
     )
-    found = embeddings.border(space._replace(exemplars=features[:, None]))
+    found = features.border(space._replace(exemplars=features[:, None]))
     assert found == pytest.approx({'exemplars': 1, 'images': 1})
 
 
 def test_without_exemplars_or_with_one_class_there_is_no_border():
     *_, space = make_space()
-    assert embeddings.border(space._replace(mask=space.mask & False)) is None
-    one = embeddings.Space(
+    assert features.border(space._replace(mask=space.mask & False)) is None
+    one = features.Space(
         space.features[:2],
         np.zeros(2, np.int32),
         space.means[:1],
         space.exemplars[:1],
         space.mask[:1],
     )
-    assert embeddings.border(one) is None
+    assert features.border(one) is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_sample_has_so_many_of_each_class_evenly_spaced(
 ):
     """100 of a class, 10,000 in all, one of each at least."""
     labels = np.tile(np.arange(num_classes), size)
-    rows = embeddings.sample(labels, num_classes).reshape(num_classes, -1)
+    rows = features.sample(labels, num_classes).reshape(num_classes, -1)
     assert rows.shape == (num_classes, expected)
     np.testing.assert_array_equal(
         labels[rows], np.arange(num_classes)[:, None].repeat(expected, 1)
@@ -122,5 +122,5 @@ def test_a_sample_has_so_many_of_each_class_evenly_spaced(
 
 def test_a_class_without_test_images_has_no_row_in_the_sample():
     np.testing.assert_array_equal(
-        embeddings.sample(np.array([2, 0, 2]), 3), [1, 0, 2]
+        features.sample(np.array([2, 0, 2]), 3), [1, 0, 2]
     )

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from mnemonics_jax import components, evaluate, experiment, saved
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import evaluate, experiment
 from mnemonics_jax.core.workdir import read_records
 from mnemonics_jax.data import batches
 from mnemonics_jax.data import loader as loader_lib
 from mnemonics_jax.exemplars import memory
+from mnemonics_jax.experiment import components, finished, phase_loop
 from mnemonics_jax.train.checkpoint import Checkpointer
 
 Recording = collections.namedtuple(
@@ -59,7 +60,7 @@ def recording(tmp_path_factory, one_device):
                 super().__init__(*args, **kwargs)
                 feeds.append(weakref.ref(self))
 
-        run_phase = experiment.run_phase
+        run_phase = phase_loop.run_phase
 
         def watched(scene, carry, trained):
             events.clear()
@@ -70,7 +71,7 @@ def recording(tmp_path_factory, one_device):
             return done
 
         patch.setattr(loader_lib, 'Feed', Feed)
-        patch.setattr(experiment, 'run_phase', watched)
+        patch.setattr(phase_loop, 'run_phase', watched)
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
             results = experiment.run(parts, workdir)
@@ -234,7 +235,7 @@ def test_paper_preset_runs_and_hardly_moves_a_pixel(
             4 * 64 * phase['exemplars']['count']
         )
     # Where the fine-tuned copy is carried on, the trained model is kept, too.
-    end = saved.open_phase(tmp_path, -1)
+    end = finished.open_phase(tmp_path, -1)
     found = evaluate.evaluate(end, end.config, one_device)
     assert found['confusion'] == results['phases'][-1]['confusion']
     assert end.predictor == 'nme'

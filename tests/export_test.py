@@ -12,8 +12,9 @@ import PIL.Image
 import pytest
 from command import assert_refused, run_module
 
-from mnemonics_jax import export, saved
+from mnemonics_jax import export
 from mnemonics_jax.core import cli
+from mnemonics_jax.experiment import finished
 from tests import saved_runs
 
 ROOT = pathlib.Path(export.__file__).parent.parent
@@ -43,7 +44,7 @@ def exported(saved_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def end(saved_run):
-    return saved.open_phase(saved_run.workdir, -1)
+    return finished.open_phase(saved_run.workdir, -1)
 
 
 def loader(language):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from absl import flags
 
-from mnemonics_jax import components, experiment, footprint, main
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import experiment, main
+from mnemonics_jax.experiment import components, memory_check, phase_loop
 from tests import conftest
 
 ENOUGH = 2**40
@@ -37,10 +38,10 @@ def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
     small.exemplars.update(
         objective=objective, balanced_queries=balanced, inner_start=start
     )
-    monkeypatch.setattr(experiment.report, 'write', lambda workdir: 'none')
+    monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     small.data.feed = feed
     parts = experiment.prepare(small, tmp_path, one_device)
-    line = footprint.check(parts, 1, ENOUGH)
+    line = memory_check.check(parts, 1, ENOUGH)
     assert line.startswith('largest step: ')
     assert line.endswith(' of 1,024.0 GiB on each device')
     assert compiled == list(conftest.STEPS)
@@ -51,9 +52,9 @@ def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
 
 
 def test_a_device_of_unknown_size_is_not_judged(small, one_device, compiled):
-    assert footprint.room_on_device() is None  # On CPU.
+    assert memory_check.room_on_device() is None  # On CPU.
     parts = build(small, one_device)
-    assert footprint.check(parts, 1, footprint.room_on_device()) is None
+    assert memory_check.check(parts, 1, memory_check.room_on_device()) is None
     assert not compiled
 
 
@@ -88,7 +89,7 @@ def test_what_does_not_fit_is_one_line_with_a_setting_that_does(
     small, one_device, monkeypatch, room, words, tmp_path
 ):
     """Refused before anything is written."""
-    make_learner = footprint.make_learner
+    make_learner = memory_check.make_learner
 
     def remember(backbone, settings, placement):
         learner = make_learner(backbone, settings, placement)
@@ -97,9 +98,9 @@ def test_what_does_not_fit_is_one_line_with_a_setting_that_does(
 
     PIECES.clear()
     monkeypatch.setattr(components, 'make_learner', remember)
-    monkeypatch.setattr(footprint, 'make_learner', remember)
-    monkeypatch.setattr(footprint, 'needed', by_size)
-    monkeypatch.setattr(footprint, 'room_on_device', lambda: room * 2**30)
+    monkeypatch.setattr(memory_check, 'make_learner', remember)
+    monkeypatch.setattr(memory_check, 'needed', by_size)
+    monkeypatch.setattr(memory_check, 'room_on_device', lambda: room * 2**30)
     with pytest.raises(ValueError) as caught:
         experiment.prepare(small, tmp_path / 'run', one_device)
     assert str(caught.value) == words
@@ -108,9 +109,9 @@ def test_what_does_not_fit_is_one_line_with_a_setting_that_does(
 
 def test_what_fits_no_setting_says_so(small, one_device, monkeypatch):
     parts = build(small, one_device)
-    monkeypatch.setattr(footprint, 'needed', lambda program: float('inf'))
+    monkeypatch.setattr(memory_check, 'needed', lambda program: float('inf'))
     with pytest.raises(ValueError, match=r'needs more of .* than 1 devices'):
-        footprint.check(parts, 1, 2**30)
+        memory_check.check(parts, 1, 2**30)
 
 
 def test_a_begun_run_goes_on_with_another_microbatch(
@@ -118,9 +119,9 @@ def test_a_begun_run_goes_on_with_another_microbatch(
 ):
     """And what was measured when it began is not measured again."""
     measured = []
-    monkeypatch.setattr(footprint, 'room_on_device', lambda: ENOUGH)
+    monkeypatch.setattr(memory_check, 'room_on_device', lambda: ENOUGH)
     monkeypatch.setattr(
-        footprint, 'needed', lambda program: measured.append(program) or 0.0
+        memory_check, 'needed', lambda program: measured.append(program) or 0.0
     )
     experiment.prepare(small, tmp_path, one_device)
     assert len(measured) == 3

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import components, exemplar_stages, experiment
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import scene as scene_lib
+from mnemonics_jax import experiment
 from mnemonics_jax.exemplars import forgetting, inner_problem, objectives
 from mnemonics_jax.exemplars.inner_problem import Context
+from mnemonics_jax.experiment import components, exemplar_stages
+from mnemonics_jax.experiment import context as scene_lib
 from mnemonics_jax.types import Phase
 from tests import bilevel_test as small
 from tests import objectives_test

@@ -28,8 +28,9 @@ sys.path.insert(0, str(ROOT / 'benchmarks'))
 import compare_runs
 import faulty_run
 
-from mnemonics_jax import components, main, report
-from mnemonics_jax import results as results_lib
+from mnemonics_jax import main, report
+from mnemonics_jax.experiment import components
+from mnemonics_jax.experiment import results as results_lib
 from mnemonics_jax.train import checkpoint, metric_writer
 
 SIZE = '64m'

@@ -24,73 +24,6 @@ LAYERS = (
     ('experiment',),
     ('main', 'evaluate', 'predict', 'export'),
 )
-# Until they are there: where the files at the top belong.
-FUTURE = {
-    'figures': 'report',
-    'page': 'report',
-    'any_model': 'bilevel',
-    'arguments': 'config',
-    'augment': 'data',
-    'base_run': 'experiment',
-    'bilevel': 'bilevel',
-    'blocks': 'core',
-    'boxes': 'data',
-    'checkpoint': 'train',
-    'claim': 'experiment',
-    'classifiers': 'train',
-    'cluster': 'core',
-    'compilation': 'core',
-    'components': 'experiment',
-    'config': 'config',
-    'console': 'core',
-    'correction': 'backbones',
-    'counting': 'train',
-    'defaults': 'config',
-    'digests': 'train',
-    'disk': 'core',
-    'embeddings': 'experiment',
-    'events': 'train',
-    'exemplar_stages': 'experiment',
-    'exemplars': 'exemplars',
-    'experiment': 'experiment',
-    'footprint': 'experiment',
-    'forgetting': 'exemplars',
-    'hypergradients': 'bilevel',
-    'inner': 'exemplars',
-    'interrupt': 'train',
-    'journal': 'train',
-    'learner': 'exemplars',
-    'loading': 'experiment',
-    'markup': 'report',
-    'memory': 'exemplars',
-    'model_stages': 'experiment',
-    'numerics': 'core',
-    'objectives': 'exemplars',
-    'outer': 'bilevel',
-    'parallel': 'core',
-    'phase': 'experiment',
-    'pictures': 'report',
-    'pieces': 'bilevel',
-    'plugins': 'core',
-    'presets': 'config',
-    'programs': 'experiment',
-    'progress': 'train',
-    'published': 'report',
-    'queries': 'exemplars',
-    'randomness': 'core',
-    'report': 'report',
-    'results': 'experiment',
-    'rules': 'core',
-    'runs': 'report',
-    'saved': 'experiment',
-    'scene': 'experiment',
-    'selection': 'exemplars',
-    'stored': 'train',
-    'train': 'train',
-    'transfer': 'backbones',
-    'wording': 'core',
-    'workdir': 'core',
-}
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 # What bilevel/ must not know of: it serves any model and any data.
@@ -111,8 +44,7 @@ def trees():
 
 def unit_of(path):
     """The entry of the table that a file belongs to."""
-    name = path.parts[0].removesuffix('.py')
-    return FUTURE.get(name, name)
+    return path.parts[0].removesuffix('.py')
 
 
 def imported_names(tree):
@@ -130,8 +62,7 @@ def imported_units(tree):
     for name in imported_names(tree):
         first, *rest = name.split('.')
         if first == PACKAGE:
-            unit = FUTURE.get(rest[0], rest[0]) if rest else '__init__'
-            yield unit if unit in LAYER_OF else '__init__'
+            yield rest[0] if rest and rest[0] in LAYER_OF else '__init__'
 
 
 def identifiers(tree):

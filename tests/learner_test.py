@@ -7,18 +7,13 @@ import pytest
 from ml_collections import config_dict
 
 from configs import digits
-from mnemonics_jax import (
-    components,
-    exemplar_stages,
-    exemplars,
-    experiment,
-    model_stages,
-)
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import scene as scene_lib
+from mnemonics_jax import exemplars, experiment
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.rng import Stage, draw_minibatches
 from mnemonics_jax.exemplars import inner_problem, memory
+from mnemonics_jax.experiment import components, exemplar_stages, model_stages
+from mnemonics_jax.experiment import context as scene_lib
 from mnemonics_jax.train.loop import Journal
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Variables

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mnemonics_jax import programs
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.core import parallel
+from mnemonics_jax.experiment import step_shapes
 from tests import bilevel_test as small
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'benchmarks'))
@@ -38,21 +38,21 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
     chosen = small.settings(scope, steps=steps)._replace(microbatch=microbatch)
     functions = steps.make_learner(backbone, chosen, placement)
     state = jax.eval_shape(
-        functions.init, programs.float_array((num, size, size, 3))
+        functions.init, step_shapes.float_array((num, size, size, 3))
     )
     columns = {
         'image': jax.ShapeDtypeStruct((1, num, size, size, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((1, num), jnp.int32),
         'index': jax.ShapeDtypeStruct((1, num), jnp.int32),
-        'weight': programs.float_array((1, num)),
+        'weight': step_shapes.float_array((1, num)),
     }
     inputs = steps.LearnInputs(
-        programs.abstract_list(num),
+        step_shapes.abstract_list(num),
         jax.eval_shape(backbone.init, jax.random.key(0)),
-        programs.PHASE,
-        programs.NUMBER,
+        step_shapes.PHASE,
+        step_shapes.NUMBER,
         jax.random.key(0),
-        steps.Block(columns, None, programs.NUMBER),
+        steps.Block(columns, None, step_shapes.NUMBER),
     )
     return functions.learn.lower(state, inputs, 1).compile()
 

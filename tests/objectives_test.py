@@ -7,16 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import (
-    bilevel,
-    components,
-    exemplar_stages,
-    experiment,
-    model_stages,
-    prototypes,
-)
+from mnemonics_jax import bilevel, experiment, prototypes
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import scene as scene_lib
 from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.bilevel.outer import Query
 from mnemonics_jax.config.fields import default_config
@@ -25,6 +17,13 @@ from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars import inner_problem, memory, objectives, steps
 from mnemonics_jax.exemplars.inner_problem import Context, Exemplars
 from mnemonics_jax.exemplars.objectives import Memory, Situation
+from mnemonics_jax.experiment import (
+    components,
+    exemplar_stages,
+    model_stages,
+    phase_loop,
+)
+from mnemonics_jax.experiment import context as scene_lib
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.train.checkpoint import Checkpointer
 from mnemonics_jax.train.loop import Journal
@@ -452,7 +451,7 @@ def test_digits_are_learned_by_each_hypergradient(
     name, tiny_config, tmp_path, one_device, monkeypatch
 ):
     """In all stages that learn, by pieces and with augmented exemplars."""
-    monkeypatch.setattr(experiment.report, 'write', lambda workdir: 'none')
+    monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     of_data = ('source', 'num_classes', 'image_size', 'channels')
     for field in (*of_data, 'train_per_class', 'test_per_class'):
         tiny_config.data[field] = default_config().data[field]
@@ -486,7 +485,7 @@ def test_a_killed_run_goes_on_bit_for_bit_and_phases_share_programs(
     tiny_config, tmp_path, one_device, compiled, monkeypatch
 ):
     """With old classes' means, which are no part of what is saved."""
-    monkeypatch.setattr(experiment.report, 'write', lambda workdir: 'none')
+    monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     config = synthetic(
         tiny_config,
         objective='prototypes+means',

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from mnemonics_jax import backbones, methods, saved
+from mnemonics_jax import backbones, methods
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import plugins
 from mnemonics_jax.data import sources
+from mnemonics_jax.experiment import finished
 from tests.command import run_module
 
 METHOD = """
@@ -141,5 +142,5 @@ def test_a_run_of_all_three_by_the_command_and_its_model_again(files, tmp_path):
     succeed('evaluate', workdir, f'--out={out}')
     counted = json.loads(out.read_text())['confusion']
     assert counted == results['phases'][-1]['confusion']
-    phase = saved.open_phase(workdir, -1)
+    phase = finished.open_phase(workdir, -1)
     assert phase.config.method.scaled.weight == 1.0

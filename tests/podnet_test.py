@@ -8,22 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax import (
-    components,
-    experiment,
-    losses,
-    methods,
-    model_stages,
-    prototypes,
-    train,
-)
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import experiment, losses, methods, prototypes, train
 from mnemonics_jax.backbones import heads, make_backbone
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.data.device_batch import to_float
-from mnemonics_jax.scene import Scene, in_order
+from mnemonics_jax.experiment import components, model_stages
+from mnemonics_jax.experiment.context import Scene, in_order
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import ExemplarSet, Outputs, Phase
 

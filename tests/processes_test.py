@@ -18,6 +18,7 @@ import pytest
 from configs import digits
 from mnemonics_jax import experiment
 from mnemonics_jax.core.workdir import features_name
+from mnemonics_jax.experiment import phase_loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
@@ -70,7 +71,7 @@ def test_two_processes_give_what_one_gives(
 ):
     """One process with one device: the same sums, in another order."""
     # Figures take longer than the run.
-    monkeypatch.setattr(experiment.report, 'write', lambda workdir: 'none')
+    monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     config = digits.get_config()
     config.update_from_flattened_dict(TINY)
     parts = experiment.prepare(config, tmp_path, one_device)

@@ -14,11 +14,12 @@ from layers_test import ROOT
 from ml_collections import config_flags
 
 import mnemonics_jax
-from mnemonics_jax import backbones, components, exemplars, main, methods
+from mnemonics_jax import backbones, exemplars, main, methods
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.config import arguments, presets
 from mnemonics_jax.data import sources
 from mnemonics_jax.exemplars import memory
+from mnemonics_jax.experiment import components
 
 TOP = ROOT.parent
 DOCUMENTS = (

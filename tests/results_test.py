@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 from tensorboardX.proto import event_pb2
 
-from mnemonics_jax import saved
 from mnemonics_jax.core import workdir
+from mnemonics_jax.experiment import finished
 from mnemonics_jax.train import tensorboard
 from tests import saved_runs
 
@@ -58,7 +58,7 @@ def test_from_selected_to_learned_is_the_drift_that_is_reported(saved_run):
 
 def test_features_are_those_of_the_model_that_is_saved(saved_run):
     """Of all test images here, since there are fewer than a hundred."""
-    phase = saved.open_phase(saved_run.workdir, -1)
+    phase = finished.open_phase(saved_run.workdir, -1)
     found = load(saved_run, workdir.features_name(2))
     assert found.pop('class_names').tolist() == list(phase.class_names)
     assert {name: str(found[name].dtype) for name in found} == {

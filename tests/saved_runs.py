@@ -7,8 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mnemonics_jax import components, experiment
+from mnemonics_jax import experiment
 from mnemonics_jax.core import parallel
+from mnemonics_jax.experiment import components, phase_loop
 
 # Names as people give them, by folder.
 NAMES = {
@@ -76,6 +77,6 @@ def make(folder: pathlib.Path, placement: parallel.Placement) -> SavedRun:
     parts = experiment.prepare(config, workdir, placement)
     with pytest.MonkeyPatch.context() as patch:
         # Figures take longer than the run.
-        patch.setattr(experiment.report, 'write', lambda workdir: 'none')
+        patch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
         results = experiment.run(parts, workdir)
     return SavedRun(workdir, data, parts, results)

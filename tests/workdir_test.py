@@ -9,9 +9,10 @@ import sys
 import pytest
 from etils import epath
 
-from mnemonics_jax import experiment, report, saved
+from mnemonics_jax import experiment, report
 from mnemonics_jax.core import workdir
 from mnemonics_jax.core.workdir import read_records
+from mnemonics_jax.experiment import finished
 from mnemonics_jax.train import metric_writer
 
 URL = 'gs://bucket/run'
@@ -240,7 +241,7 @@ def test_a_finished_run_is_found_finished_and_reported_anew(
     assert 'finished before' in capsys.readouterr().out
     page = (bucket / 'report.html').read_text()
     assert 'is missing' not in page
-    end = saved.open_phase(URL, -1)
+    end = finished.open_phase(URL, -1)
     assert (end.phase, end.num_seen) == (1, 6)
     (bucket / 'report.html').unlink()
     assert report.main([URL]) == 0

@@ -252,13 +252,13 @@ def read_end(
     folder = epath.Path(workdir) / 'checkpoints' / 'phases'
     try:
         with ocp.CheckpointManager(folder, options=options) as manager:
-            items = ['carry', 'other']
+            names = ['carry', 'other']
             found = items.read(
                 manager,
                 phase,
                 arrays={
                     item: None
-                    for item in items
+                    for item in names
                     if (folder / str(phase) / item).exists()
                 },
                 values=['results'],

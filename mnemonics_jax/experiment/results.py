@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax import components, embeddings, metrics
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import metrics
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import (
     exemplars_name,
@@ -17,9 +17,10 @@ from mnemonics_jax.core.workdir import (
     write_atomically,
 )
 from mnemonics_jax.exemplars import memory
-from mnemonics_jax.phase import Outcome
+from mnemonics_jax.experiment import components, features
+from mnemonics_jax.experiment.context import Scene
+from mnemonics_jax.experiment.phase import Outcome
 from mnemonics_jax.report.figures import png
-from mnemonics_jax.scene import Scene
 from mnemonics_jax.types import Carry, ExemplarSet, Method
 
 
@@ -122,7 +123,7 @@ def save_arrays(
     """Writes the arrays of a phase.
 
     The memory after it, its new exemplars before they were learned, and the
-    features of `embeddings.to_arrays`.
+    features of `features.to_arrays`.
     """
     if not multihost.is_main():
         return
@@ -148,7 +149,7 @@ def save_arrays(
         )
     save(
         workdir / features_name(index),
-        **embeddings.to_arrays(outcome.space),
+        **features.to_arrays(outcome.space),
         class_names=labelled['class_names'],
     )
 

@@ -7,21 +7,21 @@ from typing import Any
 import jax
 import ml_collections
 
-from mnemonics_jax import (
-    base_run,
-    claim,
-    components,
-    footprint,
-    report,
-    results,
-)
 from mnemonics_jax import config as config_lib
+from mnemonics_jax import report
 from mnemonics_jax.core import multihost, parallel
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.exemplars import memory
-from mnemonics_jax.phase import run_phase
-from mnemonics_jax.scene import Scene
+from mnemonics_jax.experiment import (
+    base_run,
+    components,
+    memory_check,
+    results,
+    run_config,
+)
+from mnemonics_jax.experiment.context import Scene
+from mnemonics_jax.experiment.phase import run_phase
 from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
 from mnemonics_jax.train.loop import Cadence, Journal
 from mnemonics_jax.train.metric_writer import Recorder
@@ -52,18 +52,18 @@ def prepare(
     config = config_lib.resolve(config)
     with Workdir(workdir, uploads=multihost.is_main()) as place:
         place.fetch('config.json')
-        begun = claim.read(place)
+        begun = run_config.read(place)
         if begun is not None:
-            config = claim.follow(begun, config, place)
+            config = run_config.follow(begun, config, place)
         parts = components.build(config, placement, begun and begun.plan)
         if begun is None:
             base_run.check(parts)
-            line = footprint.check(
-                parts, last_phase(parts), footprint.room_on_device()
+            line = memory_check.check(
+                parts, last_phase(parts), memory_check.room_on_device()
             )
             if line and multihost.is_main():
                 print(line, flush=True)
-        claim.write(place, parts.config, parts.plan)
+        run_config.write(place, parts.config, parts.plan)
         # Written again if need be: whether it can be is to show here.
         place.put('config.json')
     return parts
@@ -99,7 +99,7 @@ def run(
             place.fetch(name)
         cursor = journal.resume(len(phases))
         if len(phases) <= last:
-            claim.add_start(place, resumption(len(phases), cursor))
+            run_config.add_start(place, resumption(len(phases), cursor))
         with Recorder(
             place.local,
             first_phase=len(phases),

@@ -15,10 +15,10 @@ import jax
 import ml_collections
 
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import loading
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import Workdir, write_atomically
 from mnemonics_jax.data.phase_plan import Plan, from_json
+from mnemonics_jax.experiment import data
 
 # Fields that a resumed run may have otherwise: they change no number, or only
 # the order of sums.
@@ -65,7 +65,7 @@ def follow(
             with; the fields are named.
     """
     protocol = claim.config['protocol']
-    config = loading.fill_protocol(
+    config = data.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
     fields = differences(
@@ -164,7 +164,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout that the package lies in, if any."""
-    top = pathlib.Path(__file__).parent.parent
+    top = pathlib.Path(__file__).parent.parent.parent
     # An installed package may lie in a checkout of something else.
     if not (top / '.git').exists():
         return None

@@ -15,7 +15,13 @@ from mnemonics_jax.data.loader import Examples
 from mnemonics_jax.exemplars import memory, selection
 from mnemonics_jax.exemplars.inner_problem import FROM_BEFORE
 from mnemonics_jax.exemplars.objectives import Memory, needs_memory
-from mnemonics_jax.scene import Batches, Clock, Scene, features_of, in_order
+from mnemonics_jax.experiment.context import (
+    Batches,
+    Clock,
+    Scene,
+    features_of,
+    in_order,
+)
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 

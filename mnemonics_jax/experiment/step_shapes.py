@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax import components
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Block
 from mnemonics_jax.data.batches import num_batches
@@ -18,6 +17,7 @@ from mnemonics_jax.exemplars import memory
 from mnemonics_jax.exemplars.inner_problem import FROM_BEFORE, Exemplars
 from mnemonics_jax.exemplars.objectives import Memory, needs_memory
 from mnemonics_jax.exemplars.steps import AdjustInputs, LearnInputs
+from mnemonics_jax.experiment import components
 from mnemonics_jax.train import StepInputs
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 

@@ -11,9 +11,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from mnemonics_jax import components
 from mnemonics_jax.exemplars.steps import make_learner
-from mnemonics_jax.programs import Program, programs
+from mnemonics_jax.experiment import components
+from mnemonics_jax.experiment.step_shapes import Program, programs
 
 _GIB = 2**30
 

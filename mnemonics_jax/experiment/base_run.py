@@ -5,10 +5,10 @@ import pathlib
 import jax
 import numpy as np
 
-from mnemonics_jax import claim, components, saved
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.workdir import Workdir
+from mnemonics_jax.experiment import components, finished, run_config
 from mnemonics_jax.types import Variables
 
 # Fields in which both runs may differ: training in phase 0 reads none of them.
@@ -53,11 +53,11 @@ def load(parts: components.Components) -> Variables | None:
     return parallel.replicate(parts.placement, found)
 
 
-def _open(parts: components.Components) -> saved.Saved:
+def _open(parts: components.Components) -> finished.Saved:
     folder = parts.config.train.base_run
     try:
         _compare(parts, folder)
-        found = saved.open_phase(folder, 0)
+        found = finished.open_phase(folder, 0)
     except ValueError as e:
         raise ValueError(f'train.base_run: {e}') from e
     if found.plan.classes != parts.plan.classes:
@@ -71,10 +71,10 @@ def _open(parts: components.Components) -> saved.Saved:
 def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
     with Workdir(folder, uploads=False) as place:
         place.fetch('config.json')
-        begun = claim.read(place)
+        begun = run_config.read(place)
     if begun is None:
-        return  # `saved.open_phase` says so.
-    fields = claim.differences(
+        return  # `finished.open_phase` says so.
+    fields = run_config.differences(
         config_lib.to_json(parts.config), begun.config, ignored=LATER
     )
     if fields:

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from mnemonics_jax import prototypes
-from mnemonics_jax.components import Components
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Loop, State
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.data import batches
 from mnemonics_jax.data.loader import Examples
+from mnemonics_jax.experiment.components import Components
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.train.loop import Journal
 from mnemonics_jax.train.metric_writer import Recorder

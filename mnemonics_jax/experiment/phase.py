@@ -8,11 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax import embeddings
 from mnemonics_jax.core import parallel
-from mnemonics_jax.exemplar_stages import renew_memory
-from mnemonics_jax.model_stages import finetune_model, start_model, train_model
-from mnemonics_jax.scene import Clock, Scene, all_class_means, in_order
+from mnemonics_jax.experiment import features
+from mnemonics_jax.experiment.context import (
+    Clock,
+    Scene,
+    all_class_means,
+    in_order,
+)
+from mnemonics_jax.experiment.exemplar_stages import renew_memory
+from mnemonics_jax.experiment.model_stages import (
+    finetune_model,
+    start_model,
+    train_model,
+)
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
@@ -35,7 +44,7 @@ class Outcome(NamedTuple):
     exemplars: dict[str, Any]
     seconds: dict[str, float]
     selected: ExemplarSet | None
-    space: embeddings.Space
+    space: features.Space
     other: Variables | None
 
 
@@ -69,7 +78,7 @@ def run_phase(
     counts, space = evaluate_models(
         scene, variables, finetuned or variables, held
     )
-    if (border := embeddings.border(space)) is not None:
+    if (border := features.border(space)) is not None:
         report['border'] = border
     clock.lap('evaluate')
     following, other = variables, finetuned
@@ -83,7 +92,7 @@ def run_phase(
 
 def evaluate_models(
     scene: Scene, variables: Variables, finetuned: Variables, held: ExemplarSet
-) -> tuple[dict[str, evaluation.Counts], embeddings.Space]:
+) -> tuple[dict[str, evaluation.Counts], features.Space]:
     """Counts of the classifiers on test images of classes seen.
 
     Also returns where these images and the exemplars lie for the model.
@@ -118,5 +127,5 @@ def evaluate_models(
         means = all_class_means(scene, variables, everything)
         counts['oracle'] = counts_with(means)[0]['nme']
     mask = np.asarray(held.mask)
-    space = embeddings.make_space(images, slots[0], mask, scene.num_seen)
+    space = features.make_space(images, slots[0], mask, scene.num_seen)
     return counts, space

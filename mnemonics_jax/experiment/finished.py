@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mnemonics_jax import claim, components, results
 from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import parallel, plugins
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data.phase_plan import Plan, from_json
+from mnemonics_jax.experiment import components, results, run_config
 from mnemonics_jax.methods import make_method
 from mnemonics_jax.train import checkpoint, evaluation
 from mnemonics_jax.types import Backbone, ExemplarSet, Method, Variables
@@ -68,7 +68,7 @@ def open_phase(workdir: str | pathlib.Path, phase: int) -> Saved:
     """
     with Workdir(workdir, uploads=False) as place:
         place.fetch('config.json')
-        begun = claim.read(place)
+        begun = run_config.read(place)
         if begun is None:
             raise ValueError(
                 f'{workdir}: no config.json in it; allowed: the work directory '

@@ -26,7 +26,7 @@ from mnemonics_jax.data.phase_plan import Plan, apply
 from mnemonics_jax.exemplars import memory
 from mnemonics_jax.exemplars.inner_problem import LearnerSettings
 from mnemonics_jax.exemplars.steps import Learner, make_learner
-from mnemonics_jax.loading import (
+from mnemonics_jax.experiment.data import (
     PerDispatch,
     augmentation,
     build_source,

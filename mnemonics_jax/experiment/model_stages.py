@@ -14,7 +14,7 @@ from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import Feed, num_batches
 from mnemonics_jax.data.loader import Examples
-from mnemonics_jax.scene import (
+from mnemonics_jax.experiment.context import (
     Batches,
     Scene,
     all_class_means,
