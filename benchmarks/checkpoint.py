@@ -28,8 +28,8 @@ from mnemonics_jax import config, experiment
 from mnemonics_jax.core import multistep
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.experiment import components
-from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
-from mnemonics_jax.train.loop import Cadence, Journal
+from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
+from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import Recorder
 
 EVERY, STEPS = 10, 80
@@ -43,11 +43,13 @@ class Timed(Checkpointer):
         super().__init__(*arguments, **options)
         self.seconds: list[float] = []
 
-    def save_within(self, cursor: Cursor, states: dict[str, Any]) -> None:
+    def save_within(
+        self, position: LoopPosition, states: dict[str, Any]
+    ) -> None:
         """Saves, once the steps before are done, which take no time of it."""
         jax.block_until_ready(states)
         start = time.perf_counter()
-        super().save_within(cursor, states)
+        super().save_within(position, states)
         self.seconds.append(time.perf_counter() - start)
 
 
@@ -107,9 +109,9 @@ def time_steps(
         Timed(folder, keep=2) as checkpointer,
         Recorder(pathlib.Path(folder), first_phase=0) as recorder,
     ):
-        journal = Journal(checkpointer, cadence=Cadence(every, 0))
-        journal.open_phase(0)
-        journal.run(loop._replace(step=step), state, recorder)
+        loops = ResumableLoops(checkpointer, policy=SavePolicy(every, 0))
+        loops.open_phase(0)
+        loops.run(loop._replace(step=step), state, recorder)
         checkpointer.wait()
     return np.diff(begun).tolist(), checkpointer.seconds
 

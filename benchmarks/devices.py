@@ -37,9 +37,9 @@ from mnemonics_jax import experiment
 from mnemonics_jax.config import arguments
 from mnemonics_jax.core import parallel
 from mnemonics_jax.experiment import components, model_stages
-from mnemonics_jax.experiment.context import Scene
+from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import run_phase
-from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.loop import ResumableLoops
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Carry
 
@@ -81,15 +81,15 @@ def run(
     carry = experiment.first_carry(parts)
     variables = jax.tree.map(lambda x: x.astype(dtype), carry.variables)
     carry = Carry(variables, carry.exemplars)
-    journal, counts = Journal(), []
+    loops, counts = ResumableLoops(), []
     with (
         tempfile.TemporaryDirectory() as folder,
         Recorder(pathlib.Path(folder), first_phase=0, quiet=True) as recorder,
     ):
         for index, bounds in enumerate(parts.bounds):
-            journal.open_phase(index)
-            scene = Scene(parts, index, *bounds, recorder, journal)
-            carry, outcome = run_phase(scene, carry)
+            loops.restore_phase(index)
+            context = PhaseContext(parts, index, *bounds, recorder, loops)
+            carry, outcome = run_phase(context, carry)
             counts.append(outcome['counts'])
     return jax.device_get(carry), counts
 

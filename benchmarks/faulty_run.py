@@ -164,9 +164,9 @@ def places_on_disk(workdir: pathlib.Path) -> list[Place]:
                 text = (path / 'cursor' / 'metadata').read_text()
             except FileNotFoundError:  # Just then superseded.
                 continue
-            cursor = json.loads(text)
-            stage, step = list(cursor['stages'].items())[-1]
-            found.append(Place(cursor['phase'], STAGES.index(stage), step))
+            position = json.loads(text)
+            stage, step = list(position['stages'].items())[-1]
+            found.append(Place(position['phase'], STAGES.index(stage), step))
     return sorted(found)
 
 

@@ -36,8 +36,8 @@ from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data import device_batch
 from mnemonics_jax.exemplars import inner_problem, learning, objectives
 from mnemonics_jax.experiment import components, exemplar_stages, model_stages
-from mnemonics_jax.experiment.context import Scene
-from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.experiment.context import PhaseContext
+from mnemonics_jax.train.loop import ResumableLoops
 from mnemonics_jax.train.metric_writer import Recorder
 
 TERMS = (3, 10, 40)
@@ -84,11 +84,11 @@ def begin() -> Begun:
         Recorder(pathlib.Path(folder), first_phase=0) as recorder,
     ):
         classes = config.protocol.base_classes
-        scene = Scene(parts, 0, 0, classes, recorder, Journal())
-        data = scene.examples('train', 0, classes)
-        model = model_stages.train_model(scene, carry, carry.variables, data)
-        images, mask = exemplar_stages.choose_exemplars(scene, model, data)
-        where = exemplar_stages.setting(scene, model, Stage.LEARN, 1)
+        context = PhaseContext(parts, 0, 0, classes, recorder, ResumableLoops())
+        data = context.examples('train', 0, classes)
+        model = model_stages.train_model(context, carry, carry.variables, data)
+        images, mask = exemplar_stages.choose_exemplars(context, model, data)
+        where = exemplar_stages.setting(context, model, Stage.LEARN, 1)
     rows = np.arange(config.exemplars.query_batch)
     query = bilevel.Query(
         device_batch.to_float(jnp.asarray(data.read(rows))),

@@ -12,7 +12,7 @@ from timing import Pair, Work, jitted_work
 from mnemonics_jax import bilevel, methods, train
 from mnemonics_jax.config import default_config
 from mnemonics_jax.core import parallel
-from mnemonics_jax.core.multistep import Block
+from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.exemplars import inner_problem
 from mnemonics_jax.types import ExemplarSet, Phase
@@ -100,7 +100,7 @@ def _train_steps(problem, images, labels, num_old) -> Work:
     batches = _batches(images, labels)
     placement = _placement(problem)
     batches = jax.device_put(batches, placement.block)
-    block = Block(batches, None, jnp.zeros((), jnp.int32))
+    block = StackedBatches(batches, None, jnp.zeros((), jnp.int32))
     inputs = jax.device_put(
         _step_inputs(problem, num_old), placement.replicated
     )
@@ -251,7 +251,7 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
         return {'loss': metrics['outer_loss'], 'grads': grads}
 
     pixels, labels, images, targets = arrays
-    exemplars = inner_problem.Exemplars(
+    exemplars = inner_problem.FlatExemplars(
         labels,
         np.ones(len(labels), bool),
         np.int32([0, problem.sizes.num_classes]),

@@ -34,7 +34,7 @@ _MAX_NAMES = 10
 
 
 def with_data(
-    phase: finished.Saved, given: Sequence[str]
+    phase: finished.FinishedPhase, given: Sequence[str]
 ) -> config_dict.FrozenConfigDict:
     """The configuration of a run, with other data.
 
@@ -93,7 +93,7 @@ def left_out(source: sources.Source, names: Sequence[str]) -> dict[str, int]:
     }
 
 
-def check_source(source: sources.Source, phase: finished.Saved) -> None:
+def check_source(source: sources.Source, phase: finished.FinishedPhase) -> None:
     """Raises ValueError if the phase cannot classify any of the images."""
     if tuple(source.image_shape) != phase.plan.image_shape:
         raise ValueError(
@@ -110,7 +110,7 @@ def check_source(source: sources.Source, phase: finished.Saved) -> None:
 
 
 def evaluate(
-    phase: finished.Saved,
+    phase: finished.FinishedPhase,
     config: config_dict.FrozenConfigDict,
     placement: parallel.Placement,
 ) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def place(batch_size: int) -> parallel.Placement:
 
 def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     """Evaluates as the arguments say; see `cli.answer` for errors."""
-    phase = finished.open_phase(arguments.workdir, arguments.phase)
+    phase = finished.restore_phase(arguments.workdir, arguments.phase)
     config = with_data(phase, given)
     compilation_cache.keep_programs(arguments.workdir)
     parallel.avoid_cached_collectives()

@@ -44,7 +44,7 @@ def folder_name(position: int, num_classes: int, name: str) -> str:
     return f'{position:0{digits}}_{words}'.rstrip('_')
 
 
-def exemplars_of(phase: finished.Saved) -> dict[str, np.ndarray]:
+def exemplars_of(phase: finished.FinishedPhase) -> dict[str, np.ndarray]:
     """The exemplars as a list, class by class, best first.
 
     Returns:
@@ -78,7 +78,7 @@ def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
         (target / f'{rank:03}.png').write_bytes(png.as_png(image))
 
 
-def describe(phase: finished.Saved) -> dict[str, Any]:
+def describe(phase: finished.FinishedPhase) -> dict[str, Any]:
     """All that is needed to build the model again, as JSON takes it."""
     return {
         'phase': phase.phase,
@@ -124,7 +124,7 @@ def check_empty(folder: pathlib.Path) -> None:
         raise ValueError(f'--out={folder}: allowed: a new or an empty folder')
 
 
-def export(phase: finished.Saved, folder: pathlib.Path) -> list[str]:
+def export(phase: finished.FinishedPhase, folder: pathlib.Path) -> list[str]:
     """Writes all of it; returns the names of what it wrote."""
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -158,7 +158,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = pathlib.Path(arguments.out)
     check_safetensors()
     check_empty(folder)
-    phase = finished.open_phase(arguments.workdir, arguments.phase)
+    phase = finished.restore_phase(arguments.workdir, arguments.phase)
     written = export(phase, folder)
     count = int(np.asarray(phase.exemplars.mask).sum())
     print(

@@ -59,7 +59,7 @@ def find_images(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_images(
-    files: Sequence[pathlib.Path], phase: finished.Saved
+    files: Sequence[pathlib.Path], phase: finished.FinishedPhase
 ) -> np.ndarray:
     """Images as evaluation sees them, uint8[n, H, W, C].
 
@@ -78,7 +78,9 @@ def read_images(
 
 
 def score_images(
-    phase: finished.Saved, classifier: str, files: Sequence[pathlib.Path]
+    phase: finished.FinishedPhase,
+    classifier: str,
+    files: Sequence[pathlib.Path],
 ) -> Iterator[np.ndarray]:
     """Scores f32[b, S] over the classes seen, of batch after batch of files.
 
@@ -116,7 +118,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    phase: finished.Saved,
+    phase: finished.FinishedPhase,
     classifier: str,
     files: Sequence[pathlib.Path],
     top: int,
@@ -162,7 +164,7 @@ def as_csv(found: Sequence[dict[str, Any]], kind: str) -> str:
     return file.getvalue()
 
 
-def choose_classifier(phase: finished.Saved, name: str | None) -> str:
+def choose_classifier(phase: finished.FinishedPhase, name: str | None) -> str:
     """The classifier of a name, by default that by which the run is judged."""
     name = name or phase.predictor
     if name not in phase.classifiers:
@@ -177,7 +179,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Predicts as the arguments say; see `cli.answer` for errors."""
     if arguments.top < 1:
         raise ValueError(f'--top={arguments.top}: allowed: >= 1')
-    phase = finished.open_phase(arguments.workdir, arguments.phase)
+    phase = finished.restore_phase(arguments.workdir, arguments.phase)
     classifier = choose_classifier(phase, arguments.classifier)
     files = find_images(pathlib.Path(arguments.images))
     compilation_cache.keep_programs(arguments.workdir)

@@ -12,7 +12,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import experiment
 from mnemonics_jax.backbones import logit_correction, make_backbone
 from mnemonics_jax.experiment import components, finished, model_stages
-from mnemonics_jax.experiment.context import Scene
+from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.methods import bic, wa
 from mnemonics_jax.types import HeldOut, Phase
 
@@ -133,17 +133,17 @@ def test_as_many_of_each_class_are_held_out(parts):
     mask = np.zeros((6, 10), bool)
     mask[:2, :10] = True
     held = carry.exemplars.replace(mask=jnp.asarray(mask))
-    scene = Scene(parts, 1, 2, 4, None, None)
-    data = scene.examples('train', 2, 4)
+    context = PhaseContext(parts, 1, 2, 4, None, None)
+    data = context.examples('train', 2, 4)
     assert sorted(data.labels) == [2] * 12 + [3] * 12
     whole = model_stages.make_pool(data, held, 16)
-    pool = model_stages.hold_out(scene, whole)
+    pool = model_stages.hold_out(context, whole)
     assert parts.held_out_per_class(1) == 1
     counts = collections.Counter(pool.labels[pool.held_out].tolist())
     assert counts == {0: 1, 1: 1, 2: 1, 3: 1}
     together = np.sort(np.concatenate([pool.train, pool.held_out]))
     np.testing.assert_array_equal(together, np.arange(44))
-    again = model_stages.hold_out(scene, whole)
+    again = model_stages.hold_out(context, whole)
     np.testing.assert_array_equal(again.held_out, pool.held_out)
 
 
@@ -208,5 +208,5 @@ def test_without_exemplars_the_network_alone_answers(
         assert not found['mask'].any()
         assert found['means'].shape[0] == 6
     assert 'border' not in results['phases'][-1]['exemplars']
-    end = finished.open_phase(tmp_path, -1)
+    end = finished.restore_phase(tmp_path, -1)
     assert (end.classifiers, end.predictor) == (('cnn',), 'cnn')

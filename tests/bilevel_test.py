@@ -15,7 +15,7 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars import inner_problem
 from mnemonics_jax.exemplars.inner_problem import (
-    Exemplars,
+    FlatExemplars,
     LearnerSettings,
     layout_of,
 )
@@ -227,7 +227,7 @@ ALONE = bilevel.Layout()
 
 def make_inner(backbone, chosen, dtype, layout=ALONE):
     _, labels, _ = float64_problem()
-    exemplars = Exemplars(
+    exemplars = FlatExemplars(
         jnp.asarray(labels),
         jnp.ones(len(labels), bool),
         jnp.array([0, NUM_CLASSES]),

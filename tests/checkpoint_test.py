@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from mnemonics_jax.core import parallel
-from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
+from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 RESULTS = [
@@ -292,12 +292,12 @@ def test_rows_of_further_classes_are_those_of_the_carry_that_asks(
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         state = parallel.replicate(one_device, state_of(saved))
         checkpointer.save_within(
-            Cursor(1, {'adjust': 4}, 0, []), {'adjust': state}
+            LoopPosition(1, {'adjust': 4}, 0, []), {'adjust': state}
         )
     like = parallel.replicate(placement, grown_carry(2))
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         found, _ = checkpointer.restore_latest(like)
-        assert checkpointer.cursor(1).stages == {'adjust': 4}
+        assert checkpointer.position(1).stages == {'adjust': 4}
         state = checkpointer.state('adjust', state_of(like))
     assert isinstance(state, Halves)
     for one in (found, state.a[0]):

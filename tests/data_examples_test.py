@@ -67,8 +67,8 @@ def make_loader(shelf, *, feed='tfdata', memory=10**6, crops=False, **kwargs):
     settings = Settings(
         feed=feed,
         memory=memory,
-        view=streaming.View(SHAPE, flip=True),
-        budget=streaming.Budget(batches=1, threads=2),
+        view=streaming.EvalView(SHAPE, flip=True),
+        budget=streaming.PrefetchBudget(batches=1, threads=2),
         crops=crops,
         shard=(0, 1),
         put=jax.device_put,

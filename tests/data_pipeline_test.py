@@ -9,7 +9,7 @@ import pytest
 
 from mnemonics_jax.data import in_memory, on_device
 from mnemonics_jax.data.batches import (
-    Feed,
+    BatchFeed,
     epoch_order,
     epoch_seed,
     num_batches,
@@ -54,7 +54,7 @@ def make_feed(request):
             deliver = in_memory.from_memory(images)
         else:
             deliver = on_device.from_device(images, 30, jax.device_put)
-        feed = Feed(
+        feed = BatchFeed(
             deliver, labels, batch_size, num_images=len(images), shard=shard
         )
         return Seen(feed)
@@ -238,7 +238,7 @@ def test_a_resident_feed_copies_numbers_alone():
         return jax.device_put(array)
 
     deliver = on_device.from_device(images, 30, count)
-    feed = Feed(deliver, make_labels(), 8, num_images=len(images))
+    feed = BatchFeed(deliver, make_labels(), 8, num_images=len(images))
     for _ in range(3):
         for batch in feed.epoch(make_order()):
             on_host = [v for v in batch.values() if isinstance(v, np.ndarray)]

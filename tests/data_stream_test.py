@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from mnemonics_jax.data import decode, errors, in_memory, streaming
-from mnemonics_jax.data.batches import Feed
+from mnemonics_jax.data.batches import BatchFeed
 
 NUM = 13
 SIZE = 8
 SHAPE = (SIZE, SIZE, 3)
 BATCH = 4
-BUDGET = streaming.Budget(batches=2, threads=3)
-VIEW = streaming.View(SHAPE, shorter=10, flip=True, brightness=0.3)
+BUDGET = streaming.PrefetchBudget(batches=2, threads=3)
+VIEW = streaming.EvalView(SHAPE, shorter=10, flip=True, brightness=0.3)
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +35,7 @@ def files():
 
 
 def originals(files, load=None):
-    return streaming.Originals(load or files.__getitem__, 'image {}'.format)
+    return streaming.EncodedImages(load or files.__getitem__, 'image {}'.format)
 
 
 def make_feed(files, *, augmented, budget=BUDGET, shard=(0, 1), load=None):
@@ -43,7 +43,7 @@ def make_feed(files, *, augmented, budget=BUDGET, shard=(0, 1), load=None):
         originals(files, load), VIEW, budget, augmented=augmented
     )
     labels = np.arange(NUM + 2, dtype=np.int32) % 5
-    return Feed(deliver, labels, BATCH, num_images=NUM, shard=shard)
+    return BatchFeed(deliver, labels, BATCH, num_images=NUM, shard=shard)
 
 
 def assert_same_batches(left, right):
@@ -61,7 +61,9 @@ ORDER = np.random.default_rng(1).permutation(NUM + 2)
 def test_evaluation_sees_what_a_feed_in_memory_shows(files):
     decoded = np.stack([decode.decode(data, 3, SIZE, 10) for data in files])
     labels = np.arange(NUM + 2, dtype=np.int32) % 5
-    kept = Feed(in_memory.from_memory(decoded), labels, BATCH, num_images=NUM)
+    kept = BatchFeed(
+        in_memory.from_memory(decoded), labels, BATCH, num_images=NUM
+    )
     streamed = make_feed(files, augmented=False)
     assert_same_batches(streamed.epoch(ORDER), kept.epoch(ORDER))
 
@@ -92,7 +94,9 @@ def test_crops_do_not_depend_on_threads_or_where_an_epoch_starts(
 ):
     whole = list(make_feed(files, augmented=True).epoch(ORDER, seed=7))
     one_thread = make_feed(
-        files, augmented=True, budget=streaming.Budget(batches=1, threads=1)
+        files,
+        augmented=True,
+        budget=streaming.PrefetchBudget(batches=1, threads=1),
     )
     rest = one_thread.epoch(ORDER, start_step=start_step, seed=7)
     assert_same_batches(rest, whole[start_step:])
@@ -124,7 +128,7 @@ def test_slices_of_four_processes_join_to_the_whole_batch(files, augmented):
     [(1, 1), (2, 3), (5, 2)],
 )
 def test_reading_ahead_stays_within_its_budget(files, sizes):
-    budget = streaming.Budget(*sizes)
+    budget = streaming.PrefetchBudget(*sizes)
     lock, loaded = threading.Lock(), []
 
     def load(row):

@@ -23,7 +23,7 @@ from mnemonics_jax.experiment import (
     phase,
     phase_loop,
 )
-from mnemonics_jax.experiment.context import Scene, features_of
+from mnemonics_jax.experiment.context import PhaseContext, features_of
 from mnemonics_jax.train.checkpoint import Checkpointer, whole
 from tests import conftest
 
@@ -73,9 +73,9 @@ def make_runs(folder, placement):
     experiment.prepare(config, folder / 'killed', placement)
     save = Checkpointer.save_within
 
-    def save_and_die(self, cursor, states):
-        save(self, cursor, states)
-        if (cursor.phase, cursor.stages.get('learn')) == (1, PLACE.step):
+    def save_and_die(self, position, states):
+        save(self, position, states)
+        if (position.phase, position.stages.get('learn')) == (1, PLACE.step):
             self.wait()
             raise KillError
 
@@ -163,18 +163,18 @@ def first_steps(parts, workdir):
     """
     with Checkpointer(workdir, keep=2) as checkpointer:
         carry, _ = checkpointer.restore(1, experiment.first_carry(parts))
-    journal = OneStep()
-    scene = Scene(parts, 1, *parts.bounds[1], None, journal)
-    data = scene.examples('train', *parts.bounds[1])
+    loops = OneStep()
+    context = PhaseContext(parts, 1, *parts.bounds[1], None, loops)
+    data = context.examples('train', *parts.bounds[1])
     start = carry.variables
-    images, mask = exemplar_stages.choose_exemplars(scene, start, data)
-    exemplar_stages.learn_exemplars(scene, start, images, mask, data)
-    exemplar_stages.adjust_exemplars(scene, start, carry.exemplars)
-    model_stages.finetune_model(scene, start, carry.exemplars)
-    model_stages.train_model(scene, carry, start, data)
-    features = features_of(scene, start, data)
-    counts, _ = phase.evaluate_models(scene, start, start, carry.exemplars)
-    return journal.states, features, counts
+    images, mask = exemplar_stages.choose_exemplars(context, start, data)
+    exemplar_stages.learn_exemplars(context, start, images, mask, data)
+    exemplar_stages.adjust_exemplars(context, start, carry.exemplars)
+    model_stages.finetune_model(context, start, carry.exemplars)
+    model_stages.train_model(context, carry, start, data)
+    features = features_of(context, start, data)
+    counts, _ = phase.evaluate_models(context, start, start, carry.exemplars)
+    return loops.states, features, counts
 
 
 def test_steps_features_and_counts_are_those_of_one_device(on_one, on_eight):

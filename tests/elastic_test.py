@@ -92,7 +92,7 @@ def test_classes_that_come_later_give_the_run_that_had_them_from_the_start(
     capsys.readouterr()
     parts = experiment.prepare(tiny_config, workdir, one_device)
     # What was saved before has as many classes as there were.
-    end = finished.open_phase(workdir, -1)
+    end = finished.restore_phase(workdir, -1)
     assert (end.phase, end.class_names) == (0, ORDER[:2])
     black = np.zeros((1, 8, 8, 3), np.float32)
     assert end.backbone.apply(end.variables, black)[0].logits.shape == (1, 4)

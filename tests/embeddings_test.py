@@ -74,7 +74,7 @@ def test_on_the_border_is_one():
     """Between two means, at equal distances of both."""
     means = np.eye(3, dtype=np.float32)
     features = unit(np.float32([[1, 1, 0], [0, 3, 3]]))
-    space = features.Space(
+    space = features.FeatureSnapshot(
         features,
         np.int32([0, 2]),
         means,
@@ -88,7 +88,7 @@ def test_on_the_border_is_one():
 def test_without_exemplars_or_with_one_class_there_is_no_border():
     *_, space = make_space()
     assert features.border(space._replace(mask=space.mask & False)) is None
-    one = features.Space(
+    one = features.FeatureSnapshot(
         space.features[:2],
         np.zeros(2, np.int32),
         space.means[:1],

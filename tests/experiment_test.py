@@ -55,22 +55,22 @@ def recording(tmp_path_factory, one_device):
         loader = parts.loader._replace(source=source)
         parts = parts._replace(source=source, loader=loader)
 
-        class Feed(batches.Feed):
+        class BatchFeed(batches.BatchFeed):
             def __init__(self, *args, **kwargs):
                 super().__init__(*args, **kwargs)
                 feeds.append(weakref.ref(self))
 
         run_phase = phase_loop.run_phase
 
-        def watched(scene, carry, trained):
+        def watched(context, carry, trained):
             events.clear()
-            done = run_phase(scene, carry, trained)
+            done = run_phase(context, carry, trained)
             compiled.append(list(events))
             gc.collect()
             alive.append(sum(ref() is not None for ref in arrays + feeds))
             return done
 
-        patch.setattr(loader_lib, 'Feed', Feed)
+        patch.setattr(loader_lib, 'BatchFeed', BatchFeed)
         patch.setattr(phase_loop, 'run_phase', watched)
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
@@ -235,7 +235,7 @@ def test_paper_preset_runs_and_hardly_moves_a_pixel(
             4 * 64 * phase['exemplars']['count']
         )
     # Where the fine-tuned copy is carried on, the trained model is kept, too.
-    end = finished.open_phase(tmp_path, -1)
+    end = finished.restore_phase(tmp_path, -1)
     found = evaluate.evaluate(end, end.config, one_device)
     assert found['confusion'] == results['phases'][-1]['confusion']
     assert end.predictor == 'nme'

@@ -44,7 +44,7 @@ def exported(saved_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def end(saved_run):
-    return finished.open_phase(saved_run.workdir, -1)
+    return finished.restore_phase(saved_run.workdir, -1)
 
 
 def loader(language):

@@ -12,7 +12,7 @@ from mnemonics_jax import experiment
 from mnemonics_jax.exemplars import forgetting, inner_problem, objectives
 from mnemonics_jax.exemplars.inner_problem import Context
 from mnemonics_jax.experiment import components, exemplar_stages
-from mnemonics_jax.experiment import context as scene_lib
+from mnemonics_jax.experiment import context as context_lib
 from mnemonics_jax.types import Phase
 from tests import bilevel_test as small
 from tests import objectives_test
@@ -86,8 +86,10 @@ def test_a_step_is_sgd_on_made_up_classes():
     )
 
 
-def scene_of(parts, index):
-    return scene_lib.Scene(parts, index, *parts.bounds[index], None, None)
+def context_of(parts, index):
+    return context_lib.PhaseContext(
+        parts, index, *parts.bounds[index], None, None
+    )
 
 
 @pytest.mark.parametrize('start', inner_problem.STARTS)
@@ -96,23 +98,23 @@ def test_each_start_is_the_model_that_it_says(start, tiny_config, one_device):
     parts = components.build(config_lib.resolve(tiny_config), one_device)
     after = experiment.first_carry(parts).variables
     before = after.replace(params={**after.params, 'head': 'of another'})
-    scene = scene_of(parts, 1)
+    context = context_of(parts, 1)
     models = (after, after) if start == 'forgot' else (after, before)
-    data = scene.examples('train', *parts.bounds[1])
-    found = exemplar_stages.starting_model(scene, models, data)
+    data = context.examples('train', *parts.bounds[1])
+    found = exemplar_stages.starting_model(context, models, data)
     if start in ('current', 'redraw'):
         assert found is None
     elif start in inner_problem.FROM_BEFORE:
         jax.tree.map(np.testing.assert_array_equal, found, after)
-        scene = scene_of(parts, 0)
-        assert exemplar_stages.starting_model(scene, models, data) is None
+        context = context_of(parts, 0)
+        assert exemplar_stages.starting_model(context, models, data) is None
     else:
         jax.tree.map(
             np.testing.assert_array_equal,
             found.params['head'],
             after.params['head'],
         )
-        again = exemplar_stages.starting_model(scene, models, data)
+        again = exemplar_stages.starting_model(context, models, data)
         jax.tree.map(np.testing.assert_array_equal, found, again)
         trunks = found.params['trunk'], after.params['trunk']
         changes = jax.tree.map(lambda x, y: np.abs(x - y).max(), *trunks)

@@ -13,8 +13,8 @@ from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.rng import Stage, draw_minibatches
 from mnemonics_jax.exemplars import inner_problem, memory
 from mnemonics_jax.experiment import components, exemplar_stages, model_stages
-from mnemonics_jax.experiment import context as scene_lib
-from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.experiment import context as context_lib
+from mnemonics_jax.train.loop import ResumableLoops
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Variables
 
@@ -67,16 +67,20 @@ def learn_base_phase(parts, workdir):
     """Trains phase 0 and learns its exemplars from a random draw."""
     carry = experiment.first_carry(parts)
     with Recorder(workdir, first_phase=0) as recorder:
-        scene = scene_lib.Scene(parts, 0, *parts.bounds[0], recorder, Journal())
-        data = scene.examples('train', 0, scene.num_seen)
+        context = context_lib.PhaseContext(
+            parts, 0, *parts.bounds[0], recorder, ResumableLoops()
+        )
+        data = context.examples('train', 0, context.num_seen)
         variables = model_stages.train_model(
-            scene, carry, carry.variables, data
+            context, carry, carry.variables, data
         )
-        images, mask = exemplar_stages.choose_exemplars(scene, variables, data)
+        images, mask = exemplar_stages.choose_exemplars(
+            context, variables, data
+        )
         learned, report = exemplar_stages.learn_exemplars(
-            scene, variables, images, mask, data
+            context, variables, images, mask, data
         )
-    return scene, variables, images, mask, np.asarray(learned), report
+    return context, variables, images, mask, np.asarray(learned), report
 
 
 @pytest.fixture(scope='module')
@@ -95,22 +99,24 @@ def test_learned_exemplars_lower_the_held_out_loss(learned_bases):
     The loss is that of heads trained on the exemplars, from eight starts that
     learning never saw, on test images that nothing was fitted to.
     """
-    for scene, variables, images, mask, learned, report in learned_bases:
-        batch = scene.parts.config.exemplars.query_batch
-        held_out = scene.examples('test', 0, scene.num_seen)
-        where = exemplar_stages.setting(scene, variables, Stage.GAUGE, 0)
-        listed = exemplars.as_exemplars(where, mask, (0, scene.num_seen), 0)
+    for context, variables, images, mask, learned, report in learned_bases:
+        batch = context.parts.config.exemplars.query_batch
+        held_out = context.examples('test', 0, context.num_seen)
+        where = exemplar_stages.setting(
+            context, variables, Stage.HELD_OUT_LOSS, 0
+        )
+        listed = exemplars.as_exemplars(where, mask, (0, context.num_seen), 0)
         losses = np.array(
             [
                 [
                     exemplars.held_out_loss(
                         where,
-                        exemplars.teach(
+                        exemplars.train_on_exemplars(
                             where._replace(key=jax.random.key(100 + start)),
                             pixels,
                             listed,
                         ),
-                        scene_lib.in_order(held_out, batch),
+                        context_lib.in_order(held_out, batch),
                     )
                     for pixels in (images, learned)
                 ]
@@ -131,16 +137,16 @@ def test_outer_loss_falls_while_learning(learned_bases):
 
 
 def test_adjustment_moves_old_exemplars_and_no_others(learned_bases, tmp_path):
-    scene, variables, images, mask, _, _ = learned_bases[0]
-    parts = scene.parts
+    context, variables, images, mask, _, _ = learned_bases[0]
+    parts = context.parts
     source = parts.source
     empty = memory.empty(source.num_classes, 2, source.image_shape, 'uint8')
     held = exemplar_stages.put_rows(empty, images, mask, np.int32(0))
     # Class 3 is not old here: its exemplars must stay as they are.
     with Recorder(tmp_path, first_phase=0) as recorder:
-        scene = scene._replace(index=1, recorder=recorder)
-        where = exemplar_stages.setting(scene, variables, Stage.ADJUST, 5)
-        adjusted, drift = exemplars.adjust(where, held, 3, scene.run)
+        context = context._replace(index=1, recorder=recorder)
+        where = exemplar_stages.setting(context, variables, Stage.ADJUST, 5)
+        adjusted, drift = exemplars.adjust(where, held, 3, context.run)
     before, after = np.asarray(held.images), np.asarray(adjusted.images)
     np.testing.assert_array_equal(after[3:], before[3:])
     assert np.all(np.any(before[:3] != after[:3], axis=(2, 3, 4)))

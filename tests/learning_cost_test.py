@@ -52,7 +52,7 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
         step_shapes.PHASE,
         step_shapes.NUMBER,
         jax.random.key(0),
-        steps.Block(columns, None, step_shapes.NUMBER),
+        steps.StackedBatches(columns, None, step_shapes.NUMBER),
     )
     return functions.learn.lower(state, inputs, 1).compile()
 

@@ -15,18 +15,18 @@ from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars import inner_problem, memory, objectives, steps
-from mnemonics_jax.exemplars.inner_problem import Context, Exemplars
-from mnemonics_jax.exemplars.objectives import Memory, Situation
+from mnemonics_jax.exemplars.inner_problem import Context, FlatExemplars
+from mnemonics_jax.exemplars.objectives import OldExemplars, Situation
 from mnemonics_jax.experiment import (
     components,
     exemplar_stages,
     model_stages,
     phase_loop,
 )
-from mnemonics_jax.experiment import context as scene_lib
+from mnemonics_jax.experiment import context as context_lib
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.train.checkpoint import Checkpointer
-from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.loop import ResumableLoops
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import ExemplarSet, Phase
 from tests import bilevel_test as small
@@ -83,11 +83,11 @@ def make_situation(backbone, dtype=jnp.float64, absent=None, memory=True):
     means[0] = mean
     return Situation(
         variables,
-        Exemplars(LABELS, MASK, np.int32([1, 3])),
+        FlatExemplars(LABELS, MASK, np.int32([1, 3])),
         PHASE,
         jax.random.key(5),
         as_dtype(query),
-        Memory(as_dtype(held), means) if memory else None,
+        OldExemplars(as_dtype(held), means) if memory else None,
     )
 
 
@@ -311,7 +311,7 @@ def learned(objective, placement):
         ),
         num_steps=parallel.replicate(placement, np.int32(2)),
         key=parallel.replicate_key(placement, jax.random.key(1)),
-        block=steps.Block(
+        block=steps.StackedBatches(
             parallel.shard_batch(placement, columns, placement.block),
             None,
             parallel.replicate(placement, np.int32(0)),
@@ -394,9 +394,9 @@ def synthetic(tiny_config, **fields):
     return tiny_config
 
 
-def held_out_nme(scene, variables, images, mask):
+def held_out_nme(context, variables, images, mask):
     """Accuracy on test images of new classes by the exemplars' means."""
-    parts = scene.parts
+    parts = context.parts
     held = memory.empty(
         parts.source.num_classes,
         mask.shape[1],
@@ -405,9 +405,9 @@ def held_out_nme(scene, variables, images, mask):
     )
     held = exemplar_stages.put_rows(held, images, mask, np.int32(0))
     means = evaluation.means_of(parts.evaluator, variables, held, 8)
-    test = scene.examples('test', 0, scene.num_seen)
-    found = scene_lib.features_of(scene, variables, test)
-    scores = prototypes.nme_scores(found, means)[:, : scene.num_seen]
+    test = context.examples('test', 0, context.num_seen)
+    found = context_lib.features_of(context, variables, test)
+    scores = prototypes.nme_scores(found, means)[:, : context.num_seen]
     return np.mean(np.argmax(scores, axis=1) == test.labels)
 
 
@@ -425,24 +425,26 @@ def test_learned_exemplars_classify_held_out_images_better(
     settings = components.learner_settings(parts.config, parts.source)
     carry = experiment.first_carry(parts)
     with Recorder(tmp_path, first_phase=0) as recorder:
-        scene = scene_lib.Scene(parts, 0, 0, 8, recorder, Journal())
-        data = scene.examples('train', 0, 8)
-        variables = model_stages.train_model(
-            scene, carry, carry.variables, data
+        context = context_lib.PhaseContext(
+            parts, 0, 0, 8, recorder, ResumableLoops()
         )
-        chosen = exemplar_stages.choose_exemplars(scene, variables, data)
-        before = held_out_nme(scene, variables, *chosen)
+        data = context.examples('train', 0, 8)
+        variables = model_stages.train_model(
+            context, carry, carry.variables, data
+        )
+        chosen = exemplar_stages.choose_exemplars(context, variables, data)
+        before = held_out_nme(context, variables, *chosen)
         for objective in ('means', 'prototypes'):
             made = steps.make_learner(
                 parts.backbone,
                 settings._replace(objective=objective),
                 one_device,
             )
-            where = scene._replace(parts=parts._replace(learner=made))
+            where = context._replace(parts=parts._replace(learner=made))
             learned, _ = exemplar_stages.learn_exemplars(
                 where, variables, *chosen, data
             )
-            after = held_out_nme(scene, variables, learned, chosen[1])
+            after = held_out_nme(context, variables, learned, chosen[1])
             assert after >= before + 0.1, objective
 
 
@@ -502,9 +504,9 @@ def test_a_killed_run_goes_on_bit_for_bit_and_phases_share_programs(
     assert compiled.count('jit(learn)') == 2
     save = Checkpointer.save_within
 
-    def save_and_die(self, cursor, states):
-        save(self, cursor, states)
-        if (cursor.phase, cursor.stages.get('learn')) == (2, 2):
+    def save_and_die(self, position, states):
+        save(self, position, states)
+        if (position.phase, position.stages.get('learn')) == (2, 2):
             self.wait()
             raise KillError
 

@@ -142,5 +142,5 @@ def test_a_run_of_all_three_by_the_command_and_its_model_again(files, tmp_path):
     succeed('evaluate', workdir, f'--out={out}')
     counted = json.loads(out.read_text())['confusion']
     assert counted == results['phases'][-1]['confusion']
-    phase = finished.open_phase(workdir, -1)
+    phase = finished.restore_phase(workdir, -1)
     assert phase.config.method.scaled.weight == 1.0

@@ -16,7 +16,7 @@ from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.experiment import components, model_stages
-from mnemonics_jax.experiment.context import Scene, in_order
+from mnemonics_jax.experiment.context import PhaseContext, in_order
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import ExemplarSet, Outputs, Phase
 
@@ -276,8 +276,8 @@ def test_new_proxies_start_as_centres_with_the_norm_of_old_ones(
     before = before.replace(params={**before.params, 'head': head})
     compiled = []
     for index, low, high in [(1, 2, 4), (2, 4, 6)]:
-        scene = Scene(parts, index, low, high, None, None)
-        data = scene.examples('train', low, high)
+        context = PhaseContext(parts, index, low, high, None, None)
+        data = context.examples('train', low, high)
         features = evaluation.features_of(
             parts.evaluator, before, in_order(data, 16)
         )
@@ -288,7 +288,7 @@ def test_new_proxies_start_as_centres_with_the_norm_of_old_ones(
         expected = kernel.copy()
         norm = np.linalg.norm(kernel[:low], axis=-1).mean()
         expected[low:high] = norm * centres / lengths
-        after = model_stages.start_model(scene, before, data)
+        after = model_stages.start_model(context, before, data)
         np.testing.assert_allclose(rows_of(after), expected, atol=1e-5)
         compiled.append(model_stages.imprint._cache_size())
     assert compiled[0] == compiled[1]
@@ -300,6 +300,6 @@ def test_nothing_is_imprinted_in_phase_0_or_when_switched_off(
 ):
     parts = build(tiny_config, one_device, **{'method.imprint': imprint})
     before = experiment.first_carry(parts).variables
-    scene = Scene(parts, index, *parts.bounds[index], None, None)
-    data = scene.examples('train', *parts.bounds[index])
-    assert model_stages.start_model(scene, before, data) is before
+    context = PhaseContext(parts, index, *parts.bounds[index], None, None)
+    data = context.examples('train', *parts.bounds[index])
+    assert model_stages.start_model(context, before, data) is before

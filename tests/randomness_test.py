@@ -49,7 +49,7 @@ def test_the_stages_keep_their_numbers():
         'LEARN': 3,
         'ADJUST': 4,
         'FINETUNE': 5,
-        'GAUGE': 6,
+        'HELD_OUT_LOSS': 6,
         'HOLD_OUT': 7,
         'FORGET': 8,
     }

@@ -58,7 +58,7 @@ def test_from_selected_to_learned_is_the_drift_that_is_reported(saved_run):
 
 def test_features_are_those_of_the_model_that_is_saved(saved_run):
     """Of all test images here, since there are fewer than a hundred."""
-    phase = finished.open_phase(saved_run.workdir, -1)
+    phase = finished.restore_phase(saved_run.workdir, -1)
     found = load(saved_run, workdir.features_name(2))
     assert found.pop('class_names').tolist() == list(phase.class_names)
     assert {name: str(found[name].dtype) for name in found} == {

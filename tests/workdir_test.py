@@ -157,7 +157,7 @@ class KillError(BaseException):
 def kill_after(monkeypatch, title, steps):
     """Ends the next run there, and from then on nothing reaches a bucket."""
     seen = []
-    step, put = metric_writer.Stage.step, workdir.Workdir.put
+    step, put = metric_writer.StageProgress.step, workdir.Workdir.put
 
     def counted(stage, *arguments):
         step(stage, *arguments)
@@ -166,9 +166,9 @@ def kill_after(monkeypatch, title, steps):
             monkeypatch.setattr(workdir.Workdir, 'put', lambda *a: None)
             raise KillError
 
-    monkeypatch.setattr(metric_writer.Stage, 'step', counted)
+    monkeypatch.setattr(metric_writer.StageProgress, 'step', counted)
     yield
-    monkeypatch.setattr(metric_writer.Stage, 'step', step)
+    monkeypatch.setattr(metric_writer.StageProgress, 'step', step)
     monkeypatch.setattr(workdir.Workdir, 'put', put)
 
 
@@ -241,7 +241,7 @@ def test_a_finished_run_is_found_finished_and_reported_anew(
     assert 'finished before' in capsys.readouterr().out
     page = (bucket / 'report.html').read_text()
     assert 'is missing' not in page
-    end = finished.open_phase(URL, -1)
+    end = finished.restore_phase(URL, -1)
     assert (end.phase, end.num_seen) == (1, 6)
     (bucket / 'report.html').unlink()
     assert report.main([URL]) == 0

@@ -18,7 +18,7 @@ State = Any
 Metrics = dict[str, jax.Array]
 
 
-class Block(NamedTuple):
+class StackedBatches(NamedTuple):
     """Consecutive batches, on the devices.
 
     Attributes:
@@ -70,7 +70,7 @@ class Loop(NamedTuple):
     place: Callable[[int], str] = lambda step: ''
 
 
-def batch_at(block: Block, step: jax.Array) -> dict[str, jax.Array]:
+def batch_at(block: StackedBatches, step: jax.Array) -> dict[str, jax.Array]:
     """The batch of a step, inside jit."""
     batch = {
         name: jax.lax.dynamic_index_in_dim(
@@ -116,7 +116,9 @@ def repeat(
     )
 
 
-def single(placement: parallel.Placement, batch: dict[str, Any]) -> Block:
+def single(
+    placement: parallel.Placement, batch: dict[str, Any]
+) -> StackedBatches:
     """A block of one batch (of this process), for any step."""
     return _place(placement, [batch], 0, 1)
 
@@ -184,7 +186,7 @@ def _place(
     batches: list[dict[str, Any]],
     first: int,
     size: int,
-) -> Block:
+) -> StackedBatches:
     """A block of `size` batches, the last one repeated as often as needed."""
     padded = batches + batches[-1:] * (size - len(batches))
     columns = {
@@ -192,7 +194,7 @@ def _place(
         for name in batches[0]
         if name != 'pool'
     }
-    return Block(
+    return StackedBatches(
         parallel.shard_batch(placement, columns, placement.block),
         batches[0].get('pool'),
         parallel.replicate(placement, np.int32(first)),

@@ -20,7 +20,7 @@ class Stage(enum.IntEnum):
     LEARN = 3
     ADJUST = 4
     FINETUNE = 5
-    GAUGE = 6
+    HELD_OUT_LOSS = 6
     HOLD_OUT = 7
     FORGET = 8
 

@@ -1,9 +1,9 @@
 """Epochs of batches, in an order that is computed and never stored.
 
 The order of an epoch is a function of (seed, phase, stage, epoch), so a run
-resumes in the middle of an epoch with no iterator state. A `Feed` says which
-example stands where; how images get there is the business of a `Deliver`:
-`in_memory` and `streaming` do it by tf.data, `on_device` without it.
+resumes in the middle of an epoch with no iterator state. A `BatchFeed` chooses
+the examples of each batch; a `BatchReader` reads their images: `in_memory` and
+`streaming` by tf.data, `on_device` from images already on the device.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Batch = dict[str, Any]
 # `(columns, seed) -> batches`. Columns are arrays [steps, b] of one epoch:
 # 'row' int64 (which image, -1 for a blank one), 'label', 'index', 'weight' as
 # in a batch. A seed is that of the epoch, 0..2**64-1, for random crops.
-Deliver = Callable[[dict[str, np.ndarray], int], Iterator[Batch]]
+BatchReader = Callable[[dict[str, np.ndarray], int], Iterator[Batch]]
 
 
 def epoch_order(
@@ -51,7 +51,7 @@ def num_batches(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
-class Feed:
+class BatchFeed:
     """Batches of one set of examples, epoch after epoch.
 
     The set is n real images, at the positions 0..n-1, followed by e stored
@@ -62,7 +62,7 @@ class Feed:
 
     def __init__(
         self,
-        deliver: Deliver,
+        deliver: BatchReader,
         labels: np.ndarray,
         batch_size: int,
         *,

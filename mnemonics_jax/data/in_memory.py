@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.batches import Deliver
+from mnemonics_jax.data.batches import BatchReader
 from mnemonics_jax.data.tf_import import options, tensorflow
 
 # Batches that are made ahead of the one that is asked for.
 PREFETCH = 2
 
 
-def from_memory(images: np.ndarray) -> Deliver:
+def from_memory(images: np.ndarray) -> BatchReader:
     """Delivers images that it copies into TensorFlow's memory, once.
 
     They go with what it returns. An epoch costs milliseconds to start:

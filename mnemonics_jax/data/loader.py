@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mnemonics_jax.data import in_memory, on_device, streaming
-from mnemonics_jax.data.batches import Deliver, Feed, num_batches
+from mnemonics_jax.data.batches import BatchFeed, BatchReader, num_batches
 from mnemonics_jax.data.sources import Encoded, Source, phase_positions
 
 FEEDS = ('tfdata', 'device')
 
 
-class Examples(NamedTuple):
+class PhaseExamples(NamedTuple):
     """Examples of some classes of a split.
 
     Attributes:
@@ -36,7 +36,7 @@ class Examples(NamedTuple):
 
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
-    deliver: Callable[[bool], Deliver]
+    deliver: Callable[[bool], BatchReader]
     most: int
     shard: tuple[int, int] = (0, 1)
 
@@ -55,7 +55,7 @@ class Examples(NamedTuple):
         *,
         exemplar_labels: np.ndarray | None = None,
         augmented: bool = False,
-    ) -> Feed:
+    ) -> BatchFeed:
         """A feed of these, and of stored exemplars after them.
 
         Args:
@@ -66,7 +66,7 @@ class Examples(NamedTuple):
         labels = self.labels
         if exemplar_labels is not None:
             labels = np.concatenate([labels, exemplar_labels])
-        return Feed(
+        return BatchFeed(
             self.deliver(augmented),
             labels,
             batch_size,
@@ -90,8 +90,8 @@ class Settings(NamedTuple):
 
     feed: str
     memory: int
-    view: streaming.View
-    budget: streaming.Budget | None
+    view: streaming.EvalView
+    budget: streaming.PrefetchBudget | None
     crops: bool
     shard: tuple[int, int]
     put: on_device.Put
@@ -112,7 +112,7 @@ class Loader(NamedTuple):
     bounds: Sequence[tuple[int, int]]
     settings: Settings
 
-    def examples(self, split: str, low: int, high: int) -> Examples:
+    def examples(self, split: str, low: int, high: int) -> PhaseExamples:
         """The examples of the classes low..high-1 of the class order.
 
         Args:
@@ -134,7 +134,7 @@ class Loader(NamedTuple):
         decoded = (encoded, budget)
         return self._by_tfdata(decoded, split, kept, read, positions)
 
-    def no_examples(self) -> Examples:
+    def no_examples(self) -> PhaseExamples:
         """None; a feed of these consists of exemplars."""
         nothing = np.zeros((0, *self.source.image_shape), np.uint8)
         labels = np.zeros(0, np.int32)
@@ -162,7 +162,7 @@ class Loader(NamedTuple):
         read: Callable[[np.ndarray], np.ndarray],
         labels: np.ndarray,
         most: int,
-    ) -> Examples:
+    ) -> PhaseExamples:
         """Read once, when first needed, into memory or onto the device."""
         settings = self.settings
 
@@ -171,12 +171,12 @@ class Loader(NamedTuple):
             return read(np.arange(len(labels)))
 
         @functools.cache
-        def deliver() -> Deliver:
+        def deliver() -> BatchReader:
             if settings.feed == 'device':
                 return on_device.from_device(images(), most, settings.put)
             return in_memory.from_memory(images())
 
-        return Examples(
+        return PhaseExamples(
             labels,
             lambda rows: images()[rows],
             lambda augmented: deliver(),
@@ -186,22 +186,22 @@ class Loader(NamedTuple):
 
     def _by_tfdata(
         self,
-        decoded: tuple[Encoded, streaming.Budget],
+        decoded: tuple[Encoded, streaming.PrefetchBudget],
         split: str,
-        kept: Examples,
+        kept: PhaseExamples,
         read: Callable[[np.ndarray], np.ndarray],
         positions: np.ndarray,
-    ) -> Examples:
+    ) -> PhaseExamples:
         """Kept in memory if they fit, or else streamed."""
         (encoded, budget), settings = decoded, self.settings
         size = len(kept.labels) * int(np.prod(self.source.image_shape))
         fits = size <= settings.memory
-        originals = streaming.Originals(
+        originals = streaming.EncodedImages(
             lambda row: encoded.load(split, int(positions[row])),
             lambda row: encoded.describe(split, int(positions[row])),
         )
 
-        def deliver(augmented: bool) -> Deliver:
+        def deliver(augmented: bool) -> BatchReader:
             cropped = augmented and settings.crops
             if fits and not cropped:
                 return kept.deliver(augmented)

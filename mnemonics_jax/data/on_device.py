@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.batches import Deliver
+from mnemonics_jax.data.batches import BatchReader
 
 Put = Callable[[np.ndarray], Any]
 
 
-def from_device(images: np.ndarray, capacity: int, put: Put) -> Deliver:
+def from_device(images: np.ndarray, capacity: int, put: Put) -> BatchReader:
     """Delivers rows of images that it puts on the device, once.
 
     Args:

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnemonics_jax.data import decode, errors, tf_import
-from mnemonics_jax.data.batches import Batch, Deliver
+from mnemonics_jax.data.batches import Batch, BatchReader
 
 # More batches ahead than this even out no pause worth it.
 _MAX_PREFETCH = 16
 _MAX_CHUNK = 16
 
 
-class View(NamedTuple):
+class EvalView(NamedTuple):
     """What is shown of an original image.
 
     Attributes:
@@ -37,7 +37,7 @@ class View(NamedTuple):
     brightness: float = 0.0
 
 
-class Originals(NamedTuple):
+class EncodedImages(NamedTuple):
     """Images to decode.
 
     Attributes:
@@ -57,7 +57,7 @@ def chunk_size(batch_size: int) -> int:
     return math.gcd(batch_size, _MAX_CHUNK)
 
 
-class Budget(NamedTuple):
+class PrefetchBudget(NamedTuple):
     """How far reading may run ahead.
 
     Attributes:
@@ -71,7 +71,7 @@ class Budget(NamedTuple):
 
 def plan(
     num_bytes: int, batch_size: int, shape: tuple[int, int, int], ahead: int
-) -> Budget:
+) -> PrefetchBudget:
     """Fits reading ahead into a memory.
 
     The memory holds images at their final size: those just decoded, a chunk a
@@ -100,12 +100,16 @@ def plan(
             f'{-(-least // 2**20)} with batches of {batch_size} images of '
             f'{shape[0]}x{shape[1]}'
         )
-    return Budget(min(batches, _MAX_PREFETCH), threads)
+    return PrefetchBudget(min(batches, _MAX_PREFETCH), threads)
 
 
 def from_encoded(
-    originals: Originals, view: View, budget: Budget, *, augmented: bool
-) -> Deliver:
+    originals: EncodedImages,
+    view: EvalView,
+    budget: PrefetchBudget,
+    *,
+    augmented: bool,
+) -> BatchReader:
     """Delivers images that it decodes.
 
     Args:
@@ -115,7 +119,7 @@ def from_encoded(
         augmented: random crops, or the view of evaluation.
 
     Returns:
-        A `Deliver` whose batches raise `errors.BadImageError` where an image
+        A `BatchReader`. Its batches raise `errors.BadImageError` if an image
         cannot be read.
     """
 
@@ -131,7 +135,10 @@ def from_encoded(
 
 
 def _decode(
-    originals: Originals, view: View, row: int, draw: tuple[int, int] | bool
+    originals: EncodedImages,
+    view: EvalView,
+    row: int,
+    draw: tuple[int, int] | bool,
 ) -> np.ndarray:
     """One image; with `draw`, (seed, index), a random crop."""
     size, _, channels = view.shape
@@ -162,7 +169,7 @@ def _batches(
     columns: dict[str, np.ndarray],
     seed: int,
     shape: tuple[int, int, int],
-    budget: Budget,
+    budget: PrefetchBudget,
 ) -> Iterator[Batch]:
     """The batches of an epoch, images put together in the order of columns."""
     tf = tf_import.tensorflow()

@@ -8,7 +8,7 @@ from mnemonics_jax.exemplars.learning import (
     as_exemplars,
     held_out_loss,
     learn,
-    teach,
+    train_on_exemplars,
 )
 
 __all__ = [
@@ -19,5 +19,5 @@ __all__ = [
     'as_exemplars',
     'held_out_loss',
     'learn',
-    'teach',
+    'train_on_exemplars',
 ]

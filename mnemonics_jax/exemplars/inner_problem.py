@@ -81,7 +81,7 @@ class LearnerSettings(NamedTuple):
     forget_lr: float = 0.05
 
 
-class Exemplars(NamedTuple):
+class FlatExemplars(NamedTuple):
     """Exemplars as the learner sees them: one flat list with padding.
 
     Attributes:
@@ -164,7 +164,7 @@ class Views(NamedTuple):
 def draw_views(
     key: jax.Array,
     settings: LearnerSettings,
-    exemplars: Exemplars,
+    exemplars: FlatExemplars,
     indices: jax.Array,
 ) -> Views:
     """The exemplars as they are or, with `inner_augment`, augmented.
@@ -203,7 +203,7 @@ def draw_views(
 def inner_problem(
     context: Context,
     variables: Variables,
-    exemplars: Exemplars,
+    exemplars: FlatExemplars,
     phase: Phase,
     key: jax.Array,
     start: Variables | None = None,

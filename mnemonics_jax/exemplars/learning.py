@@ -15,15 +15,15 @@ from mnemonics_jax.bilevel.outer import ExemplarState
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop, State, in_groups
 from mnemonics_jax.exemplars import memory
-from mnemonics_jax.exemplars.inner_problem import Exemplars
-from mnemonics_jax.exemplars.objectives import Memory, Situation
+from mnemonics_jax.exemplars.inner_problem import FlatExemplars
+from mnemonics_jax.exemplars.objectives import OldExemplars, Situation
 from mnemonics_jax.exemplars.selection import SELECTIONS
 from mnemonics_jax.exemplars.steps import AdjustInputs, Learner, LearnInputs
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 STRATEGIES = (*SELECTIONS, 'mnemonics', 'none')
 
-# `(loop, state to begin with) -> state after it`, see `loop.Journal`.
+# `(loop, state to begin with) -> state after it`, see `loop.ResumableLoops`.
 Run = Callable[[Loop, State], State]
 
 
@@ -65,12 +65,12 @@ class Learned(NamedTuple):
 
 def as_exemplars(
     setting: Setting, mask: np.ndarray, classes: tuple[int, int], first: int
-) -> Exemplars:
+) -> FlatExemplars:
     """The flat list of rows of exemplars whose first row is class `first`."""
     labels = first + np.repeat(
         np.arange(mask.shape[0], dtype=np.int32), mask.shape[1]
     )
-    exemplars = Exemplars(labels, mask.reshape(-1), np.int32(classes))
+    exemplars = FlatExemplars(labels, mask.reshape(-1), np.int32(classes))
     return parallel.replicate(setting.placement, exemplars)
 
 
@@ -88,11 +88,11 @@ def record_marks(num_steps: int) -> Callable[[int], dict[str, int] | None]:
 def learn(
     setting: Setting,
     images: np.ndarray,
-    exemplars: Exemplars,
+    exemplars: FlatExemplars,
     dispatches: Callable[[int], Iterator[Dispatch]],
     run: Run,
     *,
-    old: Memory | None = None,
+    old: OldExemplars | None = None,
 ) -> Learned:
     """Learns the pixels of the new classes' exemplars.
 
@@ -171,7 +171,7 @@ def adjust(
     return memory.merge_halves(exemplars, *halves), float(drift)
 
 
-def adjust_loop(setting: Setting, lists: list[Exemplars]) -> Loop:
+def adjust_loop(setting: Setting, lists: list[FlatExemplars]) -> Loop:
     """The loop of `adjust` over the states of both halves, stacked."""
     total = 2 * setting.num_steps
     mark = record_marks(setting.num_steps)
@@ -208,8 +208,8 @@ def _on_devices(setting: Setting) -> tuple[Variables, Phase, jax.Array]:
     return setting.variables, *parallel.replicate(setting.placement, numbers)
 
 
-def teach(
-    setting: Setting, images: jax.Array, exemplars: Exemplars
+def train_on_exemplars(
+    setting: Setting, images: jax.Array, exemplars: FlatExemplars
 ) -> Variables:
     """The model that the inner problem trains on `images`.
 
@@ -236,9 +236,8 @@ def held_out_loss(
 ) -> float:
     """Loss of a model on real data that no exemplar was learned from.
 
-    Of the model that exemplars `teach`, this and not drift says whether
-    learning did any good: pixels move under Adam whether or not the gradient
-    knows where to.
+    For a model trained on the exemplars, this loss says whether learning has
+    helped. Drift does not: under Adam pixels move whatever the gradient.
 
     Args:
         setting: where.

@@ -26,7 +26,7 @@ from mnemonics_jax.core.numerics import shares, unit, weighted_sum
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars.inner_problem import (
     Context,
-    Exemplars,
+    FlatExemplars,
     Inner,
     inner_problem,
 )
@@ -39,7 +39,7 @@ Metrics = dict[str, jax.Array]
 SCALE = 10.0
 
 
-class Memory(NamedTuple):
+class OldExemplars(NamedTuple):
     """What is kept of old classes while exemplars of new ones are learned.
 
     Attributes:
@@ -65,11 +65,11 @@ class Situation(NamedTuple):
     """
 
     variables: Variables
-    exemplars: Exemplars
+    exemplars: FlatExemplars
     phase: Phase
     key: jax.Array
     query: bilevel.Query | None = None
-    memory: Memory | None = None
+    memory: OldExemplars | None = None
     start: Variables | None = None
 
 

@@ -16,7 +16,7 @@ import optax
 from mnemonics_jax import bilevel, losses
 from mnemonics_jax.bilevel import outer
 from mnemonics_jax.bilevel.outer import ExemplarState
-from mnemonics_jax.core.multistep import Block, batch_at, repeat
+from mnemonics_jax.core.multistep import StackedBatches, batch_at, repeat
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.core.rng import draw_minibatches
@@ -25,11 +25,11 @@ from mnemonics_jax.data.device_batch import batch_images, to_float
 from mnemonics_jax.exemplars import forgetting, objectives, queries
 from mnemonics_jax.exemplars.inner_problem import (
     Context,
-    Exemplars,
+    FlatExemplars,
     LearnerSettings,
     layout_of,
 )
-from mnemonics_jax.exemplars.objectives import Memory, Situation
+from mnemonics_jax.exemplars.objectives import OldExemplars, Situation
 from mnemonics_jax.types import Backbone, Phase, Variables
 
 # The outer rate is halved after each fifth of the steps, as the paper's after
@@ -52,13 +52,13 @@ class LearnInputs(NamedTuple):
         start: of inner steps, see `objectives.Situation`.
     """
 
-    exemplars: Exemplars
+    exemplars: FlatExemplars
     variables: Variables
     phase: Phase
     num_steps: jax.Array
     key: jax.Array
-    block: Block
-    memory: Memory | None = None
+    block: StackedBatches
+    memory: OldExemplars | None = None
     start: Variables | None = None
 
 
@@ -74,7 +74,7 @@ class AdjustInputs(NamedTuple):
         start: of inner steps, see `objectives.Situation`.
     """
 
-    exemplars: Exemplars
+    exemplars: FlatExemplars
     variables: Variables
     phase: Phase
     num_steps: jax.Array

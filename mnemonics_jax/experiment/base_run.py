@@ -53,11 +53,11 @@ def load(parts: components.Components) -> Variables | None:
     return parallel.replicate(parts.placement, found)
 
 
-def _open(parts: components.Components) -> finished.Saved:
+def _open(parts: components.Components) -> finished.FinishedPhase:
     folder = parts.config.train.base_run
     try:
         _compare(parts, folder)
-        found = finished.open_phase(folder, 0)
+        found = finished.restore_phase(folder, 0)
     except ValueError as e:
         raise ValueError(f'train.base_run: {e}') from e
     if found.plan.classes != parts.plan.classes:
@@ -73,7 +73,7 @@ def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
         place.fetch('config.json')
         begun = run_config.read(place)
     if begun is None:
-        return  # `finished.open_phase` says so.
+        return  # `finished.restore_phase` says so.
     fields = run_config.differences(
         config_lib.to_json(parts.config), begun.config, ignored=LATER
     )

@@ -12,17 +12,17 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Loop, State
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.data import batches
-from mnemonics_jax.data.loader import Examples
+from mnemonics_jax.data.loader import PhaseExamples
 from mnemonics_jax.experiment.components import Components
 from mnemonics_jax.train import evaluation
-from mnemonics_jax.train.loop import Journal
+from mnemonics_jax.train.loop import ResumableLoops
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.types import Phase, Variables
 
 Batches = Iterator[dict[str, np.ndarray]]
 
 
-class Scene(NamedTuple):
+class PhaseContext(NamedTuple):
     """A phase as its stages see it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Scene(NamedTuple):
         num_old: classes of earlier phases.
         num_seen: those and this phase's.
         recorder: of progress.
-        journal: of the loops.
+        loops: of the loops.
     """
 
     parts: Components
@@ -40,7 +40,7 @@ class Scene(NamedTuple):
     num_old: int
     num_seen: int
     recorder: Recorder
-    journal: Journal
+    loops: ResumableLoops
 
     @property
     def traced(self) -> Phase:
@@ -72,37 +72,37 @@ class Scene(NamedTuple):
 
     def run(self, loop: Loop, state: State) -> State:
         """Runs a loop of this phase, or what an interruption left of it."""
-        return self.journal.run(loop, state, self.recorder)
+        return self.loops.run(loop, state, self.recorder)
 
-    def examples(self, split: str, low: int, high: int) -> Examples:
+    def examples(self, split: str, low: int, high: int) -> PhaseExamples:
         """Examples of the classes low..high-1."""
         return self.parts.loader.examples(split, low, high)
 
 
-def in_order(examples: Examples, batch_size: int) -> Batches:
+def in_order(examples: PhaseExamples, batch_size: int) -> Batches:
     """Batches of examples as they lie, each once."""
     order = np.arange(len(examples.labels))
     return examples.feed(batch_size).epoch(order)
 
 
 def features_of(
-    scene: Scene, variables: Variables, data: Examples
+    context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> np.ndarray:
     """Features f32[n, D] of examples by a model, in their order."""
-    batch_size = scene.parts.config.evaluate.batch_size
+    batch_size = context.parts.config.evaluate.batch_size
     return evaluation.features_of(
-        scene.parts.evaluator, variables, in_order(data, batch_size)
+        context.parts.evaluator, variables, in_order(data, batch_size)
     )
 
 
 def all_class_means(
-    scene: Scene, variables: Variables, data: Examples
+    context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> np.ndarray:
     """Means f32[K, D] of the unit features of the classes of `data`."""
     return prototypes.class_means_on_host(
-        features_of(scene, variables, data),
+        features_of(context, variables, data),
         data.labels,
-        scene.parts.source.num_classes,
+        context.parts.source.num_classes,
     )
 
 

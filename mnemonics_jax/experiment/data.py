@@ -140,7 +140,7 @@ def make_loader(
             'data.feed=device with data.random_resized_crop=True: the device '
             'has no originals to crop; allowed: tfdata'
         )
-    view = streaming.View(
+    view = streaming.EvalView(
         source.image_shape, data.eval_resize, data.flip, data.brightness
     )
     largest = max(

@@ -16,7 +16,7 @@ MOST_A_CLASS = 100
 MOST_IN_ALL = 10_000
 
 
-class Space(NamedTuple):
+class FeatureSnapshot(NamedTuple):
     """Features as NME compares them, of unit length, of S classes seen.
 
     Attributes:
@@ -36,7 +36,7 @@ class Space(NamedTuple):
 
 def make_space(
     images: Embedded, slots: np.ndarray, mask: np.ndarray, num_seen: int
-) -> Space:
+) -> FeatureSnapshot:
     """Puts together what evaluation has computed.
 
     Args:
@@ -49,7 +49,7 @@ def make_space(
         images.features, images.labels, num_seen
     )
     exemplars = unit_on_host(slots).reshape(*mask.shape, -1)
-    return Space(
+    return FeatureSnapshot(
         images.features,
         images.labels,
         unit_on_host(means),
@@ -58,7 +58,7 @@ def make_space(
     )
 
 
-def border(space: Space) -> dict[str, float] | None:
+def border(space: FeatureSnapshot) -> dict[str, float] | None:
     """The median of `prototypes.border_ratios`, of exemplars and of images.
 
     None without exemplars, or with one class, which has no border.
@@ -99,8 +99,8 @@ def sample(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.concatenate(chosen)
 
 
-def to_arrays(space: Space) -> dict[str, np.ndarray]:
-    """What is kept of a space: `Space` with a sample of the test images.
+def to_arrays(space: FeatureSnapshot) -> dict[str, np.ndarray]:
+    """The arrays of a snapshot, with a sample of the test images.
 
     Features are float16, means and the rest as they are.
     """

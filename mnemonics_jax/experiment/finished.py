@@ -21,7 +21,7 @@ from mnemonics_jax.train import checkpoint, evaluation
 from mnemonics_jax.types import Backbone, ExemplarSet, Method, Variables
 
 
-class Saved(NamedTuple):
+class FinishedPhase(NamedTuple):
     """A finished phase.
 
     Attributes:
@@ -55,7 +55,7 @@ class Saved(NamedTuple):
         return self.plan.classes[: self.num_seen]
 
 
-def open_phase(workdir: str | pathlib.Path, phase: int) -> Saved:
+def restore_phase(workdir: str | pathlib.Path, phase: int) -> FinishedPhase:
     """Opens a phase of a run, finished or not; nothing is written.
 
     Args:
@@ -83,7 +83,7 @@ def open_phase(workdir: str | pathlib.Path, phase: int) -> Saved:
     )
     models = carry.variables, other or carry.variables
     variables, finetuned = models[::-1] if config.finetune.carry else models
-    return Saved(
+    return FinishedPhase(
         config=config,
         plan=plan,
         phase=index,
@@ -163,7 +163,7 @@ def classifiers_of(
 
 
 def models_of(
-    saved: Saved,
+    saved: FinishedPhase,
     evaluator: evaluation.Evaluator,
     placement: parallel.Placement,
 ) -> tuple[Variables, Variables, jax.Array]:

@@ -12,11 +12,11 @@ from mnemonics_jax.backbones import heads
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.rng import Stage
-from mnemonics_jax.data.batches import Feed, num_batches
-from mnemonics_jax.data.loader import Examples
+from mnemonics_jax.data.batches import BatchFeed, num_batches
+from mnemonics_jax.data.loader import PhaseExamples
 from mnemonics_jax.experiment.context import (
     Batches,
-    Scene,
+    PhaseContext,
     all_class_means,
     features_of,
 )
@@ -27,36 +27,36 @@ imprint = jax.jit(heads.imprint)
 
 
 def start_model(
-    scene: Scene, variables: Variables, data: Examples
+    context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> Variables:
     """The model that training starts from: new head rows imprinted.
 
     From class means or, for a head with proxies, from centres of k-means.
     """
-    parts, head = scene.parts, variables.params['head']
-    if scene.index == 0 or not parts.config.method.imprint:
+    parts, head = context.parts, variables.params['head']
+    if context.index == 0 or not parts.config.method.imprint:
         return variables
     if head['kernel'].ndim == 3:
-        centres = all_class_centres(scene, variables, data)
+        centres = all_class_centres(context, variables, data)
     else:
-        centres = all_class_means(scene, variables, data)
+        centres = all_class_means(context, variables, data)
     head = imprint(
-        head, centres, np.int32(scene.num_old), np.int32(scene.num_seen)
+        head, centres, np.int32(context.num_old), np.int32(context.num_seen)
     )
     return variables.replace(params={**variables.params, 'head': head})
 
 
 def all_class_centres(
-    scene: Scene, variables: Variables, data: Examples
+    context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> np.ndarray:
     """Centres f32[K, P, D] of the classes of `data`, one for each proxy."""
     num_classes, num_proxies, _ = variables.params['head']['kernel'].shape
     return prototypes.class_centres(
-        features_of(scene, variables, data),
+        features_of(context, variables, data),
         data.labels,
         num_classes,
         num_proxies,
-        seed=(scene.parts.config.seed, scene.index, int(Stage.INIT)),
+        seed=(context.parts.config.seed, context.index, int(Stage.INIT)),
     )
 
 
@@ -74,8 +74,8 @@ class Pool(NamedTuple):
         capacity: batches that any phase's examples make at most.
     """
 
-    feed: Feed
-    plain: Feed
+    feed: BatchFeed
+    plain: BatchFeed
     num_real: int
     slots: np.ndarray
     labels: np.ndarray
@@ -94,7 +94,7 @@ class Pool(NamedTuple):
         return train.with_slots(batches, self.num_real, self.slots)
 
 
-def make_pool(data: Examples, held: ExemplarSet, batch_size: int) -> Pool:
+def make_pool(data: PhaseExamples, held: ExemplarSet, batch_size: int) -> Pool:
     """All of `data` and of the memory, nothing held out."""
     slots, slot_labels = train.valid_slots(held)
     labels = np.concatenate([data.labels, slot_labels])
@@ -116,15 +116,15 @@ def make_pool(data: Examples, held: ExemplarSet, batch_size: int) -> Pool:
     )
 
 
-def hold_out(scene: Scene, pool: Pool) -> Pool:
+def hold_out(context: PhaseContext, pool: Pool) -> Pool:
     """Keeps the same number of examples of each class seen out of training.
 
     The number is the method's share of an old class's exemplars, at least one.
     """
-    count = scene.parts.held_out_per_class(scene.index)
-    order = scene.order(Stage.HOLD_OUT, 0, len(pool.labels))
+    count = context.parts.held_out_per_class(context.index)
+    order = context.order(Stage.HOLD_OUT, 0, len(pool.labels))
     chosen = [
-        order[pool.labels[order] == k][:count] for k in range(scene.num_seen)
+        order[pool.labels[order] == k][:count] for k in range(context.num_seen)
     ]
     held_out = np.sort(np.concatenate(chosen))
     return pool._replace(
@@ -133,43 +133,43 @@ def hold_out(scene: Scene, pool: Pool) -> Pool:
 
 
 def train_model(
-    scene: Scene, carry: Carry, start: Variables, data: Examples
+    context: PhaseContext, carry: Carry, start: Variables, data: PhaseExamples
 ) -> Variables:
     """Model-level training on the new data and the memory (the paper, Eq. 4b).
 
     Args:
-        scene: of the phase.
+        context: of the phase.
         carry: of the previous phase: the reference model and the memory.
         start: see `start_model`.
         data: training images of the new classes.
     """
-    parts, held = scene.parts, carry.exemplars
+    parts, held = context.parts, carry.exemplars
     if parts.method.keeps_data:
-        data = scene.examples('train', 0, scene.num_seen)
+        data = context.examples('train', 0, context.num_seen)
         held = held.replace(mask=jnp.zeros_like(held.mask))
     pool = make_pool(data, held, parts.config.train.batch_size)
-    if scene.index:
-        pool = hold_out(scene, pool)
-    frozen = scene.num_old if parts.config.method.freeze_old_rows else 0
+    if context.index:
+        pool = hold_out(context, pool)
+    frozen = context.num_old if parts.config.method.freeze_old_rows else 0
     trainers = parts.trainers
     training = Training(
         stage=Stage.TRAIN,
-        trainer=trainers.later if scene.index else trainers.base,
+        trainer=trainers.later if context.index else trainers.base,
         section=parts.config.train,
         carry=carry,
-        head_rows=(frozen, scene.num_seen),
+        head_rows=(frozen, context.num_seen),
     )
-    variables = run_epochs(scene, pool, start, training)
-    if scene.index == 0:
+    variables = run_epochs(context, pool, start, training)
+    if context.index == 0:
         return variables
-    return end_phase(scene, carry.exemplars, variables, pool)
+    return end_phase(context, carry.exemplars, variables, pool)
 
 
 def end_phase(
-    scene: Scene, held: ExemplarSet, variables: Variables, pool: Pool
+    context: PhaseContext, held: ExemplarSet, variables: Variables, pool: Pool
 ) -> Variables:
     """What the method, if anything, does to the head after training."""
-    parts, num_classes = scene.parts, scene.parts.source.num_classes
+    parts, num_classes = context.parts, context.parts.source.num_classes
     if parts.end_phase is None:
         return variables
     # Padded to the largest phase's number, so that phases share a program.
@@ -187,25 +187,25 @@ def end_phase(
         held_out.logits[:count] = found
         held_out.labels[:count] = pool.labels[pool.held_out]
         held_out.weights[:count] = 1
-    head = parts.end_phase(variables.params['head'], held_out, scene.traced)
+    head = parts.end_phase(variables.params['head'], held_out, context.traced)
     return variables.replace(params={**variables.params, 'head': head})
 
 
 def finetune_model(
-    scene: Scene, variables: Variables, held: ExemplarSet
+    context: PhaseContext, variables: Variables, held: ExemplarSet
 ) -> Variables:
     """A copy of the model, fine-tuned on the balanced memory alone."""
-    parts = scene.parts
+    parts = context.parts
     training = Training(
         stage=Stage.FINETUNE,
         trainer=parts.trainers.finetune,
         section=parts.config.finetune,
         carry=Carry(variables, held),
-        head_rows=(0, scene.num_seen),
+        head_rows=(0, context.num_seen),
     )
     nothing = parts.loader.no_examples()
     pool = make_pool(nothing, held, parts.config.finetune.batch_size)
-    return run_epochs(scene, pool, variables, training)
+    return run_epochs(context, pool, variables, training)
 
 
 class Training(NamedTuple):
@@ -227,7 +227,7 @@ class Training(NamedTuple):
 
 
 def run_epochs(
-    scene: Scene, pool: Pool, start: Variables, training: Training
+    context: PhaseContext, pool: Pool, start: Variables, training: Training
 ) -> Variables:
     """Trains for all epochs of a stage on a pool."""
     section, stage = training.section, training.stage
@@ -237,14 +237,14 @@ def run_epochs(
     def dispatches(first: int) -> Iterator[Dispatch]:
         for epoch in range(first // per_epoch, section.epochs):
             start_step = max(0, first - epoch * per_epoch)
-            order = pool.train[scene.order(stage, epoch, size)]
-            seed = scene.crop_seed(stage, epoch)
-            inputs = epoch_inputs(scene, training, epoch)
+            order = pool.train[context.order(stage, epoch, size)]
+            seed = context.crop_seed(stage, epoch)
+            inputs = epoch_inputs(context, training, epoch)
             for dispatch in multistep.dispatches(
-                scene.parts.placement,
+                context.parts.placement,
                 pool.batches(order, seed, start_step),
                 first=epoch * per_epoch + start_step,
-                num=scene.parts.per_dispatch.train,
+                num=context.parts.per_dispatch.train,
                 capacity=pool.capacity,
             ):
                 yield dispatch._replace(inputs=(dispatch.inputs, inputs))
@@ -269,17 +269,17 @@ def run_epochs(
         mark=mark,
         place=lambda n: f'epoch {n // per_epoch + 1}/{section.epochs}',
     )
-    return scene.run(loop, training.trainer.init(start)).variables
+    return context.run(loop, training.trainer.init(start)).variables
 
 
 def epoch_inputs(
-    scene: Scene, training: Training, epoch: int
+    context: PhaseContext, training: Training, epoch: int
 ) -> train.StepInputs:
     """What the steps of an epoch read beside state and batch."""
     phase, head_rows, lr = parallel.replicate(
-        scene.parts.placement,
+        context.parts.placement,
         (
-            scene.traced,
+            context.traced,
             np.int32(training.head_rows),
             np.float32(train.scheduled_rate(training.section, epoch)),
         ),
@@ -290,5 +290,5 @@ def epoch_inputs(
         phase=phase,
         head_rows=head_rows,
         lr=lr,
-        key=scene.key(training.stage, epoch),
+        key=context.key(training.stage, epoch),
     )

@@ -12,7 +12,7 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.experiment import features
 from mnemonics_jax.experiment.context import (
     Clock,
-    Scene,
+    PhaseContext,
     all_class_means,
     in_order,
 )
@@ -44,39 +44,39 @@ class Outcome(NamedTuple):
     exemplars: dict[str, Any]
     seconds: dict[str, float]
     selected: ExemplarSet | None
-    space: features.Space
+    space: features.FeatureSnapshot
     other: Variables | None
 
 
 def run_phase(
-    scene: Scene, carry: Carry, trained: Variables | None = None
+    context: PhaseContext, carry: Carry, trained: Variables | None = None
 ) -> tuple[Carry, Outcome]:
     """Runs a phase from the end of the one before it.
 
     Args:
-        scene: the phase.
+        context: the phase.
         carry: of the phase before; of `experiment.first_carry` in phase 0.
         trained: the model that training would give, where it is known.
 
     Returns:
         What the next phase starts from, and this phase's outcome.
     """
-    config, clock = scene.parts.config, Clock()
-    data = scene.examples('train', scene.num_old, scene.num_seen)
-    start = start_model(scene, carry.variables, data)
+    config, clock = context.parts.config, Clock()
+    data = context.examples('train', context.num_old, context.num_seen)
+    start = start_model(context, carry.variables, data)
     clock.lap('prepare')
-    variables = trained or train_model(scene, carry, start, data)
+    variables = trained or train_model(context, carry, start, data)
     clock.lap('train')
     held, selected, finetuned = carry.exemplars, None, None
     report: dict[str, Any] = {'drift_grey_levels': 0.0}
     if config.exemplars.strategy != 'none':
         held, selected, report = renew_memory(
-            scene, carry, (start, variables), data, clock
+            context, carry, (start, variables), data, clock
         )
-        finetuned = finetune_model(scene, variables, held)
+        finetuned = finetune_model(context, variables, held)
         clock.lap('finetune')
     counts, space = evaluate_models(
-        scene, variables, finetuned or variables, held
+        context, variables, finetuned or variables, held
     )
     if (border := features.border(space)) is not None:
         report['border'] = border
@@ -85,14 +85,17 @@ def run_phase(
     if config.finetune.carry and finetuned is not None:
         following, other = finetuned, variables
     carry, other = parallel.replicate(
-        scene.parts.placement, (Carry(following, held), other)
+        context.parts.placement, (Carry(following, held), other)
     )
     return carry, Outcome(counts, report, clock.seconds, selected, space, other)
 
 
 def evaluate_models(
-    scene: Scene, variables: Variables, finetuned: Variables, held: ExemplarSet
-) -> tuple[dict[str, evaluation.Counts], features.Space]:
+    context: PhaseContext,
+    variables: Variables,
+    finetuned: Variables,
+    held: ExemplarSet,
+) -> tuple[dict[str, evaluation.Counts], features.FeatureSnapshot]:
     """Counts of the classifiers on test images of classes seen.
 
     Also returns where these images and the exemplars lie for the model.
@@ -101,9 +104,9 @@ def evaluate_models(
     `evaluate.oracle` there is also the nearest mean of *all* training images of
     the classes seen, which no learner may keep: a ceiling for NME.
     """
-    parts, config = scene.parts, scene.parts.config
+    parts, config = context.parts, context.parts.config
     batch_size = config.evaluate.batch_size
-    data = scene.examples('test', 0, scene.num_seen)
+    data = context.examples('test', 0, context.num_seen)
 
     def counts_with(means):
         return evaluation.count_all(
@@ -111,7 +114,7 @@ def evaluate_models(
             (variables, finetuned, means),
             in_order(data, batch_size),
             num_classes=parts.source.num_classes,
-            num_seen=scene.num_seen,
+            num_seen=context.num_seen,
         )
 
     slots = evaluation.slot_features(
@@ -123,9 +126,9 @@ def evaluate_models(
     if config.exemplars.strategy == 'none':
         counts = {'cnn': counts['cnn']}
     if config.evaluate.oracle:
-        everything = scene.examples('train', 0, scene.num_seen)
-        means = all_class_means(scene, variables, everything)
+        everything = context.examples('train', 0, context.num_seen)
+        means = all_class_means(context, variables, everything)
         counts['oracle'] = counts_with(means)[0]['nme']
     mask = np.asarray(held.mask)
-    space = features.make_space(images, slots[0], mask, scene.num_seen)
+    space = features.make_space(images, slots[0], mask, context.num_seen)
     return counts, space

@@ -20,10 +20,10 @@ from mnemonics_jax.experiment import (
     results,
     run_config,
 )
-from mnemonics_jax.experiment.context import Scene
+from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import run_phase
-from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
-from mnemonics_jax.train.loop import Cadence, Journal
+from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
+from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.train.preemption import Interrupt
 from mnemonics_jax.types import Carry
@@ -89,33 +89,33 @@ def run(
             place.root, keep=settings.keep, before_save=place.sync
         ) as checkpointer,
     ):
-        cadence = Cadence(settings.every_steps, settings.every_seconds)
-        journal = Journal(checkpointer, interrupt, cadence)
+        policy = SavePolicy(settings.every_steps, settings.every_seconds)
+        loops = ResumableLoops(checkpointer, interrupt, policy)
         carry, phases = restore(parts, checkpointer)
         # What the rest of the run adds to, and the report reads.
         for name in ('config.json', 'metrics.jsonl'):
             place.fetch(name)
         for name in itertools.chain(*map(phase_files, range(len(phases)))):
             place.fetch(name)
-        cursor = journal.resume(len(phases))
+        position = loops.resume(len(phases))
         if len(phases) <= last:
-            run_config.add_start(place, resumption(len(phases), cursor))
+            run_config.add_start(place, resumption(len(phases), position))
         with Recorder(
             place.local,
             first_phase=len(phases),
-            num_records=cursor and cursor.records,
+            num_records=position and position.records,
             quiet=not multihost.is_main(),
         ) as recorder:
-            announce(parts, recorder, len(phases), cursor)
+            announce(parts, recorder, len(phases), position)
             for index in range(len(phases), last + 1):
-                journal.open_phase(index)
+                loops.open_phase(index)
                 bounds = parts.bounds[index]
-                scene = Scene(parts, index, *bounds, recorder, journal)
+                context = PhaseContext(parts, index, *bounds, recorder, loops)
                 trained = None if index else base_run.load(parts)
-                carry, outcome = run_phase(scene, carry, trained)
-                phases.append(results.describe(scene, carry, outcome))
-                results.save_arrays(scene, carry, outcome, place.local)
-                results.show_exemplars(scene, carry)
+                carry, outcome = run_phase(context, carry, trained)
+                phases.append(results.describe(context, carry, outcome))
+                results.save_arrays(context, carry, outcome, place.local)
+                results.show_exemplars(context, carry)
                 results.write(parts, phases, place.local)
                 checkpointer.save(index, carry, phases, outcome.other)
                 # The next phase shall not hold real images of this one.
@@ -213,18 +213,20 @@ def restore(
     return checkpointer.restore_latest(carry) or (carry, [])
 
 
-def resumption(num_done: int, cursor: Cursor | None) -> dict[str, Any] | None:
+def resumption(
+    num_done: int, position: LoopPosition | None
+) -> dict[str, Any] | None:
     """Where a run goes on, as `config.json` has it; None for one that begins.
 
     Args:
         num_done: phases that are done.
-        cursor: where in the next one it goes on, None for its start.
+        position: where in the next one it goes on, None for its start.
     """
-    if cursor is None:
+    if position is None:
         if not num_done:
             return None
         return {'phase': num_done, 'stage': None, 'step': None}
-    stage, step = list(cursor.stages.items())[-1]
+    stage, step = list(position.stages.items())[-1]
     return {'phase': num_done, 'stage': stage, 'step': step}
 
 
@@ -232,7 +234,7 @@ def announce(
     parts: components.Components,
     recorder: Recorder,
     num_done: int,
-    cursor: Cursor | None,
+    position: LoopPosition | None,
 ) -> None:
     """Says what will run, or that nothing is left."""
     config, total = parts.config, len(parts.bounds)
@@ -250,8 +252,8 @@ def announce(
             f'skipped {len(parts.source.skipped)} images that cannot be read; '
             'results.json lists them'
         )
-    if cursor is not None:
-        stage, done = list(cursor.stages.items())[-1]
+    if position is not None:
+        stage, done = list(position.stages.items())[-1]
         recorder.say(
             f'resuming in phase {num_done} of 0..{total - 1}, {stage}, after '
             f'step {done}'

@@ -18,24 +18,26 @@ from mnemonics_jax.core.workdir import (
 )
 from mnemonics_jax.exemplars import memory
 from mnemonics_jax.experiment import components, features
-from mnemonics_jax.experiment.context import Scene
+from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import Outcome
 from mnemonics_jax.report.figures import png
 from mnemonics_jax.types import Carry, ExemplarSet, Method
 
 
-def describe(scene: Scene, carry: Carry, outcome: Outcome) -> dict[str, Any]:
+def describe(
+    context: PhaseContext, carry: Carry, outcome: Outcome
+) -> dict[str, Any]:
     """A phase's entry in `results.json`."""
-    counts, num_old = outcome.counts, scene.num_old
-    base = scene.parts.bounds[0][1]
+    counts, num_old = outcome.counts, context.num_old
+    base = context.parts.bounds[0][1]
 
     def by_classifier(measure, among=counts):
         return {name: measure(counts[name]) for name in among}
 
     return {
-        'phase': scene.index,
+        'phase': context.index,
         'num_old': num_old,
-        'num_seen': scene.num_seen,
+        'num_seen': context.num_seen,
         'accuracy': by_classifier(lambda c: metrics.accuracy(c.confusion)),
         'top5_accuracy': by_classifier(
             lambda c: float(c.top5.sum() / c.confusion.sum())
@@ -118,7 +120,7 @@ def write(
 
 
 def save_arrays(
-    scene: Scene, carry: Carry, outcome: Outcome, workdir: pathlib.Path
+    context: PhaseContext, carry: Carry, outcome: Outcome, workdir: pathlib.Path
 ) -> None:
     """Writes the arrays of a phase.
 
@@ -127,8 +129,8 @@ def save_arrays(
     """
     if not multihost.is_main():
         return
-    order, names = scene.parts.order, scene.parts.plan.classes
-    index, seen = scene.index, slice(scene.num_seen)
+    order, names = context.parts.order, context.parts.plan.classes
+    index, seen = context.index, slice(context.num_seen)
     # Labels change when classes come into being later, names do not.
     labelled = {
         'classes': order[seen],
@@ -141,7 +143,7 @@ def save_arrays(
             'mask': np.asarray(held.mask)[seen],
         }
         save(workdir / exemplars_name(index), **arrays, **labelled)
-        new = slice(scene.num_old, scene.num_seen)
+        new = slice(context.num_old, context.num_seen)
         save(
             workdir / selected_name(index),
             **in_slots(outcome.selected, held.mask.shape[1]),
@@ -154,14 +156,14 @@ def save_arrays(
     )
 
 
-def show_exemplars(scene: Scene, carry: Carry) -> None:
+def show_exemplars(context: PhaseContext, carry: Carry) -> None:
     """Gives TensorBoard a picture of the memory, if there is one."""
-    held, seen = carry.exemplars, slice(scene.num_seen)
+    held, seen = carry.exemplars, slice(context.num_seen)
     mask = np.asarray(held.mask)[seen]
     if not multihost.is_main() or not mask.any():
         return
     grid = png.exemplar_grid(np.asarray(held.images)[seen], mask)
-    scene.recorder.image('exemplars', png.as_png(grid), grid.shape)
+    context.recorder.image('exemplars', png.as_png(grid), grid.shape)
 
 
 def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ MAY_CHANGE = (
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-class Claim(NamedTuple):
+class RunConfig(NamedTuple):
     """The run that a work directory holds.
 
     Attributes:
@@ -43,7 +43,7 @@ class Claim(NamedTuple):
     plan: Plan
 
 
-def read(place: Workdir) -> Claim | None:
+def read(place: Workdir) -> RunConfig | None:
     """What a work directory holds; None if nothing.
 
     Raises:
@@ -52,11 +52,13 @@ def read(place: Workdir) -> Claim | None:
     if not (place.local / 'config.json').exists():
         return None
     content = _content(place)
-    return Claim(content['config'], from_json(content['plan']))
+    return RunConfig(content['config'], from_json(content['plan']))
 
 
 def follow(
-    claim: Claim, config: ml_collections.FrozenConfigDict, place: Workdir
+    run_config: RunConfig,
+    config: ml_collections.FrozenConfigDict,
+    place: Workdir,
 ) -> ml_collections.FrozenConfigDict:
     """The configuration to go on with, where its phases are left open.
 
@@ -64,12 +66,12 @@ def follow(
         ValueError: it is another than the one that the work directory was begun
             with; the fields are named.
     """
-    protocol = claim.config['protocol']
+    protocol = run_config.config['protocol']
     config = data.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
     fields = differences(
-        config_lib.to_json(config), claim.config, ignored=MAY_CHANGE
+        config_lib.to_json(config), run_config.config, ignored=MAY_CHANGE
     )
     if fields:
         raise ValueError(

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnemonics_jax.core import parallel
-from mnemonics_jax.core.multistep import Block
+from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.exemplars import memory
-from mnemonics_jax.exemplars.inner_problem import FROM_BEFORE, Exemplars
-from mnemonics_jax.exemplars.objectives import Memory, needs_memory
+from mnemonics_jax.exemplars.inner_problem import FROM_BEFORE, FlatExemplars
+from mnemonics_jax.exemplars.objectives import OldExemplars, needs_memory
 from mnemonics_jax.exemplars.steps import AdjustInputs, LearnInputs
 from mnemonics_jax.experiment import components
 from mnemonics_jax.train import StepInputs
@@ -188,7 +188,7 @@ def abstract_memory(parts: components.Components) -> ExemplarSet:
     )
 
 
-def abstract_old(parts: components.Components) -> Memory:
+def abstract_old(parts: components.Components) -> OldExemplars:
     """The memory and its means."""
     held = abstract_memory(parts)
     features = jax.eval_shape(
@@ -196,12 +196,14 @@ def abstract_old(parts: components.Components) -> Memory:
         abstract_variables(parts),
         float_array((1, *parts.source.image_shape)),
     )
-    return Memory(held, float_array((len(held.mask), *features.shape[1:])))
+    return OldExemplars(
+        held, float_array((len(held.mask), *features.shape[1:]))
+    )
 
 
-def abstract_list(num: int) -> Exemplars:
+def abstract_list(num: int) -> FlatExemplars:
     """A flat list of exemplars."""
-    return Exemplars(
+    return FlatExemplars(
         jax.ShapeDtypeStruct((num,), jnp.int32),
         jax.ShapeDtypeStruct((num,), bool),
         INDICES,
@@ -213,7 +215,7 @@ def abstract_block(
     phase: int,
     size: tuple[int, int],
     held: ExemplarSet | None = None,
-) -> Block:
+) -> StackedBatches:
     """A block of batches, as `multistep.dispatches` places it.
 
     Args:
@@ -242,7 +244,7 @@ def abstract_block(
     }
     if pool is None:
         columns['image'] = jax.ShapeDtypeStruct((*size, *shape), jnp.uint8)
-    return Block(
+    return StackedBatches(
         placed(columns, parts.placement.block), pool, replicated(parts, NUMBER)
     )
 

@@ -186,7 +186,7 @@ def _sections(
         ('phases', 'Phases', _phases(done)),
         ('averages', 'Averages and forgetting', tables.averages(done)),
         ('confusion', 'Confusion', _confusion(done, gallery)),
-        ('exemplars', 'Exemplars', _exemplars(done, gallery)),
+        ('exemplars', 'FlatExemplars', _exemplars(done, gallery)),
         ('space', 'Exemplars among images', _space(done, gallery)),
         ('losses', 'Losses', _losses(runs, gallery)),
         ('time', 'Time by stage', tables.times(done)),

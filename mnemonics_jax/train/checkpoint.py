@@ -4,8 +4,8 @@ Two kinds, each in a folder of its own:
     phases/<i>: the end of phase i, the `Carry` (model and memory, as global
         arrays), the results so far, and the model that the phase was judged by
         beside that of the `Carry`.
-    steps/<n>: the middle of a phase, the states of its loops and a `Cursor`;
-        it goes on from the end of the phase before.
+    steps/<n>: the middle of a phase, the states of its loops and a
+        `LoopPosition`; it continues the end of the phase before.
 A write that was cut off leaves the checkpoint before it in force. One that is
 damaged is put aside, into `damaged`, and the one before it taken.
 """
@@ -24,7 +24,7 @@ from mnemonics_jax.train import checkpoint_items as items
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
-class Cursor(NamedTuple):
+class LoopPosition(NamedTuple):
     """Where in a phase a checkpoint was made; all of it as JSON takes it.
 
     Attributes:
@@ -139,11 +139,13 @@ class Checkpointer:
             self._phases, lambda phase: self.restore(phase, like)
         )
 
-    def save_within(self, cursor: Cursor, states: dict[str, Any]) -> None:
+    def save_within(
+        self, position: LoopPosition, states: dict[str, Any]
+    ) -> None:
         """Saves the middle of a phase in the background.
 
         Args:
-            cursor: where.
+            position: where.
             states: of each loop begun; read before this returns.
         """
         self._before_save()
@@ -151,24 +153,24 @@ class Checkpointer:
         arrays = {f'state_{name}': state for name, state in states.items()}
         self._steps.save(
             0 if latest is None else latest + 1,
-            args=items.composite(arrays, {'cursor': cursor._asdict()}),
+            args=items.composite(arrays, {'cursor': position._asdict()}),
         )
 
-    def cursor(self, phase: int) -> Cursor | None:
+    def position(self, phase: int) -> LoopPosition | None:
         """Where the last checkpoint within a phase was made, if there is one.
 
         Whether all of it can be read is tried here.
         """
 
-        def read(number: int) -> Cursor:
+        def read(number: int) -> LoopPosition:
             found = items.read(
                 self._steps, number, arrays={}, values=['cursor']
             )
-            cursor = Cursor(**found['cursor'])
-            if cursor.phase == phase:
-                names = [f'state_{name}' for name in cursor.stages]
+            position = LoopPosition(**found['cursor'])
+            if position.phase == phase:
+                names = [f'state_{name}' for name in position.stages]
                 items.read(self._steps, number, arrays=dict.fromkeys(names))
-            return cursor
+            return position
 
         found = self._newest(self._steps, read)
         return found if found and found.phase == phase else None

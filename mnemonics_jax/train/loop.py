@@ -14,15 +14,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mnemonics_jax.core.multistep import Dispatch, Loop, Metrics, State
-from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
-from mnemonics_jax.train.metric_writer import Recorder, Stage
+from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
+from mnemonics_jax.train.metric_writer import Recorder, StageProgress
 from mnemonics_jax.train.preemption import Interrupt, InterruptError
 
 # Several processes agree on saving and stopping every so many steps.
 _AGREE_EVERY = 16
 
 
-class Cadence(NamedTuple):
+class SavePolicy(NamedTuple):
     """When to save within a loop.
 
     Attributes:
@@ -34,28 +34,28 @@ class Cadence(NamedTuple):
     seconds: float
 
 
-class Journal:
+class ResumableLoops:
     """Runs the loops of a run, and knows what of a phase is saved."""
 
     def __init__(
         self,
         checkpointer: Checkpointer | None = None,
         interrupt: Interrupt | None = None,
-        cadence: Cadence | None = None,
+        policy: SavePolicy | None = None,
     ) -> None:
         """Nothing is begun yet.
 
         Args:
             checkpointer: where to save; None to save nothing.
             interrupt: requests to stop.
-            cadence: when to save without one; None for never.
+            policy: when to save without one; None for never.
         """
         self._checkpointer = checkpointer
         self._interrupt = interrupt or Interrupt()
-        self._cadence = cadence or Cadence(0, 0)
+        self._cadence = policy or SavePolicy(0, 0)
         self._saved_at = time.monotonic()
         self._phase = -1
-        self._cursor: Cursor | None = None
+        self._cursor: LoopPosition | None = None
         # Of this phase's loops that are finished.
         self._states: dict[str, State] = {}
         self._done: dict[str, int] = {}
@@ -66,9 +66,9 @@ class Journal:
             raise ValueError('a journal without checkpoints saves nothing')
         return self._checkpointer
 
-    def resume(self, phase: int) -> Cursor | None:
+    def resume(self, phase: int) -> LoopPosition | None:
         """Where the first phase of this process goes on; None: at its start."""
-        self._cursor = self._checkpoints.cursor(phase)
+        self._cursor = self._checkpoints.position(phase)
         return self._cursor
 
     def open_phase(self, phase: int) -> None:
@@ -119,8 +119,8 @@ class Journal:
         self, name: str, state: State
     ) -> tuple[State, int, list[dict[str, Any]]]:
         """The state to go on from, the steps done and metrics not recorded."""
-        cursor = self._cursor
-        if cursor is None or name not in cursor.stages:
+        position = self._cursor
+        if position is None or name not in position.stages:
             return state, 0, []
         # As float32, so that means are rounded as without the interruption.
         pending = [
@@ -128,33 +128,33 @@ class Journal:
                 key: np.array([value], np.float32)
                 for key, value in metrics.items()
             }
-            for metrics in cursor.pending
+            for metrics in position.pending
         ]
-        is_last = name == list(cursor.stages)[-1]
+        is_last = name == list(position.stages)[-1]
         restored = self._checkpoints.state(name, state)
-        return restored, cursor.stages[name], pending if is_last else []
+        return restored, position.stages[name], pending if is_last else []
 
     def _save(
         self,
         name: str,
         done: int,
         state: State,
-        progress: Stage,
+        progress: StageProgress,
         recorder: Recorder,
     ) -> None:
         pending = progress.pending()
         # Read before `save_within` returns: the next step may donate it.
         states = {**self._states, name: state}
-        cursor = Cursor(
+        position = LoopPosition(
             phase=self._phase,
             stages={**self._done, name: done},
             records=recorder.num_records,
             pending=pending,
         )
-        self._checkpoints.save_within(cursor, states)
+        self._checkpoints.save_within(position, states)
         self._saved_at = time.monotonic()
 
-    def _stop(self, progress: Stage, done: int) -> None:
+    def _stop(self, progress: StageProgress, done: int) -> None:
         self._checkpoints.wait()
         raise InterruptError(
             f'{self._interrupt.signal or "a signal"} in {progress.title}, '
@@ -195,7 +195,7 @@ def passes(every: int, before: int, done: int) -> bool:
 
 
 def log(
-    progress: Stage,
+    progress: StageProgress,
     loop: Loop,
     first: int,
     dispatch: Dispatch,

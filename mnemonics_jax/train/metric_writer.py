@@ -123,7 +123,7 @@ class Recorder:
         total: int,
         done: int = 0,
         pending: Sequence[dict[str, Any]] = (),
-    ) -> Iterator['Stage']:
+    ) -> Iterator['StageProgress']:
         """A stage of `total` steps, with its bar or its lines.
 
         Args:
@@ -145,10 +145,12 @@ class Recorder:
                 transient=True,
             )
         with bar or contextlib.nullcontext():
-            yield Stage(self, (phase, name), (done, total), bar, pending)
+            yield StageProgress(
+                self, (phase, name), (done, total), bar, pending
+            )
 
 
-class Stage:
+class StageProgress:
     """Progress of one stage of one phase."""
 
     def __init__(

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from mnemonics_jax.backbones import heads, logit_correction, weight_transfer
-from mnemonics_jax.core.multistep import Block, batch_at, repeat
+from mnemonics_jax.core.multistep import StackedBatches, batch_at, repeat
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.data import augment
@@ -86,8 +86,8 @@ class Trainer(NamedTuple):
         init: `(variables) -> TrainState`, with zero momentum; a copy, since
             steps donate their state.
         steps: `(state, (block, inputs), num) -> (state, metrics)`, SGD steps
-            on the next `num` batches of a `multistep.Block`; each metric is
-            f32[num]: 'loss', 'accuracy' and each term of the method's loss.
+            on the next `num` batches of `multistep.StackedBatches`; each metric
+            is f32[num]: 'loss', 'accuracy' and each term of the method's loss.
             A batch is a dict of `image` uint8 or f32 [B, H, W, C] (or `pool`
             and `row`, see `device_batch.batch_images`), `label`
             int32[B], `index` int32[B] (keys the augmentation), `slot` int32[B]
@@ -97,7 +97,7 @@ class Trainer(NamedTuple):
 
     init: Callable[[Variables], TrainState]
     steps: Callable[
-        [TrainState, tuple[Block, StepInputs], int],
+        [TrainState, tuple[StackedBatches, StepInputs], int],
         tuple[TrainState, dict[str, jax.Array]],
     ]
 

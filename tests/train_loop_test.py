@@ -12,14 +12,14 @@ import pytest
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.workdir import read_records
 from mnemonics_jax.train import loop as journal_lib
-from mnemonics_jax.train.checkpoint import Checkpointer, Cursor
-from mnemonics_jax.train.loop import Cadence, Journal
+from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
+from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import DivergedError, Recorder
 from mnemonics_jax.train.preemption import Interrupt, InterruptError
 
 PHASE = 3
 NUM_STEPS = 7
-NEVER = Cadence(0, 0)
+NEVER = SavePolicy(0, 0)
 MARK_EVERY = 3  # Steps a record; the last one is of a single step.
 
 
@@ -65,7 +65,7 @@ def make_loop(name='train', *, num_steps=NUM_STEPS, before=None, log=None):
     return Loop(name, num_steps, dispatches, step, mark)
 
 
-def run(workdir, loops, *, cadence=NEVER, **options):
+def run(workdir, loops, *, policy=NEVER, **options):
     """What a process does: opens what is there, and runs a phase's loops.
 
     However it ends, saves that it began are whole then; tests/faults_test.py
@@ -78,16 +78,16 @@ def run(workdir, loops, *, cadence=NEVER, **options):
     with Checkpointer(
         workdir, keep=options['keep'], say=options['say']
     ) as checkpointer:
-        journal = Journal(checkpointer, options.get('interrupt'), cadence)
-        cursor = journal.resume(options['phase'])
+        runner = ResumableLoops(checkpointer, options.get('interrupt'), policy)
+        position = runner.resume(options['phase'])
         with Recorder(
             workdir,
             first_phase=options['phase'],
-            num_records=cursor and cursor.records,
+            num_records=position and position.records,
         ) as recorder:
-            journal.open_phase(options['phase'])
+            runner.open_phase(options['phase'])
             states = [
-                journal.run(loop, first_state(), recorder) for loop in loops
+                runner.run(loop, first_state(), recorder) for loop in loops
             ]
     return [bits(state) for state in states]
 
@@ -136,14 +136,14 @@ def test_a_loop_ended_before_any_step_goes_on_to_the_same_bits(
     for killed_at in range(NUM_STEPS):
         workdir = tmp_path / str(killed_at)
         workdir.mkdir()
-        cadence = Cadence(every, 0)
+        policy = SavePolicy(every, 0)
         broken = make_loop(before=kill_before(killed_at))
         with pytest.raises(KillError):
-            run(workdir, [broken], cadence=cadence)
+            run(workdir, [broken], policy=policy)
         last = killed_at - killed_at % every
         carried += last % MARK_EVERY > 0
         log = []
-        found = run(workdir, [make_loop(log=log)], cadence=cadence)
+        found = run(workdir, [make_loop(log=log)], policy=policy)
         assert (found, records(workdir)) == whole
         assert log == [('train', n) for n in range(last, NUM_STEPS)]
     assert (carried > 0) == (every != MARK_EVERY)
@@ -152,12 +152,12 @@ def test_a_loop_ended_before_any_step_goes_on_to_the_same_bits(
 def test_what_a_process_recorded_after_its_last_save_is_recorded_once(
     tmp_path, whole
 ):
-    cadence = Cadence(2, 0)  # The save is at 2, the record at 3.
+    policy = SavePolicy(2, 0)  # The save is at 2, the record at 3.
     with pytest.raises(KillError):
-        run(tmp_path, [make_loop(before=kill_before(3))], cadence=cadence)
+        run(tmp_path, [make_loop(before=kill_before(3))], policy=policy)
     assert len(records(tmp_path)) == 1
     assert saved(tmp_path)[0]['records'] == 0
-    run(tmp_path, [make_loop()], cadence=cadence)
+    run(tmp_path, [make_loop()], policy=policy)
     assert records(tmp_path) == whole[1]
 
 
@@ -174,11 +174,11 @@ def test_loops_that_are_finished_are_not_run_again(tmp_path):
         ]
 
     with pytest.raises(KillError):
-        run(tmp_path, loops([], kill_before(5)), cadence=Cadence(4, 0))
+        run(tmp_path, loops([], kill_before(5)), policy=SavePolicy(4, 0))
     cursors = saved(tmp_path)
     assert cursors[max(cursors)]['stages'] == {'train': NUM_STEPS, 'learn': 4}
     log = []
-    found = run(tmp_path, loops(log), cadence=Cadence(4, 0))
+    found = run(tmp_path, loops(log), policy=SavePolicy(4, 0))
     assert found == expected
     assert log == [
         *(('learn', n) for n in range(4, NUM_STEPS)),
@@ -188,10 +188,10 @@ def test_loops_that_are_finished_are_not_run_again(tmp_path):
 
 
 def test_a_loop_saved_at_its_very_end_is_not_run_again(tmp_path):
-    cadence = Cadence(NUM_STEPS, 0)
-    expected = run(tmp_path, [make_loop()], cadence=cadence)
+    policy = SavePolicy(NUM_STEPS, 0)
+    expected = run(tmp_path, [make_loop()], policy=policy)
     lines, log = records(tmp_path), []
-    assert run(tmp_path, [make_loop(log=log)], cadence=cadence) == expected
+    assert run(tmp_path, [make_loop(log=log)], policy=policy) == expected
     assert log == []
     assert records(tmp_path) == lines
 
@@ -211,8 +211,8 @@ def test_a_request_to_stop_saves_this_step_and_says_where(
     done = asked_at + 1
     assert str(caught.value) == f'SIGTERM in phase 3 train, step {done}'
     assert len(log) == done
-    (cursor,) = saved(tmp_path).values()
-    assert (cursor['phase'], cursor['stages']) == (PHASE, {'train': done})
+    (position,) = saved(tmp_path).values()
+    assert (position['phase'], position['stages']) == (PHASE, {'train': done})
     log = []
     found = run(tmp_path, [make_loop(log=log)])
     assert len(log) == NUM_STEPS - done
@@ -235,12 +235,12 @@ def test_a_loss_that_is_not_finite_stops_and_is_neither_recorded_nor_saved(
         workdir.mkdir()
         loop = make_loop()._replace(step=diverging, place=lambda n: 'here')
         with pytest.raises(DivergedError) as caught:
-            run(workdir, [loop], cadence=Cadence(every, 0))
+            run(workdir, [loop], policy=SavePolicy(every, 0))
         assert str(caught.value).startswith('phase 3 train here')
         assert str(caught.value).endswith(f'loss is {bad}')
         assert [record['step'] for record in records(workdir)] == [2]
         cursors = saved(workdir).values()
-        steps = [cursor['stages']['train'] for cursor in cursors]
+        steps = [position['stages']['train'] for position in cursors]
         assert steps == {1: [3, 4], 2: [2, 4], 0: []}[every]
 
 
@@ -266,15 +266,15 @@ overlook_remains = pytest.mark.filterwarnings(
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     tmp_path, whole, seed
 ):
-    cadence, said, log = Cadence(2, 0), [], []
+    policy, said, log = SavePolicy(2, 0), [], []
     with pytest.raises(KillError):
-        run(tmp_path, [make_loop(before=kill_before(5))], cadence=cadence)
+        run(tmp_path, [make_loop(before=kill_before(5))], policy=policy)
     assert list(saved(tmp_path)) == [0, 1]
     damage(tmp_path, seed)
     found = run(
         tmp_path,
         [make_loop(log=log)],
-        cadence=cadence,
+        policy=policy,
         say=said.append,
     )
     assert (found, records(tmp_path)) == whole
@@ -299,7 +299,7 @@ def test_a_truncated_array_or_cursor_is_noticed(tmp_path, whole):
             run(
                 workdir,
                 [make_loop(before=kill_before(5))],
-                cadence=Cadence(2, 0),
+                policy=SavePolicy(2, 0),
             )
         newest = workdir / 'checkpoints' / 'steps' / '1'
         files = [
@@ -321,11 +321,11 @@ def test_a_checkpoint_within_another_phase_is_not_gone_on_from(tmp_path):
         run(
             tmp_path,
             [make_loop(before=kill_before(5))],
-            cadence=Cadence(2, 0),
+            policy=SavePolicy(2, 0),
         )
     for phase in (PHASE - 1, PHASE + 1):
         with Checkpointer(tmp_path, keep=2) as checkpointer:
-            assert Journal(checkpointer).resume(phase) is None
+            assert ResumableLoops(checkpointer).resume(phase) is None
         log = []
         run(tmp_path, [make_loop(log=log)], phase=phase)
         assert len(log) == NUM_STEPS
@@ -337,18 +337,18 @@ def test_the_cursor_holds_for_the_phase_that_it_was_made_in_alone(tmp_path):
         run(
             tmp_path,
             [make_loop(before=kill_before(5))],
-            cadence=Cadence(2, 0),
+            policy=SavePolicy(2, 0),
         )
     log = []
     with (
         Checkpointer(tmp_path, keep=2) as checkpointer,
         Recorder(tmp_path, first_phase=PHASE) as recorder,
     ):
-        journal = Journal(checkpointer)
-        assert journal.resume(PHASE).stages == {'train': 4}
+        runner = ResumableLoops(checkpointer)
+        assert runner.resume(PHASE).stages == {'train': 4}
         for phase in (PHASE, PHASE + 1):
-            journal.open_phase(phase)
-            journal.run(make_loop(log=log), first_state(), recorder)
+            runner.open_phase(phase)
+            runner.run(make_loop(log=log), first_state(), recorder)
     assert log == [
         *(('train', n) for n in range(4, NUM_STEPS)),
         *(('train', n) for n in range(NUM_STEPS)),
@@ -357,9 +357,9 @@ def test_the_cursor_holds_for_the_phase_that_it_was_made_in_alone(tmp_path):
 
 @pytest.mark.parametrize('keep', [1, 3])
 def test_as_many_checkpoints_stay_as_asked_the_newest(tmp_path, keep):
-    run(tmp_path, [make_loop()], cadence=Cadence(1, 0), keep=keep)
+    run(tmp_path, [make_loop()], policy=SavePolicy(1, 0), keep=keep)
     cursors = saved(tmp_path)
-    steps = sorted(cursor['stages']['train'] for cursor in cursors.values())
+    steps = sorted(position['stages']['train'] for position in cursors.values())
     assert steps == list(range(NUM_STEPS - keep + 1, NUM_STEPS + 1))
 
 
@@ -377,22 +377,22 @@ def test_seconds_count_from_the_last_save(tmp_path, monkeypatch):
 
     monkeypatch.setattr(journal_lib, 'time', Clock)
     loop = make_loop(before=pass_time)
-    run(tmp_path, [loop], cadence=Cadence(0, 10), keep=9)
+    run(tmp_path, [loop], policy=SavePolicy(0, 10), keep=9)
     cursors = saved(tmp_path).values()
-    assert [cursor['stages']['train'] for cursor in cursors] == [3, 6]
+    assert [position['stages']['train'] for position in cursors] == [3, 6]
     # Either of the two is a reason, and a save by one restarts the other.
     workdir = tmp_path / 'both'
     workdir.mkdir()
-    run(workdir, [loop], cadence=Cadence(5, 10), keep=9)
+    run(workdir, [loop], policy=SavePolicy(5, 10), keep=9)
     cursors = saved(workdir).values()
-    assert [cursor['stages']['train'] for cursor in cursors] == [3, 5]
+    assert [position['stages']['train'] for position in cursors] == [3, 5]
 
 
 def test_without_a_checkpointer_loops_run_plainly(tmp_path, whole):
     with Recorder(tmp_path, first_phase=PHASE) as recorder:
-        journal = Journal()
-        journal.open_phase(PHASE)
-        state = journal.run(make_loop(), first_state(), recorder)
+        runner = ResumableLoops()
+        runner.open_phase(PHASE)
+        state = runner.run(make_loop(), first_state(), recorder)
     assert ([bits(state)], records(tmp_path)) == whole
     assert not (tmp_path / 'checkpoints').exists()
 
@@ -400,14 +400,14 @@ def test_without_a_checkpointer_loops_run_plainly(tmp_path, whole):
 def test_a_cursor_comes_back_as_it_was(tmp_path):
     """Exactly, with float32 metrics that take all of a float's digits."""
     pending = [{'loss': float(np.float32(0.1)), 'rate': 1 / 3}]
-    cursor = Cursor(PHASE, {'train': 7, 'learn': 2}, 5, pending)
+    position = LoopPosition(PHASE, {'train': 7, 'learn': 2}, 5, pending)
     states = {'train': first_state(), 'learn': [first_state()]}
     with Checkpointer(tmp_path, keep=2) as checkpointer:
-        checkpointer.save_within(cursor, states)
+        checkpointer.save_within(position, states)
         checkpointer.wait()
     with Checkpointer(tmp_path, keep=2) as checkpointer:
-        assert checkpointer.cursor(PHASE) == cursor
-        assert list(checkpointer.cursor(PHASE).stages) == ['train', 'learn']
+        assert checkpointer.position(PHASE) == position
+        assert list(checkpointer.position(PHASE).stages) == ['train', 'learn']
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -450,7 +450,9 @@ def test_records_are_those_of_single_steps_wherever_dispatches_end(
 
 
 def test_a_save_is_due_when_a_dispatch_passes_its_step(tmp_path):
-    run(tmp_path, [in_dispatches_of(2)], cadence=Cadence(3, 0))
+    run(tmp_path, [in_dispatches_of(2)], policy=SavePolicy(3, 0))
     # Steps 3 and 6 lie in the dispatches that end with 4 and 6.
-    steps = [cursor['stages']['train'] for cursor in saved(tmp_path).values()]
+    steps = [
+        position['stages']['train'] for position in saved(tmp_path).values()
+    ]
     assert steps == [4, 6]
