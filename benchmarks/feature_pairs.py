@@ -10,7 +10,7 @@ from problems import BOUND, HAS_TORCH, Problem, draw, make_network
 from timing import Pair, jitted_work
 
 from mnemonics_jax import prototypes
-from mnemonics_jax.exemplars import selection
+from mnemonics_jax.exemplars.strategies import herding as herding_strategy
 
 if HAS_TORCH:
     import torch_peers
@@ -75,7 +75,7 @@ def herding(features: np.ndarray, num: int, *, device: str = 'cpu') -> Pair:
     arguments = jax.device_put((features, masks))
 
     def rank(features, masks):
-        return {'ranks': selection.rank_by_herding(features, masks, num)}
+        return {'ranks': herding_strategy.rank_by_herding(features, masks, num)}
 
     peer = HAS_TORCH and torch_peers.herding(features, num, device=device)
     ours = jitted_work(rank, arguments)

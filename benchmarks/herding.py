@@ -25,7 +25,8 @@ import threadpoolctl
 import timing
 
 from mnemonics_jax import prototypes
-from mnemonics_jax.exemplars import selection
+from mnemonics_jax.exemplars.strategies import Candidates
+from mnemonics_jax.exemplars.strategies import herding as herding_strategy
 
 
 class Sizes(NamedTuple):
@@ -131,7 +132,9 @@ def compare(problem: Problem, ranks: np.ndarray, sizes: Sizes) -> dict:
 def padded(problem: Problem, sizes: Sizes, num: int) -> Any:
     """The first `num` classes, padded, and their mask."""
     members = [np.flatnonzero(problem.labels == k) for k in range(num)]
-    return selection.pad_classes(problem.features, members, sizes.examples)
+    return herding_strategy.pad_classes(
+        problem.features, members, sizes.examples
+    )
 
 
 def time_beside_loop(problem: Problem, sizes: Sizes) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def time_beside_loop(problem: Problem, sizes: Sizes) -> dict[str, Any]:
                 loop(each, sizes.exemplars)
 
     def run_call() -> None:
-        call = selection.rank_by_herding(*arguments, sizes.exemplars)
+        call = herding_strategy.rank_by_herding(*arguments, sizes.exemplars)
         jax.block_until_ready(call)
 
     seconds = timing.time_in_turn(
@@ -174,19 +177,20 @@ def time_all(problem: Problem, sizes: Sizes) -> tuple[dict, np.ndarray]:
 
     @jax.jit
     def call(features: jax.Array, mask: jax.Array) -> Any:
-        ranks = selection.rank_by_herding(features, mask, sizes.exemplars)
+        num = sizes.exemplars
+        ranks = herding_strategy.rank_by_herding(features, mask, num)
         return ranks, prototypes.class_means(features, mask)
 
     def select() -> np.ndarray:
-        return selection.select(
-            'herding',
+        candidates = Candidates(
             problem.labels,
-            problem.features,
+            lambda: problem.features,
             classes=(0, sizes.classes),
             num=sizes.exemplars,
             max_class_size=sizes.examples,
             seed=(0,),
         )
+        return herding_strategy.select(candidates)
 
     compiling, ranks = timed(select)
     selecting, _ = timed(select)

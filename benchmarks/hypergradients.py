@@ -34,7 +34,7 @@ from mnemonics_jax.config import arguments
 from mnemonics_jax.core import numerics, parallel
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data import device_batch
-from mnemonics_jax.exemplars import inner_problem, learning, objectives
+from mnemonics_jax.exemplars import inner_problem, learning
 from mnemonics_jax.experiment import components, exemplar_stages, model_stages
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.train.loop import ResumableLoops
@@ -69,7 +69,7 @@ class Begun(NamedTuple):
     """Phase 0 of a run, before its exemplars are learned."""
 
     parts: components.Components
-    situation: objectives.Situation
+    problem: inner_problem.ExemplarProblem
     pixels: jax.Array
 
 
@@ -87,19 +87,22 @@ def begin() -> Begun:
         context = PhaseContext(parts, 0, 0, classes, recorder, ResumableLoops())
         data = context.examples('train', 0, classes)
         model = model_stages.train_model(context, carry, carry.variables, data)
-        images, mask = exemplar_stages.choose_exemplars(context, model, data)
-        where = exemplar_stages.setting(context, model, Stage.LEARN, 1)
+        images, mask = exemplar_stages.select_exemplars(context, model, data)
+        problem = exemplar_stages.exemplar_problem(
+            context,
+            model,
+            Stage.LEARN,
+            1,
+            exemplars.flat_exemplars(mask, (0, classes)),
+        )
     rows = np.arange(config.exemplars.query_batch)
     query = bilevel.Query(
         device_batch.to_float(jnp.asarray(data.read(rows))),
         jnp.asarray(data.labels[rows]),
         jnp.ones(len(rows)),
     )
-    listed = exemplars.as_exemplars(where, mask, (0, classes), 0)
-    situation = objectives.Situation(
-        model, listed, where.phase, where.key, query
-    )
-    return Begun(parts, situation, jnp.asarray(learning.flatten(images)))
+    problem = problem._replace(query=query)
+    return Begun(parts, problem, jnp.asarray(learning.flatten(images)))
 
 
 def cases(begun: Begun) -> Iterator[Case]:
@@ -124,8 +127,8 @@ def case_of(
     """The inner problem of a run with these settings."""
     layout = inner_problem.layout_of(begun.parts.placement)
     context = inner_problem.Context(begun.parts.backbone, settings, layout)
-    made = objectives.inner_of(context, begun.situation)
-    labels, query = begun.situation.exemplars.labels, begun.situation.query
+    made = inner_problem.inner_problem(context, begun.problem)
+    labels, query = begun.problem.exemplars.labels, begun.problem.query
     arrays = (made.params, begun.pixels, labels, made.indices, query)
     return Case(name, made.problem, arrays)
 

@@ -242,7 +242,10 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
     @jax.jit
     def gradient(variables, pixels, exemplars, query):
         made = inner_problem.inner_problem(
-            context, variables, exemplars, phase, jax.random.key(0)
+            context,
+            inner_problem.ExemplarProblem(
+                variables, exemplars, phase, jax.random.key(0), np.int32(1)
+            ),
         )
         # The minibatches of both are the same, so not those drawn.
         grads, metrics = bilevel.pixel_gradient(

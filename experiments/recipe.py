@@ -30,18 +30,13 @@ BASE = {
     'exemplars.query_batch': '128',
     'exemplars.objective': 'unroll',
     'exemplars.means_weight': '50.0',
-    'exemplars.balanced_queries': 'false',
     'exemplars.inner_augment': 'false',
 }
-BALANCED = {'balanced_queries': 'true'}
 WHOLE = {'inner_scope': 'all', 'inner_steps': '5', 'inner_lr': '0.1'}
 # What each candidate changes.
 CANDIDATES: dict[str, dict[str, str]] = {
     'base': {},
     'start: current model': {'inner_start': 'current'},
-    'start: previous model': {'inner_start': 'previous'},
-    'start: between both': {'inner_start': 'path'},
-    'start: model made to forget': {'inner_start': 'forgot'},
     'K = 1': {'inner_steps': '1'},
     'K = 5': {'inner_steps': '5'},
     'K = 50': {'inner_steps': '50'},
@@ -56,20 +51,13 @@ CANDIDATES: dict[str, dict[str, str]] = {
         'outer_steps': '400',
     },
     'from random': {'init': 'random'},
-    'balanced queries': BALANCED,
     '50 steps': {'outer_steps': '50'},
     '400 steps': {'outer_steps': '400'},
     'adjusted': {'adjust': 'true'},
     'means': {'objective': 'means'},
     'means (400 steps)': {'objective': 'means', 'outer_steps': '400'},
     'prototypes': {'objective': 'prototypes'},
-    'prototypes (balanced)': {'objective': 'prototypes', **BALANCED},
-    'prototypes + means (balanced)': {
-        'objective': 'prototypes+means',
-        **BALANCED,
-    },
     'unroll + means': {'objective': 'unroll+means'},
-    'unroll + means (balanced)': {'objective': 'unroll+means', **BALANCED},
 }
 REAL = {
     name: {'exemplars.strategy': name, 'exemplars.adjust': 'false'}
@@ -79,14 +67,8 @@ REAL = {
 ON_IMAGES = (
     'base',
     'means',
-    'prototypes (balanced)',
     'unroll + means',
-    'prototypes + means (balanced)',
-    'start: model made to forget',
-    'balanced queries',
     'K = 50',
-    'start: previous model',
-    'start: between both',
     'start: current model',
     'K = 5',
     'all variables (K = 5)',

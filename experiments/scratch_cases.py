@@ -13,7 +13,7 @@ from experiments import (
 )
 from experiments.scratch_settings import Settings
 from mnemonics_jax import backbones
-from mnemonics_jax.exemplars import selection
+from mnemonics_jax.exemplars.strategies import Candidates, strategy
 from mnemonics_jax.types import Backbone
 
 RANDOM, HERDING, LEARNED = 'random', 'herding', 'mnemonics'
@@ -156,15 +156,15 @@ class Bench:
 
     def _select(self, rule, features, num):
         labels = self.data.labels
-        return selection.select(
-            rule,
+        candidates = Candidates(
             labels,
-            features,
+            lambda: features,
             classes=(0, self.data.num_classes),
             num=num,
             max_class_size=int(np.bincount(labels).max()),
             seed=(self.seed,),
         )
+        return strategy(rule).select(candidates)
 
     def _choose(self, strategy, count, ranks):
         """Positions int[K, count] of real images."""

@@ -15,6 +15,7 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars import inner_problem
 from mnemonics_jax.exemplars.inner_problem import (
+    ExemplarProblem,
     FlatExemplars,
     LearnerSettings,
     layout_of,
@@ -234,10 +235,13 @@ def make_inner(backbone, chosen, dtype, layout=ALONE):
     )
     return inner_problem.inner_problem(
         inner_problem.Context(backbone, chosen, layout),
-        variables_of(backbone, dtype),
-        exemplars,
-        Phase(*np.int32([0, 0, NUM_CLASSES])),
-        jax.random.key(5),
+        ExemplarProblem(
+            variables_of(backbone, dtype),
+            exemplars,
+            Phase(*np.int32([0, 0, NUM_CLASSES])),
+            jax.random.key(5),
+            np.int32(1),
+        ),
     )
 
 

@@ -87,10 +87,8 @@ BAD = {
     'exemplars.inner_scope': (['trunk'], 'all, head'),
     'exemplars.inner_start': (
         ['random'],
-        'current, redraw, previous, path, forgot',
+        'current, redraw',
     ),
-    'exemplars.forget_steps': ([0], COUNT),
-    'exemplars.forget_lr': ([0.0], RATE),
     'exemplars.query_batch': ([0], COUNT),
     'exemplars.objective': (
         ['mean', 'means+unroll'],
@@ -102,7 +100,6 @@ BAD = {
     ),
     'exemplars.hypergradient_terms': ([0], COUNT),
     'exemplars.means_weight': ([-1.0], WEIGHT),
-    'exemplars.balanced_queries': ([], SWITCH),
     'exemplars.inner_augment': ([], SWITCH),
     'exemplars.microbatch': ([0], COUNT),
     'finetune.epochs': ([0], COUNT),
@@ -449,7 +446,6 @@ def test_a_users_value_wins_over_the_preset(preset):
         'query_batch': 64,
         'objective': 'prototypes+means',
         'means_weight': 2.0,
-        'balanced_queries': not default.balanced_queries,
         'inner_augment': not default.inner_augment,
     }
     assert set(other) == set(presets.PRESETS[preset]) - {

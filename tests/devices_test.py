@@ -167,7 +167,7 @@ def first_steps(parts, workdir):
     context = PhaseContext(parts, 1, *parts.bounds[1], None, loops)
     data = context.examples('train', *parts.bounds[1])
     start = carry.variables
-    images, mask = exemplar_stages.choose_exemplars(context, start, data)
+    images, mask = exemplar_stages.select_exemplars(context, start, data)
     exemplar_stages.learn_exemplars(context, start, images, mask, data)
     exemplar_stages.adjust_exemplars(context, start, carry.exemplars)
     model_stages.finetune_model(context, start, carry.exemplars)

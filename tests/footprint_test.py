@@ -33,11 +33,7 @@ def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
     small, feed, objective, tmp_path, one_device, compiled, monkeypatch
 ):
     """Learning in phase 0, or in phase 1 if old exemplars take part."""
-    balanced = objective == 'prototypes'
-    start = 'previous' if balanced else 'redraw'
-    small.exemplars.update(
-        objective=objective, balanced_queries=balanced, inner_start=start
-    )
+    small.exemplars.objective = objective
     monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     small.data.feed = feed
     parts = experiment.prepare(small, tmp_path, one_device)

@@ -74,7 +74,7 @@ def learn_base_phase(parts, workdir):
         variables = model_stages.train_model(
             context, carry, carry.variables, data
         )
-        images, mask = exemplar_stages.choose_exemplars(
+        images, mask = exemplar_stages.select_exemplars(
             context, variables, data
         )
         learned, report = exemplar_stages.learn_exemplars(
@@ -102,24 +102,26 @@ def test_learned_exemplars_lower_the_held_out_loss(learned_bases):
     for context, variables, images, mask, learned, report in learned_bases:
         batch = context.parts.config.exemplars.query_batch
         held_out = context.examples('test', 0, context.num_seen)
-        where = exemplar_stages.setting(
-            context, variables, Stage.HELD_OUT_LOSS, 0
+        listed = exemplars.flat_exemplars(mask, (0, context.num_seen))
+        problem = exemplar_stages.exemplar_problem(
+            context, variables, Stage.HELD_OUT_LOSS, 0, listed
         )
-        listed = exemplars.as_exemplars(where, mask, (0, context.num_seen), 0)
+        learner = context.parts.learner
+
+        def loss_of(pixels, start, problem=problem, learner=learner):
+            model = exemplars.train_on_exemplars(
+                learner,
+                problem._replace(key=jax.random.key(100 + start)),
+                pixels,
+            )
+            batches = context_lib.in_order(held_out, batch)  # noqa: B023
+            return exemplars.held_out_loss(
+                learner, model, problem.phase, batches
+            )
+
         losses = np.array(
             [
-                [
-                    exemplars.held_out_loss(
-                        where,
-                        exemplars.train_on_exemplars(
-                            where._replace(key=jax.random.key(100 + start)),
-                            pixels,
-                            listed,
-                        ),
-                        context_lib.in_order(held_out, batch),
-                    )
-                    for pixels in (images, learned)
-                ]
+                [loss_of(pixels, start) for pixels in (images, learned)]
                 for start in range(8)
             ]
         )
@@ -131,7 +133,7 @@ def test_learned_exemplars_lower_the_held_out_loss(learned_bases):
 
 
 def test_outer_loss_falls_while_learning(learned_bases):
-    """The report's gauge agrees in sign with the losses of the steps."""
+    """The reported losses agree in sign with those of the steps."""
     for *_, report in learned_bases:
         assert report['held_out_loss_after'] < report['held_out_loss_before']
 
@@ -145,8 +147,12 @@ def test_adjustment_moves_old_exemplars_and_no_others(learned_bases, tmp_path):
     # Class 3 is not old here: its exemplars must stay as they are.
     with Recorder(tmp_path, first_phase=0) as recorder:
         context = context._replace(index=1, recorder=recorder)
-        where = exemplar_stages.setting(context, variables, Stage.ADJUST, 5)
-        adjusted, drift = exemplars.adjust(where, held, 3, context.run)
+        problem = exemplar_stages.exemplar_problem(
+            context._replace(num_old=3), variables, Stage.ADJUST, 5
+        )
+        adjusted, drift = exemplars.adjust(
+            parts.learner, problem, held, context.run, per_dispatch=1
+        )
     before, after = np.asarray(held.images), np.asarray(adjusted.images)
     np.testing.assert_array_equal(after[3:], before[3:])
     assert np.all(np.any(before[:3] != after[:3], axis=(2, 3, 4)))

@@ -13,6 +13,9 @@ import pytest
 
 from mnemonics_jax.backbones import make_backbone
 from mnemonics_jax.core import parallel
+from mnemonics_jax.core.multistep import StackedBatches
+from mnemonics_jax.exemplars.inner_problem import ExemplarProblem
+from mnemonics_jax.exemplars.steps import make_learner
 from mnemonics_jax.experiment import step_shapes
 from tests import bilevel_test as small
 
@@ -25,7 +28,7 @@ NUM, SIZE = 64, 32
 
 @functools.cache
 def compiled(scope, steps, microbatch=None, num_devices=1):
-    """A step of learning 64 exemplars, judged by as many images."""
+    """A step of learning 64 exemplars on as many query images."""
     num, size = NUM, SIZE
     placement = parallel.make_placement(jax.devices()[:num_devices])
     backbone = make_backbone(
@@ -36,7 +39,7 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
         std=(0.2,) * 3,
     )
     chosen = small.settings(scope, steps=steps)._replace(microbatch=microbatch)
-    functions = steps.make_learner(backbone, chosen, placement)
+    functions = make_learner(backbone, chosen, placement)
     state = jax.eval_shape(
         functions.init, step_shapes.float_array((num, size, size, 3))
     )
@@ -46,15 +49,15 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
         'index': jax.ShapeDtypeStruct((1, num), jnp.int32),
         'weight': step_shapes.float_array((1, num)),
     }
-    inputs = steps.LearnInputs(
-        step_shapes.abstract_list(num),
+    problem = ExemplarProblem(
         jax.eval_shape(backbone.init, jax.random.key(0)),
+        step_shapes.abstract_list(num),
         step_shapes.PHASE,
-        step_shapes.NUMBER,
         jax.random.key(0),
-        steps.StackedBatches(columns, None, step_shapes.NUMBER),
+        step_shapes.NUMBER,
+        StackedBatches(columns, None, step_shapes.NUMBER),
     )
-    return functions.learn.lower(state, inputs, 1).compile()
+    return functions.learn.lower(state, problem, 1).compile()
 
 
 def temporaries(*arguments):

@@ -13,10 +13,15 @@ from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.bilevel.outer import Query
 from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import parallel
+from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars import inner_problem, memory, objectives, steps
-from mnemonics_jax.exemplars.inner_problem import Context, FlatExemplars
-from mnemonics_jax.exemplars.objectives import OldExemplars, Situation
+from mnemonics_jax.exemplars.inner_problem import (
+    Context,
+    ExemplarProblem,
+    FlatExemplars,
+    OldExemplars,
+)
 from mnemonics_jax.experiment import (
     components,
     exemplar_stages,
@@ -71,7 +76,7 @@ def arrays(absent=None):
     )
 
 
-def make_situation(backbone, dtype=jnp.float64, absent=None, memory=True):
+def make_problem(backbone, dtype=jnp.float64, absent=None, memory=True):
     variables = small.variables_of(backbone, dtype)
     _, query, held = arrays(absent)
     as_dtype = functools.partial(
@@ -81,11 +86,12 @@ def make_situation(backbone, dtype=jnp.float64, absent=None, memory=True):
     mean = np.mean(units(backbone, variables, old), axis=0)
     means = np.zeros((K, len(mean)), dtype)
     means[0] = mean
-    return Situation(
+    return ExemplarProblem(
         variables,
         FlatExemplars(LABELS, MASK, np.int32([1, 3])),
         PHASE,
         jax.random.key(5),
+        np.int32(2),
         as_dtype(query),
         OldExemplars(as_dtype(held), means) if memory else None,
     )
@@ -106,9 +112,9 @@ def cosine(x, y):
     return x @ y / np.linalg.norm(x) / np.linalg.norm(y)
 
 
-def reference(backbone, situation, mirror, pixels):
+def reference(backbone, problem, mirror, pixels):
     """Both losses by loops over classes and images."""
-    variables, query = situation.variables, situation.query
+    variables, query = problem.variables, problem.query
     ours = units(backbone, variables, pixels)
     if mirror:
         flipped = units(backbone, variables, pixels[:, :, ::-1])
@@ -124,8 +130,8 @@ def reference(backbone, situation, mirror, pixels):
         real = class_mean(of_images, query.labels, query.weights > 0, label)
         if real is not None:
             gaps.append(1 - cosine(mean, real))
-    if situation.memory is not None:
-        centres[0] = situation.memory.means[0]
+    if problem.old is not None:
+        centres[0] = problem.old.means[0]
     scale = float(variables.params['head']['sigma'])
     total = count = 0.0
     for found, label, weight in zip(
@@ -159,14 +165,14 @@ def test_loss_and_gradient_are_those_of_loops_and_differences(
     )
     pixels, _, _ = arrays(absent)
     with jax.enable_x64(True):
-        situation = make_situation(backbone, absent=absent, memory=memory)
+        problem = make_problem(backbone, absent=absent, memory=memory)
         grads, metrics = jax.jit(
             functools.partial(objectives.pixel_gradient, context)
-        )(situation, pixels)
+        )(problem, pixels)
         assert grads.dtype == jnp.float64
 
         def value(pixels):
-            terms = reference(backbone, situation, mirror, pixels)
+            terms = reference(backbone, problem, mirror, pixels)
             return expected_loss(objective, terms)
 
         np.testing.assert_allclose(
@@ -188,21 +194,21 @@ def test_loss_and_gradient_are_those_of_loops_and_differences(
 def test_unroll_is_the_bilevel_problem_bit_for_bit():
     backbone = small.make_model('cosine')
     context = Context(backbone, make_settings('unroll'), small.ALONE)
-    situation = make_situation(backbone, jnp.float32)
+    problem = make_problem(backbone, jnp.float32)
     pixels = arrays()[0].astype(np.float32)
 
-    def by_hand(situation, pixels):
-        made = inner_problem.inner_problem(context, *situation[:4])
+    def by_hand(problem, pixels):
+        made = inner_problem.inner_problem(context, problem)
         return bilevel.pixel_gradient(
             made.problem,
             made.params,
             pixels,
-            situation.exemplars.labels,
+            problem.exemplars.labels,
             made.indices,
-            situation.query,
+            problem.query,
         )
 
-    expected = jax.jit(by_hand)(situation, pixels)
+    expected = jax.jit(by_hand)(problem, pixels)
     found = gradient('unroll', jnp.float32)
     assert np.any(found[0])
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -216,8 +222,8 @@ def test_a_hypergradient_is_chosen_by_name(name):
     context = Context(backbone, make_settings('unroll', **changes), small.ALONE)
     pixels = arrays()[0]
     with jax.enable_x64(True):
-        situation = make_situation(backbone)
-        made = inner_problem.inner_problem(context, *situation[:4])
+        problem = make_problem(backbone)
+        made = inner_problem.inner_problem(context, problem)
         shown, show_vjp = jax.vjp(made.show, pixels)
         grads, metrics = hypergradients.make_hypergradient(name, 2)(
             made.problem,
@@ -225,7 +231,7 @@ def test_a_hypergradient_is_chosen_by_name(name):
             shown,
             made.labels,
             made.indices,
-            situation.query,
+            problem.query,
         )
         (expected,) = show_vjp(grads)
         chosen = {'hypergradient': name, 'hypergradient_terms': 2, **changes}
@@ -253,12 +259,12 @@ def test_truncation_before_the_first_step_is_none():
 
 
 def gradient(objective, dtype=jnp.float64, layout=small.ALONE, **changes):
-    """Of the small situation, compiled."""
+    """Of the small problem, compiled."""
     backbone = small.make_model('cosine')
     context = Context(backbone, make_settings(objective, **changes), layout)
     run = jax.jit(functools.partial(objectives.pixel_gradient, context))
-    situation = make_situation(backbone, dtype)
-    found = run(situation, arrays()[0].astype(dtype))
+    problem = make_problem(backbone, dtype)
+    found = run(problem, arrays()[0].astype(dtype))
     return jax.tree.map(np.asarray, found)
 
 
@@ -279,25 +285,23 @@ def test_a_sum_has_the_sum_of_the_gradients(name):
 
 
 @pytest.mark.parametrize('objective', ['prototypes+means', 'unroll+means'])
-def test_pieces_have_the_gradient_of_the_whole(objective):
+def test_microbatches_have_the_gradient_of_the_whole(objective):
     changes = {'mirror': True, 'inner_augment': True}
     with jax.enable_x64(True):
         whole, _ = gradient(objective, **changes)
-        pieces, _ = gradient(objective, microbatch=4, **changes)
+        parts, _ = gradient(objective, microbatch=4, **changes)
     scale = np.abs(whole).max()
     assert scale > 0
-    np.testing.assert_allclose(pieces, whole, rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12 * scale)
 
 
 def learned(objective, placement):
-    """Pixels after two steps of learning with balanced queries."""
+    """Change of the pixels by two steps of learning."""
     backbone = small.make_model('cosine')
-    settings = make_settings(
-        objective, balanced_queries=True, mirror=True, inner_augment=True
-    )
+    settings = make_settings(objective, mirror=True, inner_augment=True)
     made = steps.make_learner(backbone, settings, placement)
-    situation = make_situation(backbone, jnp.float32)
-    query = situation.query
+    problem = make_problem(backbone, jnp.float32)
+    query = problem.query
     columns = {
         'image': np.round(query.images * 255).astype(np.uint8),
         'label': np.int32([1, 1, 2, 2, 1, 1, 2, 1]),
@@ -305,22 +309,20 @@ def learned(objective, placement):
         'weight': np.ones(8, np.float32),
     }
     columns = {name: np.stack([x, x[::-1]]) for name, x in columns.items()}
-    inputs = steps.LearnInputs(
-        *parallel.replicate(
-            placement, (situation.exemplars, situation.variables, PHASE)
-        ),
-        num_steps=parallel.replicate(placement, np.int32(2)),
+    problem = parallel.replicate(
+        placement, problem._replace(key=None, query=None)
+    )
+    problem = problem._replace(
         key=parallel.replicate_key(placement, jax.random.key(1)),
-        block=steps.StackedBatches(
+        query=StackedBatches(
             parallel.shard_batch(placement, columns, placement.block),
             None,
             parallel.replicate(placement, np.int32(0)),
         ),
-        memory=parallel.replicate(placement, situation.memory),
     )
     start = arrays()[0].astype(np.float32)
     state = made.init(parallel.replicate(placement, start))
-    state, metrics = made.learn(state, inputs, 2)
+    state, metrics = made.learn(state, problem, 2)
     assert np.all(np.isfinite(metrics['outer_loss']))
     return np.asarray(state.pixels) - start
 
@@ -347,12 +349,12 @@ def test_inner_steps_see_augmented_exemplars(scope):
     context = Context(backbone, settings, small.ALONE)
     pixels = arrays()[0]
     with jax.enable_x64(True):
-        situation = make_situation(backbone)
-        made = objectives.inner_of(context, situation)
+        problem = make_problem(backbone)
+        made = inner_problem.inner_problem(context, problem)
         number, size = settings.inner_steps, len(LABELS)
         views = number if scope == 'all' else 1
         shown = augment.augment(
-            jax.random.fold_in(situation.key, 2),
+            jax.random.fold_in(problem.key, 2),
             jnp.tile(pixels, (views, 1, 1, 1)),
             jnp.arange(views * size),
             settings.augmentation,
@@ -369,7 +371,7 @@ def test_inner_steps_see_augmented_exemplars(scope):
                 np.arange(5)[None],
             )
         expected = made.merge(params)
-        found = steps.adapt(context, situation, pixels)
+        found = steps.adapt(context, problem, pixels)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
         found,
@@ -432,7 +434,7 @@ def test_learned_exemplars_classify_held_out_images_better(
         variables = model_stages.train_model(
             context, carry, carry.variables, data
         )
-        chosen = exemplar_stages.choose_exemplars(context, variables, data)
+        chosen = exemplar_stages.select_exemplars(context, variables, data)
         before = held_out_nme(context, variables, *chosen)
         for objective in ('means', 'prototypes'):
             made = steps.make_learner(
@@ -452,7 +454,7 @@ def test_learned_exemplars_classify_held_out_images_better(
 def test_digits_are_learned_by_each_hypergradient(
     name, tiny_config, tmp_path, one_device, monkeypatch
 ):
-    """In all stages that learn, by pieces and with augmented exemplars."""
+    """In all stages that learn, with microbatches and augmentation."""
     monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     of_data = ('source', 'num_classes', 'image_size', 'channels')
     for field in (*of_data, 'train_per_class', 'test_per_class'):
@@ -491,7 +493,6 @@ def test_a_killed_run_goes_on_bit_for_bit_and_phases_share_programs(
     config = synthetic(
         tiny_config,
         objective='prototypes+means',
-        balanced_queries=True,
         inner_augment=True,
         outer_steps=4,
         storage='float32',

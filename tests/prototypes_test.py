@@ -10,7 +10,7 @@ import threadpoolctl
 from sklearn import cluster
 
 from mnemonics_jax import prototypes
-from mnemonics_jax.exemplars import selection
+from mnemonics_jax.exemplars.strategies import herding as herding_strategy
 
 class_means = jax.jit(prototypes.class_means)
 nme_scores = jax.jit(prototypes.nme_scores)
@@ -19,7 +19,7 @@ herd = jax.jit(prototypes.herding, static_argnums=2)
 
 def herd_all(num):
     """Herding of many padded classes in one call."""
-    return functools.partial(selection.rank_by_herding, num=num)
+    return functools.partial(herding_strategy.rank_by_herding, num=num)
 
 
 def means_by_loop(features, mask):

@@ -14,11 +14,11 @@ from layers_test import ROOT
 from ml_collections import config_flags
 
 import mnemonics_jax
-from mnemonics_jax import backbones, exemplars, main, methods
+from mnemonics_jax import backbones, main, methods
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.config import arguments, presets
 from mnemonics_jax.data import sources
-from mnemonics_jax.exemplars import memory
+from mnemonics_jax.exemplars import memory, strategies
 from mnemonics_jax.experiment import components
 
 TOP = ROOT.parent
@@ -236,7 +236,7 @@ def test_the_names_in_the_tables_exist():
         'backbone.name': backbones.backbone_names(),
         'data.source': sources.source_names(),
         'exemplars.preset': list(presets.PRESETS),
-        'exemplars.strategy': exemplars.STRATEGIES,
+        'exemplars.strategy': strategies.strategy_names(),
         'exemplars.storage': memory.STORAGES,
     }
     for field, names in known.items():

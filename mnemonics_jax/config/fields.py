@@ -130,15 +130,11 @@ fields = config_dict.create(
         query_batch=optional(int),
         objective=optional(str),
         means_weight=optional(float),
-        balanced_queries=optional(bool),
         inner_augment=optional(bool),
         # How inner steps are differentiated (hypergradients.py): 'unroll'
         # is exact; 'truncated', 'neumann', 'cg' take so many terms.
         hypergradient='unroll',
         hypergradient_terms=10,
-        # Of inner_start=forgot.
-        forget_steps=20,
-        forget_lr=0.05,
         # Images in work at once while exemplars are learned, where memory
         # is short; None: all of a minibatch.
         microbatch=optional(int),

@@ -6,6 +6,8 @@ the data, which is the space the paper's and the authors' numbers refer to.
 
 from typing import Any
 
+from mnemonics_jax.exemplars import strategies
+
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's constants (its section 5.1). Where it is silent: K = 5 inner
     # steps, minibatches and queries of 128. Measured, this moves pixels by
@@ -27,7 +29,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         'query_batch': 128,
         'objective': 'unroll',
         'means_weight': 50.0,
-        'balanced_queries': False,
         'inner_augment': False,
     },
     # The paper's problem, with a start and rates that move pixels to some end.
@@ -49,7 +50,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         'query_batch': 128,
         'objective': 'unroll',
         'means_weight': 50.0,
-        'balanced_queries': False,
         'inner_augment': False,
     },
 }
@@ -72,7 +72,7 @@ def resolve(exemplars: dict[str, Any]) -> dict[str, Any]:
         exemplars: the section, `preset` being a key of `PRESETS`.
     """
     values = dict(PRESETS[exemplars['preset']])
-    values['adjust'] &= exemplars['strategy'] == 'mnemonics'
+    values['adjust'] &= strategies.learns(exemplars['strategy'])
     given = {
         name: value
         for name, value in exemplars.items()

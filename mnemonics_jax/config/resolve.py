@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mnemonics_jax import backbones, exemplars, methods, train
+from mnemonics_jax import backbones, methods, train
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.config import presets
@@ -14,7 +14,7 @@ from mnemonics_jax.core import plugins, rules
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.loader import FEEDS
 from mnemonics_jax.data.sources import folder
-from mnemonics_jax.exemplars import inner_problem, objectives, selection
+from mnemonics_jax.exemplars import inner_problem, objectives, strategies
 from mnemonics_jax.exemplars.memory import STORAGES
 
 OUTER_OPTIMIZERS = ('sgd', 'adam')
@@ -100,13 +100,13 @@ def train_rules() -> dict[str, rules.Rule]:
 def exemplar_rules() -> dict[str, rules.Rule]:
     """Those of the section `exemplars`."""
     return {
-        'exemplars.strategy': rules.one_of(exemplars.STRATEGIES),
+        'exemplars.strategy': rules.one_of(strategies.strategy_names()),
         'exemplars.preset': rules.one_of(presets.PRESETS),
         'exemplars.per_class': rules.at_least(0),
         'exemplars.total': rules.at_least(0),
         'exemplars.storage': rules.one_of(STORAGES),
         'exemplars.adjust': rules.BOOLEAN,
-        'exemplars.init': rules.one_of(selection.SELECTIONS),
+        'exemplars.init': rules.one_of(strategies.init_names()),
         'exemplars.outer_epochs': rules.at_least(0),
         'exemplars.outer_steps': rules.at_least(0),
         'exemplars.outer_optimizer': rules.one_of(OUTER_OPTIMIZERS),
@@ -123,10 +123,7 @@ def exemplar_rules() -> dict[str, rules.Rule]:
         'exemplars.hypergradient': rules.one_of(hypergradients.NAMES),
         'exemplars.hypergradient_terms': rules.at_least(1),
         'exemplars.means_weight': rules.NOT_NEGATIVE,
-        'exemplars.balanced_queries': rules.BOOLEAN,
         'exemplars.inner_augment': rules.BOOLEAN,
-        'exemplars.forget_steps': rules.at_least(1),
-        'exemplars.forget_lr': rules.POSITIVE,
         'exemplars.microbatch': rules.or_none(rules.at_least(1)),
     }
 
@@ -155,6 +152,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
         section = config.backbone if field == 'head' else config.method
         if section[field] is None:
             section[field] = value
+    check_field(config, 'exemplars.strategy', checks)
     check_field(config, 'exemplars.preset', checks)
     given = dict(config.exemplars)
     config.exemplars = config_dict.ConfigDict(presets.resolve(given))
@@ -206,7 +204,7 @@ def check_field(
 def check_together(config: config_dict.ConfigDict) -> None:
     """Raises ValueError if fields do not go together."""
     ex, head = config.exemplars, config.backbone.head
-    if ex.strategy == 'none':
+    if not strategies.keeps(ex.strategy):
         check_without_memory(config)
     elif bool(ex.per_class) == bool(ex.total):
         raise ValueError(
@@ -262,8 +260,8 @@ def check_without_memory(config: config_dict.ConfigDict) -> None:
     for field, value in needs.items():
         if value:
             raise ValueError(
-                f'{field}={value} with exemplars.strategy=none: needs '
-                f'exemplars; allowed: {", ".join(exemplars.STRATEGIES[:-1])}'
+                f'{field}={value} with exemplars.strategy='
+                f'{config.exemplars.strategy}: needs exemplars'
             )
 
 

@@ -1,12 +1,8 @@
 """The few array functions that everything else shares."""
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-Tree = TypeVar('Tree')
 
 # Added to squared norms: a relative error below rounding for every real
 # feature, and finite first derivatives at a feature of zeros.
@@ -48,9 +44,3 @@ def shares(weights: jax.Array) -> jax.Array:
     """`weights` >= 0 over their sum; all 0 stay so."""
     total = jnp.sum(weights)
     return weights / jnp.where(total > 0, total, 1)
-
-
-def between(key: jax.Array, first: Tree, second: Tree) -> Tree:
-    """A point on the line from a pytree to another, drawn uniformly."""
-    share = jax.random.uniform(key)
-    return jax.tree.map(lambda x, y: x + share * (y - x), first, second)

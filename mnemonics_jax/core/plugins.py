@@ -1,7 +1,8 @@
-"""Methods, backbones and data sources in files of one's own.
+"""Methods, strategies, backbones and data sources in files of one's own.
 
 A file is what a file of the package's folder would be: a method has `make` and
-`SETTINGS`, a backbone `BACKBONES`, a data source `make` alone. It is known by
+`SETTINGS`, a strategy `select` and `learn`, a backbone `BACKBONES`, a data
+source `make` alone. It is known by
 its name, as those of the package are. Like imported modules, what is registered
 stays so for the process.
 """
@@ -17,6 +18,7 @@ KINDS = {
     'methods': 'methods',
     'backbones': 'backbones',
     'sources': 'data/sources',
+    'strategies': 'exemplars/strategies',
 }
 
 _registered: dict[str, dict[str, types.ModuleType]] = {k: {} for k in KINDS}
@@ -31,14 +33,14 @@ def register(module: types.ModuleType, name: str) -> None:
     """Makes a module known by a name, as what it is.
 
     Raises:
-        ValueError: it is neither a method nor a backbone nor a data source, or
+        ValueError: it is no plug-in of any kind, or
             the package has another one of its name.
     """
     kind = kind_of(module)
     if kind is None:
         raise ValueError(
-            f'{name}: no plug-in; allowed: a method (make, SETTINGS), a '
-            'backbone (BACKBONES), a data source (make)'
+            f'{name}: must be a method (make, SETTINGS), a strategy (select, '
+            'learn), a backbone (BACKBONES) or a data source (make)'
         )
     folder = str(pathlib.Path(__file__).parent.parent / KINDS[kind])
     if name in (module.name for module in pkgutil.iter_modules([folder])):
@@ -53,6 +55,8 @@ def kind_of(module: types.ModuleType) -> str | None:
     """One of `KINDS`, or None if it is nothing of these."""
     if hasattr(module, 'BACKBONES'):
         return 'backbones'
+    if hasattr(module, 'select') and hasattr(module, 'learn'):
+        return 'strategies'
     if not hasattr(module, 'make'):
         return None
     return 'methods' if hasattr(module, 'SETTINGS') else 'sources'

@@ -22,7 +22,6 @@ class Stage(enum.IntEnum):
     FINETUNE = 5
     HELD_OUT_LOSS = 6
     HOLD_OUT = 7
-    FORGET = 8
 
 
 def stage_key(seed: int, phase: int, stage: Stage, epoch: int = 0) -> jax.Array:

@@ -1,22 +1,18 @@
-"""Exemplars: how they are chosen, learned, adjusted and kept between phases."""
+"""Exemplars: how they are selected, learned, adjusted and kept in memory."""
 
 from mnemonics_jax.exemplars.learning import (
-    STRATEGIES,
     Learned,
-    Setting,
     adjust,
-    as_exemplars,
+    flat_exemplars,
     held_out_loss,
     learn,
     train_on_exemplars,
 )
 
 __all__ = [
-    'STRATEGIES',
     'Learned',
-    'Setting',
     'adjust',
-    'as_exemplars',
+    'flat_exemplars',
     'held_out_loss',
     'learn',
     'train_on_exemplars',

@@ -1,4 +1,4 @@
-"""The inner problem inside a model: what is adapted, from where, and on what.
+"""The problem that exemplars are learned for, and its inner part.
 
 Joins `bilevel`, which knows only losses and pixels, to a backbone and to the
 classes of a phase.
@@ -13,50 +13,41 @@ import optax
 
 from mnemonics_jax import bilevel, losses
 from mnemonics_jax.backbones import heads, weight_transfer
-from mnemonics_jax.core.numerics import between
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.core.rng import draw_minibatches
 from mnemonics_jax.data import augment
-from mnemonics_jax.types import Backbone, Phase, Variables
+from mnemonics_jax.types import Backbone, ExemplarSet, Phase, Variables
 
 SCOPES = ('all', 'head')
-STARTS = ('current', 'redraw', 'previous', 'path', 'forgot')
-# Those that begin with the model before the phase, if there is one.
-FROM_BEFORE = ('previous', 'path')
+STARTS = ('current', 'redraw')
 
 
 class LearnerSettings(NamedTuple):
-    """The inner and the outer problem.
+    """Constants of the inner and the outer problem.
 
     Attributes:
-        inner_steps: T, steps of the temporary model.
-        inner_lr: a2 of the paper, > 0.
-        inner_batch: exemplars a step, 0 for all.
-        inner_scope: 'all' adapts every parameter, 'head' the head's rows on
-            frozen features (its scale stays).
-        inner_start: 'current' model, or 'redraw' the head rows of the classes
-            that the exemplars are of, at random in each outer step; 'previous',
-            the model that the phase's training started from (in phase 0:
-            'redraw'); 'path', a model between that one and the current one,
-            another in each outer step (in phase 0: 'redraw'); 'forgot', the
-            model after some steps without exemplars, see `forgetting`.
-        outer_tx: transform of the pixels' gradient, learning rate included.
-        adjust_tx: the same for old exemplars; of the same kind.
-        query_batch: images a step that judge.
-        query_augmentation: of the query images, on the device.
+        inner_steps: T, steps of the temporary model, >= 1.
+        inner_lr: a2 in the paper, > 0.
+        inner_batch: exemplars in an inner step, 0 for all.
+        inner_scope: 'all' adapts every parameter, 'head' the rows of the head
+            on frozen features (its scale stays).
+        inner_start: 'current' starts at the current model; 'redraw' also
+            redraws the head rows of the exemplars' classes at random in each
+            outer step.
+        outer_tx: optax transform of the pixels of new exemplars, with its rate.
+        adjust_tx: optax transform for old exemplars, with a state of the same
+            structure.
+        query_batch: query images in an outer step, >= 1.
+        query_augmentation: augmentation of query images on the device.
         remat: see `bilevel.InnerProblem`.
-        microbatch: images in work at once, None for all; see there.
-        objective: what the pixels are learned by, a name in `objectives`.
-        hypergradient: how it is differentiated through the inner steps, where
-            it has any; a name in `hypergradients`.
-        hypergradient_terms: >= 1, see there.
-        means_weight: of the term `means` in a sum of objectives, >= 0.
-        balanced_queries: whether old exemplars judge new ones, too, each class
-            seen counting alike, see `queries`.
-        inner_augment: whether exemplars are augmented where they teach.
-        augmentation: of exemplars, then and among queries.
-        mirror: whether means of exemplars take in their mirror images.
-        forget_lr: rate of the steps by which a model forgets.
+        microbatch: see `bilevel.InnerProblem`; also for features.
+        objective: name in `objectives.OBJECTIVES`.
+        hypergradient: name in `hypergradients.NAMES`.
+        hypergradient_terms: terms of an approximate hypergradient, >= 1.
+        means_weight: weight of the term `means` in a sum of objectives, >= 0.
+        inner_augment: whether exemplars are augmented in the inner steps.
+        augmentation: augmentation of exemplars, with `inner_augment`.
+        mirror: whether means of exemplars include their mirror images.
     """
 
     inner_steps: int
@@ -74,34 +65,18 @@ class LearnerSettings(NamedTuple):
     hypergradient: str = 'unroll'
     hypergradient_terms: int = 10
     means_weight: float = 1.0
-    balanced_queries: bool = False
     inner_augment: bool = False
     augmentation: augment.Augmentation = augment.Augmentation()
     mirror: bool = False
-    forget_lr: float = 0.05
-
-
-class FlatExemplars(NamedTuple):
-    """Exemplars as the learner sees them: one flat list with padding.
-
-    Attributes:
-        labels: int32[n].
-        mask: bool[n], false for padding.
-        classes: int32[2], low and high: the classes they are of.
-    """
-
-    labels: jax.Array
-    mask: jax.Array
-    classes: jax.Array
 
 
 class Context(NamedTuple):
-    """What every function of a learner needs, fixed for a run.
+    """What all functions of a learner need; fixed for a run.
 
     Attributes:
-        backbone: the model.
-        settings: of both problems.
-        layout: of images, features and pixels.
+        backbone: model.
+        settings: constants of both problems.
+        layout: placement of images, features and pixels on the devices.
     """
 
     backbone: Backbone
@@ -109,24 +84,70 @@ class Context(NamedTuple):
     layout: bilevel.Layout
 
 
-def layout_of(placement: Placement) -> bilevel.Layout:
-    """A layout over the devices of `placement`."""
-    return bilevel.Layout(
-        placement.split, placement.spread, placement.take, placement.gather
-    )
+class FlatExemplars(NamedTuple):
+    """Exemplars as one flat list with padding; the pixels are kept apart.
+
+    Attributes:
+        labels: int32[n].
+        mask: bool[n], false for padding.
+        classes: int32[2], low and high: the labels are in low..high-1.
+    """
+
+    labels: jax.Array
+    mask: jax.Array
+    classes: jax.Array
 
 
-class Inner(NamedTuple):
-    """One inner problem, ready to be unrolled.
+class OldExemplars(NamedTuple):
+    """The memory of old classes while exemplars of new ones are learned.
+
+    Attributes:
+        exemplars: memory; the rows of other classes are empty.
+        means: f32[K, D], class means of its features by the current model.
+    """
+
+    exemplars: ExemplarSet
+    means: jax.Array
+
+
+class ExemplarProblem(NamedTuple):
+    """What the pixels of some exemplars are learned for.
+
+    A stage makes it once. A step replaces `key` and `query` by its own, and
+    adjustment `exemplars` by the half that is updated.
+
+    Attributes:
+        variables: current model.
+        exemplars: labels of the pixels; both halves stacked, [2, n], while old
+            exemplars are adjusted.
+        phase: phase; it says which classes are in the softmax.
+        key: PRNG key; one for each half, [2], while old exemplars are adjusted.
+        num_steps: int32[], outer steps, of each half in adjustment.
+        query: query images: `multistep.StackedBatches` of several steps, in a
+            step a `bilevel.Query`; None where there are none.
+        old: memory of old classes; None where the objective does not read it.
+    """
+
+    variables: Variables
+    exemplars: FlatExemplars
+    phase: Phase
+    key: jax.Array
+    num_steps: jax.Array
+    query: Any = None
+    old: OldExemplars | None = None
+
+
+class InnerProblem(NamedTuple):
+    """An inner problem with all that `bilevel.unroll` takes.
 
     Attributes:
         problem: see `bilevel.InnerProblem`.
-        params: where it starts.
-        indices: int32[T, b], its minibatches.
-        merge: `(adapted params) -> Variables`, back into the whole model.
-        labels: int32[V * n], of what is trained on.
-        show: `(pixels [n, ...]) -> [V * n, ...]`, what is trained on: V views
-            of each exemplar, which `indices` refer to.
+        params: pytree, where the inner steps start.
+        indices: int32[T, b], minibatches.
+        merge: `(adapted params) -> Variables`, the whole model.
+        labels: int32[V * n], labels of what `show` returns.
+        show: `(pixels f32[n, H, W, C]) -> f32[V * n, H, W, C]`, V views of each
+            exemplar, which `indices` refer to.
     """
 
     problem: bilevel.InnerProblem
@@ -137,28 +158,48 @@ class Inner(NamedTuple):
     show: Callable[[jax.Array], jax.Array]
 
 
-def inner_start(
-    key: jax.Array,
-    variables: Variables,
-    classes: jax.Array,
-    start: str,
-) -> Variables:
-    """The model that the inner steps start from, see `LearnerSettings`.
+def layout_of(placement: Placement) -> bilevel.Layout:
+    """A layout over the devices of `placement`."""
+    return bilevel.Layout(
+        placement.split, placement.spread, placement.take, placement.gather
+    )
 
-    For 'previous', 'path' and 'forgot' it is what `variables` are.
+
+def inner_problem(context: Context, problem: ExemplarProblem) -> InnerProblem:
+    """The inner problem at the current model (the paper, Eq. 8).
+
+    BatchNorm uses the running statistics throughout; the cross entropy is over
+    all classes seen.
+
+    Args:
+        context: of the learner.
+        problem: its `variables`, `exemplars`, `phase` and `key` are read; the
+            key draws the start, the minibatches and the augmentation.
     """
-    if start in ('current', 'forgot'):
+    settings, exemplars = context.settings, problem.exemplars
+    start_key, batch_key = jax.random.split(problem.key)
+    start = inner_start(
+        start_key, problem.variables, exemplars.classes, settings.inner_start
+    )
+    indices = draw_minibatches(
+        batch_key, exemplars.mask, settings.inner_steps, settings.inner_batch
+    )
+    # The third key that a split would have given; the first two stay.
+    view_key = jax.random.fold_in(problem.key, 2)
+    indices, labels, show = draw_views(view_key, settings, exemplars, indices)
+    adapt = adapt_head if settings.inner_scope == 'head' else adapt_all
+    inner, params, merge = adapt(context, start, problem.phase)
+    return InnerProblem(inner, params, indices, merge, labels, show)
+
+
+def inner_start(
+    key: jax.Array, variables: Variables, classes: jax.Array, start: str
+) -> Variables:
+    """The model that the inner steps start from, see `LearnerSettings`."""
+    if start == 'current':
         return variables
     head = heads.redraw_rows(key, variables.params['head'], *classes)
     return variables.replace(params={**variables.params, 'head': head})
-
-
-class Views(NamedTuple):
-    """What inner steps see of the exemplars; see `Inner`."""
-
-    indices: jax.Array
-    labels: jax.Array
-    show: Callable[[jax.Array], jax.Array]
 
 
 def draw_views(
@@ -166,21 +207,24 @@ def draw_views(
     settings: LearnerSettings,
     exemplars: FlatExemplars,
     indices: jax.Array,
-) -> Views:
+) -> tuple[jax.Array, jax.Array, Callable[[jax.Array], jax.Array]]:
     """The exemplars as they are or, with `inner_augment`, augmented.
 
-    Each inner step then has a view of its own: together they take the room of T
-    times the exemplars. Where the inner steps begin with features, which are
-    computed once, all steps share one view.
+    Each inner step has its own views, so memory grows by T times the exemplars.
+    Where the inner steps start from features, which are computed once, all
+    steps share one view.
 
     Args:
-        key: of the augmentation.
-        settings: of the inner problem.
-        exemplars: n of them.
+        key: key of the augmentation.
+        settings: constants of the problem.
+        exemplars: n exemplars.
         indices: int32[T, b], minibatches of the n exemplars.
+
+    Returns:
+        `indices`, `labels` and `show` of `InnerProblem`.
     """
     if not settings.inner_augment:
-        return Views(indices, exemplars.labels, lambda pixels: pixels)
+        return indices, exemplars.labels, lambda pixels: pixels
     size = exemplars.labels.shape[0]
     num = 1 if settings.inner_scope == 'head' else settings.inner_steps
     shift = size * (jnp.arange(len(indices), dtype=jnp.int32) % num)
@@ -193,66 +237,16 @@ def draw_views(
             settings.augmentation,
         )
 
-    return Views(
-        jnp.where(indices >= 0, indices + shift[:, None], -1),
-        jnp.tile(exemplars.labels, num),
-        show,
-    )
+    shifted = jnp.where(indices >= 0, indices + shift[:, None], -1)
+    return shifted, jnp.tile(exemplars.labels, num), show
 
 
-def inner_problem(
-    context: Context,
-    variables: Variables,
-    exemplars: FlatExemplars,
-    phase: Phase,
-    key: jax.Array,
-    start: Variables | None = None,
-) -> Inner:
-    """The inner problem at a model.
-
-    BatchNorm uses the running statistics throughout, cross entropy is over all
-    classes seen.
-
-    Args:
-        context: of the learner.
-        variables: the current model.
-        exemplars: what the temporary model is trained on.
-        phase: which classes are in the softmax, and what is frozen.
-        key: of the start and of the minibatches.
-        start: another model to start from, see `LearnerSettings`. What is not
-            adapted stays at it.
-    """
-    settings = context.settings
-    start_key, batch_key = jax.random.split(key)
-    redrawn = exemplars.classes
-    if settings.inner_start in FROM_BEFORE:
-        # Before phase 0 there is no model: then as 'redraw', later no row.
-        redrawn = jnp.where(phase.index == 0, redrawn, 0)
-    model = variables if start is None else start
-    if start is not None and settings.inner_start == 'path':
-        model = between(jax.random.fold_in(key, 3), start, variables)
-    start = inner_start(start_key, model, redrawn, settings.inner_start)
-    indices = draw_minibatches(
-        batch_key, exemplars.mask, settings.inner_steps, settings.inner_batch
-    )
-    # The third key that a split would have given; the first two stay.
-    views = draw_views(jax.random.fold_in(key, 2), settings, exemplars, indices)
-
-    adapt = adapt_head if settings.inner_scope == 'head' else adapt_all
-    problem, params, merge = adapt(context, start, phase)
-    return Inner(problem, params, merge=merge, **views._asdict())
-
-
-class Adapted(NamedTuple):
-    """What is adapted in a model; see `Inner`."""
-
-    problem: bilevel.InnerProblem
-    params: Any
-    merge: Callable[[Any], Variables]
+# The problem, where it starts, and how adapted params make a whole model.
+Adapted = tuple[bilevel.InnerProblem, Any, Callable[[Any], Variables]]
 
 
 def adapt_head(context: Context, start: Variables, phase: Phase) -> Adapted:
-    """The head's rows, on features that are computed once."""
+    """Adapts the rows of the head, on features that are computed once."""
     backbone, settings, layout = context
 
     def loss_fn(rows, features, labels):
@@ -272,11 +266,11 @@ def adapt_head(context: Context, start: Variables, phase: Phase) -> Adapted:
         layout=layout,
         microbatch=settings.microbatch,
     )
-    return Adapted(problem, heads.row_params(start.params['head']), merge)
+    return problem, heads.row_params(start.params['head']), merge
 
 
 def adapt_all(context: Context, start: Variables, phase: Phase) -> Adapted:
-    """Every parameter, but what weight transfer freezes in training, too."""
+    """Adapts every parameter that weight transfer does not freeze."""
     backbone, settings, layout = context
 
     def loss_fn(params, images, labels):
@@ -290,6 +284,4 @@ def adapt_all(context: Context, start: Variables, phase: Phase) -> Adapted:
         layout=layout,
         microbatch=settings.microbatch,
     )
-    return Adapted(
-        problem, start.params, lambda params: start.replace(params=params)
-    )
+    return problem, start.params, lambda params: start.replace(params=params)

@@ -1,9 +1,4 @@
-"""Learning and adjusting the exemplars of a phase.
-
-Strategies: `random` and `herding` keep real images; `mnemonics` starts from
-one of the two and learns the pixels (`learner` has the steps, this file the
-loops); `none` keeps nothing.
-"""
+"""Learning and adjusting the exemplars of a phase: the loops of outer steps."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -11,44 +6,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax.bilevel.outer import ExemplarState
+from mnemonics_jax.bilevel import ExemplarState
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop, State, in_groups
 from mnemonics_jax.exemplars import memory
-from mnemonics_jax.exemplars.inner_problem import FlatExemplars
-from mnemonics_jax.exemplars.objectives import OldExemplars, Situation
-from mnemonics_jax.exemplars.selection import SELECTIONS
-from mnemonics_jax.exemplars.steps import AdjustInputs, Learner, LearnInputs
+from mnemonics_jax.exemplars.inner_problem import ExemplarProblem, FlatExemplars
+from mnemonics_jax.exemplars.steps import Learner
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
-STRATEGIES = (*SELECTIONS, 'mnemonics', 'none')
-
-# `(loop, state to begin with) -> state after it`, see `loop.ResumableLoops`.
+# `(loop, state to begin with) -> state after it`, see `train.loop`.
 Run = Callable[[Loop, State], State]
-
-
-class Setting(NamedTuple):
-    """Where exemplars are learned: what the loops below all need.
-
-    Attributes:
-        learner: the jitted functions.
-        placement: of arrays.
-        variables: the current model.
-        phase: which classes are in the softmax.
-        num_steps: outer steps.
-        per_dispatch: of them in one dispatch.
-        key: of the stage.
-        start: the model that inner steps start from; None for the current one.
-    """
-
-    learner: Learner
-    placement: parallel.Placement
-    variables: Variables
-    phase: Phase
-    num_steps: int
-    per_dispatch: int
-    key: jax.Array
-    start: Variables | None = None
 
 
 class Learned(NamedTuple):
@@ -63,15 +30,16 @@ class Learned(NamedTuple):
     drift: float
 
 
-def as_exemplars(
-    setting: Setting, mask: np.ndarray, classes: tuple[int, int], first: int
-) -> FlatExemplars:
-    """The flat list of rows of exemplars whose first row is class `first`."""
-    labels = first + np.repeat(
-        np.arange(mask.shape[0], dtype=np.int32), mask.shape[1]
-    )
-    exemplars = FlatExemplars(labels, mask.reshape(-1), np.int32(classes))
-    return parallel.replicate(setting.placement, exemplars)
+def flat_exemplars(mask: np.ndarray, classes: tuple[int, int]) -> FlatExemplars:
+    """The flat list of rows of exemplars.
+
+    Args:
+        mask: bool[c, s]; the first row is class low, the next low + 1, ...
+        classes: low and high of the classes that have exemplars.
+    """
+    rows = np.arange(mask.shape[0], dtype=np.int32)
+    labels = classes[0] + np.repeat(rows, mask.shape[1])
+    return FlatExemplars(labels, mask.reshape(-1), np.int32(classes))
 
 
 def record_marks(num_steps: int) -> Callable[[int], dict[str, int] | None]:
@@ -86,49 +54,41 @@ def record_marks(num_steps: int) -> Callable[[int], dict[str, int] | None]:
 
 
 def learn(
-    setting: Setting,
+    learner: Learner,
+    problem: ExemplarProblem,
     images: np.ndarray,
-    exemplars: FlatExemplars,
     dispatches: Callable[[int], Iterator[Dispatch]],
     run: Run,
-    *,
-    old: OldExemplars | None = None,
 ) -> Learned:
-    """Learns the pixels of the new classes' exemplars.
+    """Learns the pixels of the new classes' exemplars (the paper, Eq. 8, 9).
 
     Args:
-        setting: where.
+        learner: jitted functions.
+        problem: problem, on the devices, without a query.
         images: f32[c, s, H, W, C] in [0, 1], what learning starts from.
-        exemplars: the flat list of the same images.
-        dispatches: `(step) -> blocks of real images of the new classes`, from
-            that step on.
+        dispatches: `(step) -> dispatches` of query images from that step on;
+            inputs are `multistep.StackedBatches`.
         run: runs the loop.
-        old: the memory of old classes, where these judge, too.
     """
-    start, total = flatten(images), setting.num_steps
-    inputs = LearnInputs(
-        exemplars,
-        *_on_devices(setting),
-        key=setting.key,
-        block=None,
-        memory=parallel.replicate(setting.placement, old),
-        start=setting.start,
-    )
+    start, total = flatten(images), int(problem.num_steps)
 
     def step(number, state, dispatch):
-        block = dispatch.inputs
-        return setting.learner.learn(
-            state, inputs._replace(block=block), dispatch.num_steps
-        )
+        inputs = problem._replace(query=dispatch.inputs)
+        return learner.learn(state, inputs, dispatch.num_steps)
 
-    state = setting.learner.init(parallel.replicate(setting.placement, start))
+    state = learner.init(parallel.replicate(learner.placement, start))
     loop = Loop('learn', total, dispatches, step, record_marks(total))
     state = run(loop, state)
-    return finish(state, start, exemplars.mask, images.shape)
+    return finish(state, start, problem.exemplars.mask, images.shape)
 
 
 def adjust(
-    setting: Setting, exemplars: ExemplarSet, num_old: int, run: Run
+    learner: Learner,
+    problem: ExemplarProblem,
+    held: ExemplarSet,
+    run: Run,
+    *,
+    per_dispatch: int,
 ) -> tuple[ExemplarSet, float]:
     """Adjusts the old classes' exemplars, half by half (the paper, Eq. 10).
 
@@ -136,23 +96,30 @@ def adjust(
     by the loss on the new A of the model trained on B.
 
     Args:
-        setting: where.
-        exemplars: the memory.
-        num_old: classes whose exemplars are adjusted.
+        learner: jitted functions.
+        problem: problem, on the devices. `exemplars` and `key` are replaced by
+            those of the halves.
+        held: memory; the exemplars of the phase's old classes are adjusted.
         run: runs the loop; each of its steps updates one half.
+        per_dispatch: steps in a dispatch, >= 1.
 
     Returns:
         The memory with adjusted pixels, and their drift in grey levels before
         storage rounds them.
     """
-    parts = memory.halves(exemplars, np.int32(num_old))
-    lists = [
-        as_exemplars(setting, np.asarray(part.mask), (0, num_old), 0)
-        for part in parts
-    ]
+    num_old = int(problem.phase.num_old)
+    parts = memory.halves(held, np.int32(num_old))
+    lists = [flat_exemplars(np.asarray(p.mask), (0, num_old)) for p in parts]
+    stacked = jax.tree.map(lambda *halves: np.stack(halves), *lists)
+    problem = problem._replace(
+        exemplars=parallel.replicate(learner.placement, stacked),
+        key=parallel.replicate_key(
+            learner.placement, jax.random.split(problem.key)
+        ),
+    )
     starts = np.stack([np.asarray(flatten(part.images)) for part in parts])
-    states = setting.learner.init(parallel.replicate(setting.placement, starts))
-    states = run(adjust_loop(setting, lists), states)
+    states = learner.init(parallel.replicate(learner.placement, starts))
+    states = run(adjust_loop(learner, problem, per_dispatch), states)
     learned = [
         finish(
             jax.tree.map(lambda x, i=i: x[i], states),
@@ -168,70 +135,48 @@ def adjust(
     ]
     sizes = [int(np.asarray(part.mask).sum()) for part in parts]
     drift = np.average([half.drift for half in learned], weights=sizes)
-    return memory.merge_halves(exemplars, *halves), float(drift)
+    return memory.merge_halves(held, *halves), float(drift)
 
 
-def adjust_loop(setting: Setting, lists: list[FlatExemplars]) -> Loop:
+def adjust_loop(
+    learner: Learner, problem: ExemplarProblem, per_dispatch: int
+) -> Loop:
     """The loop of `adjust` over the states of both halves, stacked."""
-    total = 2 * setting.num_steps
-    mark = record_marks(setting.num_steps)
-    stacked = parallel.replicate(
-        setting.placement,
-        jax.tree.map(lambda *halves: np.stack(halves), *lists),
-    )
-    keys = parallel.replicate_key(
-        setting.placement, jax.random.split(setting.key)
-    )
-    inputs = AdjustInputs(
-        stacked, *_on_devices(setting), keys=keys, start=setting.start
-    )
-    num_images = len(lists[0].mask)
+    num_steps = int(problem.num_steps)
+    mark = record_marks(num_steps)
+    num_images = problem.exemplars.mask.shape[1]
 
     def dispatches(first: int) -> Iterator[Dispatch]:
-        for group in in_groups(range(first, total), setting.per_dispatch):
-            yield Dispatch(len(group), len(group) * num_images, inputs)
+        for group in in_groups(range(first, 2 * num_steps), per_dispatch):
+            yield Dispatch(len(group), len(group) * num_images, problem)
 
     def step(number, states, dispatch):
-        return setting.learner.adjust(
-            states, dispatch.inputs, dispatch.num_steps
-        )
+        return learner.adjust(states, dispatch.inputs, dispatch.num_steps)
 
     def mark_pairs(number: int) -> dict[str, int] | None:
         return mark(number // 2) if number % 2 else None
 
-    return Loop('adjust', total, dispatches, step, mark_pairs)
-
-
-def _on_devices(setting: Setting) -> tuple[Variables, Phase, jax.Array]:
-    """What both kinds of learning read of a setting, copied once."""
-    numbers = setting.phase, np.int32(setting.num_steps)
-    return setting.variables, *parallel.replicate(setting.placement, numbers)
+    return Loop('adjust', 2 * num_steps, dispatches, step, mark_pairs)
 
 
 def train_on_exemplars(
-    setting: Setting, images: jax.Array, exemplars: FlatExemplars
+    learner: Learner, problem: ExemplarProblem, images: jax.Array | np.ndarray
 ) -> Variables:
-    """The model that the inner problem trains on `images`.
+    """The model that the inner steps train on exemplars (the paper, Eq. 8).
 
     Args:
-        setting: where; its key draws the start.
+        learner: jitted functions.
+        problem: problem of these exemplars; its key draws the start.
         images: f32[c, s, H, W, C] in [0, 1].
-        exemplars: the flat list of the same images.
     """
-    pixels = parallel.replicate(setting.placement, flatten(images))
-    situation = Situation(
-        setting.variables,
-        exemplars,
-        setting.phase,
-        setting.key,
-        start=setting.start,
-    )
-    return setting.learner.adapt(situation, pixels)
+    pixels = parallel.replicate(learner.placement, flatten(images))
+    return learner.adapt(problem, pixels)
 
 
 def held_out_loss(
-    setting: Setting,
+    learner: Learner,
     variables: Variables,
+    phase: Phase,
     batches: Iterator[dict[str, np.ndarray]],
 ) -> float:
     """Loss of a model on real data that no exemplar was learned from.
@@ -240,18 +185,17 @@ def held_out_loss(
     helped. Drift does not: under Adam pixels move whatever the gradient.
 
     Args:
-        setting: where.
-        variables: the model.
-        batches: of the data, each example once.
+        learner: jitted functions.
+        variables: model.
+        phase: phase, which says the classes in the softmax.
+        batches: batches of the data, each example once.
 
     Returns:
         Mean cross entropy in nats over the classes seen.
     """
     sums = np.zeros(2)
-    for _, batch in parallel.shard_batches(setting.placement, batches):
-        sums += np.asarray(
-            setting.learner.batch_loss(variables, batch, setting.phase)
-        )
+    for _, batch in parallel.shard_batches(learner.placement, batches):
+        sums += np.asarray(learner.batch_loss(variables, batch, phase))
     return float(sums[0] / sums[1])
 
 
@@ -263,10 +207,10 @@ def flatten(images: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
 def finish(
     state: ExemplarState,
     start: jax.Array | np.ndarray,
-    mask: jax.Array,
+    mask: jax.Array | np.ndarray,
     shape: tuple[int, ...],
 ) -> Learned:
-    """Learned pixels in the shape they came in, and how far they moved."""
+    """Learned pixels in their first shape, and how far they moved."""
     drift = measure_drift(start, state.pixels, mask)
     return Learned(state.pixels.reshape(shape), float(drift))
 

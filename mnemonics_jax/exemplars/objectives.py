@@ -20,18 +20,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import bilevel, losses
+from mnemonics_jax import losses
 from mnemonics_jax.bilevel import hypergradients, microbatch
 from mnemonics_jax.core.numerics import shares, unit, weighted_sum
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars.inner_problem import (
     Context,
-    FlatExemplars,
-    Inner,
+    ExemplarProblem,
     inner_problem,
 )
 from mnemonics_jax.prototypes import exact_product, labelled_means
-from mnemonics_jax.types import ExemplarSet, Phase, Variables
+from mnemonics_jax.types import Variables
 
 Metrics = dict[str, jax.Array]
 
@@ -39,64 +38,13 @@ Metrics = dict[str, jax.Array]
 SCALE = 10.0
 
 
-class OldExemplars(NamedTuple):
-    """What is kept of old classes while exemplars of new ones are learned.
-
-    Attributes:
-        exemplars: rows of other classes are empty.
-        means: f32[K, D], m_c of those by the current model.
-    """
-
-    exemplars: ExemplarSet
-    means: jax.Array
-
-
-class Situation(NamedTuple):
-    """What an objective is a function of, beside the pixels.
-
-    Attributes:
-        variables: the current model.
-        exemplars: the flat list whose pixels they are.
-        phase: which classes are seen, and which of them old.
-        key: for all that is random in one step.
-        query: what the exemplars are judged by; None where they are not.
-        memory: of old classes; None where there is none, or no need of it.
-        start: the model that inner steps start from; None for the current one.
-    """
-
-    variables: Variables
-    exemplars: FlatExemplars
-    phase: Phase
-    key: jax.Array
-    query: bilevel.Query | None = None
-    memory: OldExemplars | None = None
-    start: Variables | None = None
-
-
-Objective = Callable[[Context, Situation, jax.Array], tuple[jax.Array, Metrics]]
-
-
-def query_of(situation: Situation) -> bilevel.Query:
-    """What judges; raises ValueError in a situation where nothing does."""
-    if situation.query is None:
-        raise ValueError('a situation without a query: allowed: with one')
-    return situation.query
-
-
-def inner_of(context: Context, situation: Situation) -> Inner:
-    """The inner problem of a situation."""
-    return inner_problem(
-        context,
-        situation.variables,
-        situation.exemplars,
-        situation.phase,
-        situation.key,
-        situation.start,
-    )
+Objective = Callable[
+    [Context, ExemplarProblem, jax.Array], tuple[jax.Array, Metrics]
+]
 
 
 def unroll(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """The loss of the model trained on the pixels (the paper, Eq. 8 and 9).
 
@@ -104,14 +52,14 @@ def unroll(
 
     Args:
         context: of the learner; its settings name the hypergradient.
-        situation: with a query.
+        problem: with a `bilevel.Query`.
         pixels: f32[n, H, W, C] in [0, 1].
 
     Returns:
         f32[], weighted mean cross entropy in nats, and the metrics of
         `bilevel.outer_loss`.
     """
-    inner, settings = inner_of(context, situation), context.settings
+    inner, settings = inner_problem(context, problem), context.settings
     loss_of = hypergradients.make_outer_loss(
         settings.hypergradient, settings.hypergradient_terms
     )
@@ -121,12 +69,12 @@ def unroll(
         inner.show(pixels),
         inner.labels,
         inner.indices,
-        query_of(situation),
+        problem.query,
     )
 
 
 def means(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """How far class means of exemplars are from those of real images.
 
@@ -138,18 +86,18 @@ def means(
 
     Args:
         context: of the learner.
-        situation: with a query.
+        problem: with a `bilevel.Query`.
         pixels: f32[n, H, W, C] in [0, 1].
 
     Returns:
         f32[] in [0, 2], 0 if C is empty, and the metric 'outer_loss'.
     """
-    loss = _gap(situation, _embed(context, situation, pixels))
+    loss = _gap(problem, _embed(context, problem, pixels))
     return loss, {'outer_loss': loss}
 
 
 def prototypes(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """How well the exemplars' means classify the query.
 
@@ -163,25 +111,25 @@ def prototypes(
     Returns:
         f32[], weighted mean cross entropy in nats, and the metric 'outer_loss'.
     """
-    loss = _confusion(situation, _embed(context, situation, pixels))
+    loss = _confusion(problem, _embed(context, problem, pixels))
     return loss, {'outer_loss': loss}
 
 
 def prototypes_and_means(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Both of these, with features computed once; see the module."""
-    embedded = _embed(context, situation, pixels)
-    loss = _confusion(situation, embedded)
-    return _add_gap(context, loss, {}, _gap(situation, embedded))
+    embedded = _embed(context, problem, pixels)
+    loss = _confusion(problem, embedded)
+    return _add_gap(context, loss, {}, _gap(problem, embedded))
 
 
 def unroll_and_means(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """The bilevel problem with `means` beside it; see the module."""
-    loss, metrics = unroll(context, situation, pixels)
-    gap, _ = means(context, situation, pixels)
+    loss, metrics = unroll(context, problem, pixels)
+    gap, _ = means(context, problem, pixels)
     return _add_gap(context, loss, metrics, gap)
 
 
@@ -199,14 +147,14 @@ class _Embedded(NamedTuple):
 
 
 def _embed(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> _Embedded:
-    found = features(context, situation.variables, query_of(situation).images)
-    return _Embedded(*exemplar_means(context, situation, pixels), unit(found))
+    found = features(context, problem.variables, problem.query.images)
+    return _Embedded(*exemplar_means(context, problem, pixels), unit(found))
 
 
-def _gap(situation: Situation, embedded: _Embedded) -> jax.Array:
-    query = query_of(situation)
+def _gap(problem: ExemplarProblem, embedded: _Embedded) -> jax.Array:
+    query = problem.query
     theirs, have_theirs = labelled_means(
         embedded.query, query.labels, query.weights > 0, len(embedded.means)
     )
@@ -215,14 +163,14 @@ def _gap(situation: Situation, embedded: _Embedded) -> jax.Array:
     return weighted_sum(1 - cosines, weights)
 
 
-def _confusion(situation: Situation, embedded: _Embedded) -> jax.Array:
-    query, (centres, have, found) = query_of(situation), embedded
-    if situation.memory is not None:
-        old = situation.memory.means.astype(centres.dtype)
+def _confusion(problem: ExemplarProblem, embedded: _Embedded) -> jax.Array:
+    query, (centres, have, found) = problem.query, embedded
+    if problem.old is not None:
+        old = problem.old.means.astype(centres.dtype)
         centres = jnp.where(have[:, None], centres, old)
-        have |= jnp.any(situation.memory.exemplars.mask, axis=1)
+        have |= jnp.any(problem.old.exemplars.mask, axis=1)
     cosines = exact_product(found, unit(centres).T)
-    scale = situation.variables.params['head'].get('sigma', SCALE)
+    scale = problem.variables.params['head'].get('sigma', SCALE)
     # Finite, as in `losses.mask_logits`.
     logits = jnp.where(have, scale * cosines, -1e9)
     values = losses.cross_entropy(logits, query.labels, len(have))
@@ -230,28 +178,28 @@ def _confusion(situation: Situation, embedded: _Embedded) -> jax.Array:
 
 
 def exemplar_means(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Means m_c of exemplars, as NME takes them; augmented, if they are to be.
 
     Returns:
         f32[K, D], zeros for classes without exemplars; bool[K], false for them.
     """
-    settings, exemplars = context.settings, situation.exemplars
+    settings, exemplars = context.settings, problem.exemplars
     if settings.inner_augment:
         pixels = augment.augment(
-            jax.random.fold_in(situation.key, 2),
+            jax.random.fold_in(problem.key, 2),
             pixels,
             jnp.arange(len(pixels)),
             settings.augmentation,
         )
     views = [pixels, pixels[:, :, ::-1]] if settings.mirror else [pixels]
-    found = features(context, situation.variables, jnp.concatenate(views))
+    found = features(context, problem.variables, jnp.concatenate(views))
     return labelled_means(
         unit(found),
         jnp.tile(exemplars.labels, len(views)),
         jnp.tile(exemplars.mask, len(views)),
-        len(situation.variables.params['head']['kernel']),
+        len(problem.variables.params['head']['kernel']),
     )
 
 
@@ -279,13 +227,13 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def pixel_gradient(
-    context: Context, situation: Situation, pixels: jax.Array
+    context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Gradient of the chosen objective in the pixels, and its metrics.
 
     Args:
         context: of the learner; its settings name the objective.
-        situation: with a query.
+        problem: with a `bilevel.Query`.
         pixels: f32[n, H, W, C] in [0, 1].
 
     Returns:
@@ -294,7 +242,7 @@ def pixel_gradient(
     objective = OBJECTIVES[context.settings.objective]
 
     def loss_of(pixels):
-        return objective(context, situation, pixels)
+        return objective(context, problem, pixels)
 
     return jax.grad(loss_of, has_aux=True)(pixels)
 
@@ -304,6 +252,6 @@ def unrolls(objective: str) -> bool:
     return 'unroll' in objective.split('+')
 
 
-def needs_memory(objective: str, balanced_queries: bool) -> bool:
-    """Whether old exemplars take part in learning new ones."""
-    return balanced_queries or 'prototypes' in objective.split('+')
+def reads_old(objective: str) -> bool:
+    """Whether an objective reads the exemplars of old classes."""
+    return 'prototypes' in objective.split('+')

@@ -23,7 +23,7 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.loader import Loader
 from mnemonics_jax.data.phase_plan import Plan, apply
-from mnemonics_jax.exemplars import memory
+from mnemonics_jax.exemplars import memory, strategies
 from mnemonics_jax.exemplars.inner_problem import LearnerSettings
 from mnemonics_jax.exemplars.steps import Learner, make_learner
 from mnemonics_jax.experiment.data import (
@@ -105,7 +105,7 @@ class Components(NamedTuple):
 
         Without a memory one slot a class stays, empty.
         """
-        if self.config.exemplars.strategy == 'none':
+        if not strategies.keeps(self.config.exemplars.strategy):
             return 1
         return memory.capacity(
             per_class=self.config.exemplars.per_class,
@@ -228,16 +228,8 @@ def make_trainers(
 def learner_settings(
     config: ml_collections.FrozenConfigDict, source: sources.Source
 ) -> LearnerSettings:
-    """The exemplar problem of a config, its rates put into units of pixels.
-
-    Raises ValueError if images do not fit the start of the inner steps.
-    """
-    ex, (height, width, _) = config.exemplars, source.image_shape
-    if ex.inner_start == 'forgot' and height != width:
-        raise ValueError(
-            f'exemplars.inner_start=forgot: turns images of {height}x{width} '
-            'pixels; allowed: square images, as by data.image_size'
-        )
+    """The constants of the exemplar problem, rates in units of pixels."""
+    ex = config.exemplars
     unit = np.asarray(source.std, np.float32)
 
     def transform(lr):
@@ -260,11 +252,9 @@ def learner_settings(
         hypergradient=ex.hypergradient,
         hypergradient_terms=ex.hypergradient_terms,
         means_weight=ex.means_weight,
-        balanced_queries=ex.balanced_queries,
         inner_augment=ex.inner_augment,
         augmentation=augmentation(config.data),
         mirror=config.data.flip,
-        forget_lr=ex.forget_lr,
     )
 
 
@@ -273,7 +263,7 @@ def check_memory(components: Components) -> None:
     ex = components.config.exemplars
     sizes = components.class_sizes()
     smallest = int(sizes.argmin())
-    if ex.strategy == 'none':
+    if not strategies.keeps(ex.strategy):
         return
     if ex.per_class > sizes[smallest]:
         name = components.source.class_names[smallest]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnemonics_jax.core import parallel
+from mnemonics_jax.exemplars import strategies
 from mnemonics_jax.experiment import features
 from mnemonics_jax.experiment.context import (
     Clock,
@@ -69,9 +70,9 @@ def run_phase(
     clock.lap('train')
     held, selected, finetuned = carry.exemplars, None, None
     report: dict[str, Any] = {'drift_grey_levels': 0.0}
-    if config.exemplars.strategy != 'none':
+    if strategies.keeps(config.exemplars.strategy):
         held, selected, report = renew_memory(
-            context, carry, (start, variables), data, clock
+            context, carry, variables, data, clock
         )
         finetuned = finetune_model(context, variables, held)
         clock.lap('finetune')
@@ -123,7 +124,7 @@ def evaluate_models(
     counts, images = counts_with(
         parts.evaluator.exemplar_means(slots, held.mask)
     )
-    if config.exemplars.strategy == 'none':
+    if not strategies.keeps(config.exemplars.strategy):
         counts = {'cnn': counts['cnn']}
     if config.evaluate.oracle:
         everything = context.examples('train', 0, context.num_seen)

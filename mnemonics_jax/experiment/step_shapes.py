@@ -13,10 +13,12 @@ import numpy as np
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data.batches import num_batches
-from mnemonics_jax.exemplars import memory
-from mnemonics_jax.exemplars.inner_problem import FROM_BEFORE, FlatExemplars
-from mnemonics_jax.exemplars.objectives import OldExemplars, needs_memory
-from mnemonics_jax.exemplars.steps import AdjustInputs, LearnInputs
+from mnemonics_jax.exemplars import memory, objectives, strategies
+from mnemonics_jax.exemplars.inner_problem import (
+    ExemplarProblem,
+    FlatExemplars,
+    OldExemplars,
+)
 from mnemonics_jax.experiment import components
 from mnemonics_jax.train import StepInputs
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
@@ -45,7 +47,7 @@ class Program(NamedTuple):
 def programs(parts: components.Components, last: int) -> list[Program]:
     """The largest program of each kind that a run up to phase `last` has."""
     found = [training(parts, last)]
-    if parts.config.exemplars.strategy == 'mnemonics':
+    if strategies.learns(parts.config.exemplars.strategy):
         found.append(learning(parts, last))
     if parts.config.exemplars.adjust and last > 0:
         found.append(adjusting(parts))
@@ -83,40 +85,37 @@ def training(parts: components.Components, last: int) -> Program:
 
 
 def learning(parts: components.Components, last: int) -> Program:
-    """Steps of learning, in the phase that has the most images in work.
-
-    Those are the exemplars to learn, and the old ones that judge them.
-    """
-    ex, old = parts.config.exemplars, abstract_old(parts)
-    num, batch = parts.per_dispatch.exemplars, ex.query_batch
-    judges = min(batch, old.exemplars.mask.size) * ex.balanced_queries
+    """Steps of learning, in the phase that learns the most exemplars."""
+    ex, num = parts.config.exemplars, parts.per_dispatch.exemplars
     sizes = [
         (high - low) * parts.slots(min(phase, 1))
         for phase, (low, high) in enumerate(parts.bounds[: last + 1])
     ]
-    loads = [size + judges * (i > 0) for i, size in enumerate(sizes)]
-    phase = int(np.argmax(loads))
-    reads = needs_memory(ex.objective, ex.balanced_queries)
-    pixels = (sizes[phase], *parts.source.image_shape)
-    state = jax.eval_shape(parts.learner.init, float_array(pixels))
-    inputs = LearnInputs(
-        abstract_list(sizes[phase]),
-        abstract_variables(parts),
-        PHASE,
-        NUMBER,
-        key=None,
-        block=None,
-        memory=old if reads and phase else None,
-        start=abstract_start(parts, phase),
+    reads = objectives.reads_old(ex.objective)
+    # Of phases that learn equally many, one that reads old exemplars as well.
+    phase = int(
+        np.argmax([2 * s + (reads and i > 0) for i, s in enumerate(sizes)])
     )
-    state, inputs = replicated(parts, (state, inputs))
-    inputs = inputs._replace(
-        key=some_key(parts), block=abstract_block(parts, phase, (num, batch))
+    pixels = (sizes[phase], *parts.source.image_shape)
+    state, problem = replicated(
+        parts,
+        (
+            jax.eval_shape(parts.learner.init, float_array(pixels)),
+            abstract_problem(
+                parts,
+                abstract_list(sizes[phase]),
+                abstract_old(parts) if reads and phase else None,
+            ),
+        ),
+    )
+    problem = problem._replace(
+        key=some_key(parts),
+        query=abstract_block(parts, phase, (num, ex.query_batch)),
     )
     return Program(
         'learning exemplars',
         parts.learner.learn,
-        (state, inputs, num),
+        (state, problem, num),
         'exemplars.microbatch',
     )
 
@@ -126,26 +125,37 @@ def adjusting(parts: components.Components) -> Program:
     half = -(-parts.slots(0) // 2)
     num = parts.source.num_classes * half
     pixels = (2, num, *parts.source.image_shape)
-    states = jax.eval_shape(parts.learner.init, float_array(pixels))
-    inputs = AdjustInputs(
-        jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype),
-            abstract_list(num),
-        ),
-        abstract_variables(parts),
-        PHASE,
-        NUMBER,
-        keys=None,
-        start=abstract_start(parts, 1),
+    both = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype),
+        abstract_list(num),
     )
-    states, inputs = replicated(parts, (states, inputs))
-    inputs = inputs._replace(keys=some_key(parts, 2))
+    states, problem = replicated(
+        parts,
+        (
+            jax.eval_shape(parts.learner.init, float_array(pixels)),
+            abstract_problem(parts, both),
+        ),
+    )
     return Program(
         'adjusting exemplars',
         parts.learner.adjust,
-        (states, inputs, parts.per_dispatch.exemplars),
+        (
+            states,
+            problem._replace(key=some_key(parts, 2)),
+            parts.per_dispatch.exemplars,
+        ),
         'exemplars.microbatch',
     )
+
+
+def abstract_problem(
+    parts: components.Components,
+    listed: FlatExemplars,
+    old: OldExemplars | None = None,
+) -> ExemplarProblem:
+    """The problem of a stage, without its key and its query."""
+    variables = abstract_variables(parts)
+    return ExemplarProblem(variables, listed, PHASE, None, NUMBER, old=old)
 
 
 def float_array(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
@@ -164,16 +174,6 @@ def some_key(parts: components.Components, num: int | None = None) -> jax.Array:
 def abstract_variables(parts: components.Components) -> Variables:
     """A model."""
     return jax.eval_shape(parts.backbone.init, jax.random.key(0))
-
-
-def abstract_start(
-    parts: components.Components, phase: int
-) -> Variables | None:
-    """A model that inner steps start from, other than the current one."""
-    start = parts.config.exemplars.inner_start
-    if start == 'forgot' or (start in FROM_BEFORE and phase):
-        return abstract_variables(parts)
-    return None
 
 
 def abstract_memory(parts: components.Components) -> ExemplarSet:

@@ -1,0 +1,99 @@
+"""Exemplar strategies, one file each: a new file is a new strategy.
+
+A strategy's file says at its top what it follows and has
+    select: `(Candidates) -> int32[c, num]`, the images to keep of each new
+        class: positions of examples, best first, -1 where a class has no more.
+        None keeps nothing.
+    learn: changes the pixels of the selected images, with the arguments and the
+        result of `learning.learn`. None keeps real images.
+"""
+
+import importlib
+import pkgutil
+import types
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mnemonics_jax.core import plugins
+
+
+class Candidates(NamedTuple):
+    """The training images of a phase, of which a strategy selects some.
+
+    Attributes:
+        labels: int32[n].
+        features: `() -> f32[n, D]`, features by the current model. They are
+            computed when the function is called.
+        classes: low and high of the new classes.
+        num: images to select of each class.
+        max_class_size: images of the largest class of the data, for shapes that
+            do not depend on the phase.
+        seed: seed of random choices.
+        init: strategy that selects the images which learning starts from.
+    """
+
+    labels: np.ndarray
+    features: Callable[[], np.ndarray]
+    classes: tuple[int, int]
+    num: int
+    max_class_size: int
+    seed: tuple[int, ...]
+    init: str = 'random'
+
+    def members(self) -> list[np.ndarray]:
+        """Positions of the examples of each new class."""
+        return [np.flatnonzero(self.labels == k) for k in range(*self.classes)]
+
+    def take(self, ranks: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """What `select` returns, of ranks within each class.
+
+        Args:
+            ranks: for each class the selected ones of its `members`, best
+                first; -1 is skipped.
+        """
+        chosen = np.full((len(ranks), self.num), -1, np.int32)
+        for row, members, rank in zip(
+            chosen, self.members(), ranks, strict=True
+        ):
+            valid = rank[rank >= 0]
+            row[: len(valid)] = members[valid]
+        return chosen
+
+
+def strategy_names() -> list[str]:
+    """Names of all strategies: the files of this folder, and plug-ins."""
+    files = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted({*files, *plugins.registered('strategies')})
+
+
+def init_names() -> list[str]:
+    """Names of the strategies that select real images, for `init`."""
+    return [name for name in strategy_names() if keeps(name) > learns(name)]
+
+
+def strategy(name: str) -> types.ModuleType:
+    """The file of a strategy.
+
+    Raises:
+        ValueError: there is no such strategy.
+    """
+    if name not in strategy_names():
+        raise ValueError(
+            f'exemplars.strategy={name!r}: must be one of '
+            f'{", ".join(strategy_names())}'
+        )
+    if name in plugins.registered('strategies'):
+        return plugins.registered('strategies')[name]
+    return importlib.import_module(f'{__name__}.{name}')
+
+
+def keeps(name: str) -> bool:
+    """Whether a strategy keeps any exemplars."""
+    return strategy(name).select is not None
+
+
+def learns(name: str) -> bool:
+    """Whether a strategy learns pixels."""
+    return strategy(name).learn is not None

@@ -1,0 +1,4 @@
+"""No memory: no exemplars are kept."""
+
+select = None
+learn = None
