@@ -9,11 +9,10 @@ from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
 
 HERE = pathlib.Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import fields  # noqa: E402
+sys.path.insert(0, str(HERE.parent))
 
 import mnemonics_jax  # noqa: E402
+from mnemonics_jax.config import tables  # noqa: E402
 
 project = 'mnemonics_jax'
 author = 'the authors of mnemonics_jax'
@@ -88,15 +87,20 @@ def skip_fields(
     return True if type(obj).__name__ == '_tuplegetter' else None
 
 
-def write_fields(app: Sphinx) -> None:
-    """Writes the table of fields that a page includes."""
+def write_tables(app: Sphinx) -> None:
+    """Writes the tables that pages include."""
     del app
     folder = HERE / '_generated'
     folder.mkdir(exist_ok=True)
-    path, text = folder / 'fields.md', fields.table()
-    # Several builds at once may read it.
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    texts = {
+        'fields.md': tables.as_markdown(),
+        'presets.md': tables.presets_as_markdown(),
+    }
+    for name, text in texts.items():
+        path = folder / name
+        # Several builds at once may read it.
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
 
 
 def inline_math(visitor: object, node: nodes.math) -> None:
@@ -116,7 +120,7 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer(
         'mathml', (inline_math, None), (block_math, None)
     )
-    app.connect('builder-inited', write_fields)
+    app.connect('builder-inited', write_tables)
     app.connect('autodoc-skip-member', skip_fields)
     # Before napoleon, which makes sections of the rest.
     app.connect('autodoc-process-docstring', literal_blocks, priority=400)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from mnemonics_jax import Method, losses
 from mnemonics_jax.core import rules
 
-# The fields of the section method.own_method: defaults, and what is allowed.
-SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE)}
+# The fields of the section method.own_method: default, rule and text.
+SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE, 'Weight of old features.')}
 # Of fields that all methods have.
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
 HEADS = ('cosine', 'linear')

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnemonics_jax import losses, metrics
-    from mnemonics_jax.bilevel import InnerProblem, unroll
     from mnemonics_jax.bilevel.hypergradients import make_hypergradient
+    from mnemonics_jax.bilevel.inner import InnerProblem, unroll
     from mnemonics_jax.bilevel.learner import (
         ExemplarLearner,
         make_exemplar_learner,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mnemonics_jax.config.fields import default_config
     from mnemonics_jax.core import rules
     from mnemonics_jax.data.sources import Source
-    from mnemonics_jax.experiment import run_experiment
+    from mnemonics_jax.experiment.phase_loop import run_experiment
     from mnemonics_jax.prototypes import class_means, herding, nme_scores
     from mnemonics_jax.types import Method
 

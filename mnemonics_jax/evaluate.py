@@ -53,7 +53,7 @@ def with_data(
     height, width, _ = phase.plan.image_shape
     if height == width:
         config.data.image_size = height
-    fields, rules = default_config().data, config_lib.field_rules()
+    fields = default_config().data
     for flag in given:
         name, equals, value = flag.partition('=')
         field = name.removeprefix('--data.')
@@ -63,8 +63,7 @@ def with_data(
                 f'{", ".join(fields)}'
             )
         config.data[field] = convert(name, value, fields.get_type(field))
-        if f'data.{field}' in rules:
-            config_lib.check_field(config, f'data.{field}', rules)
+        config_lib.check_field(config, f'data.{field}')
     return config_dict.FrozenConfigDict(config)
 
 

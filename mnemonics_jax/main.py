@@ -2,8 +2,8 @@
 
 `mnemonics-jax` is the same command. FILE is a path, or the name of one of the
 package's configurations, such as digits or cifar100:phases=10. Any field of the
-configuration is a flag: `--config.exemplars.per_class=5`. The same command
-again resumes; a run that is finished says so and exits with 0.
+configuration is a flag: `--config.exemplars.per_class=5`. Rerun the command to
+resume; a run that is finished says so and exits with 0.
 """
 
 import re
@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from mnemonics_jax.config import arguments
+from mnemonics_jax.config import arguments, tables
 from mnemonics_jax.core import cli, workdir
 from mnemonics_jax.core.cli import fail
+from mnemonics_jax.core.rules import one_of
 
 DEFAULT_CONFIG = 'digits'
+HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull')
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
@@ -47,6 +49,9 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistake is one line, not a traceback."""
+    # Help exits here, without a configuration, which would load jax.
+    if asked := [word for word in argv if word in HELP]:
+        flags.FLAGS([argv[0], *asked])
     try:
         given, argv = with_config(argv)
     except ValueError as e:
@@ -65,7 +70,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     if len(rest) > 1:
         fail(f'{rest[1]!r}: not a flag; flags start with --')
     if not _WORKDIR.value:
-        fail('--workdir: missing; allowed: a directory to write to')
+        fail('--workdir: must be a directory to write to')
     try:
         workdir.address(_WORKDIR.value)
     except ValueError as e:
@@ -127,8 +132,12 @@ def explain_field(argv: Sequence[str]) -> str | None:
         for name in path[1:]:
             fields = list(node) if isinstance(node, ConfigDict) else []
             if name not in fields:
-                allowed = ', '.join(fields) or 'nothing, it is a single value'
-                return f'{argument}: no field {name!r}; allowed: {allowed}'
+                if not fields:
+                    return f'{argument}: {".".join(path[1:-1])} has no fields'
+                return (
+                    f'{argument}: no field {name!r}; must be '
+                    f'{one_of(fields).words}'
+                )
             node = node[name]
     return None
 
@@ -163,8 +172,8 @@ def main(argv: Sequence[str]) -> None:
         fail(e)
     except OSError as e:
         fail(
-            f'--workdir={place}: {e.strerror or e}; allowed: a '
-            'directory that can be written'
+            f'--workdir={place}: {e.strerror or e}; must be a directory that '
+            'can be written'
         )
     try:
         experiment.run(parts, place)
@@ -200,7 +209,7 @@ def explain_full(reason: str, place: str) -> str:
 
 def command() -> None:
     """The console command, whose help is that of this module."""
-    sys.modules['__main__'].__doc__ = __doc__
+    sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
     for flag in flags.FLAGS.get_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main, flags_parser=parse)

@@ -24,7 +24,7 @@ MODULES = [
     if isinstance(getattr(mnemonics_jax, name), types.ModuleType)
 ]
 # Runs phases, over all devices that there are: in a process of its own.
-OWN_PROCESS = 'mnemonics_jax.experiment'
+OWN_PROCESS = 'mnemonics_jax.experiment.phase_loop'
 
 
 def public_functions():

@@ -4,146 +4,105 @@ import importlib.util
 import json
 import pathlib
 import pkgutil
+import re
 
 import ml_collections
 import pytest
 
 from mnemonics_jax import backbones, config, methods
-from mnemonics_jax.config import presets
+from mnemonics_jax.config import fields, presets
 from mnemonics_jax.data import sources
 from mnemonics_jax.experiment import components, run_config
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
-# Checked by the source that reads them.
-OF_SOURCES = {
-    'data.name',
-    'data.dir',
-    'data.num_classes',
-    'data.image_size',
-    'data.eval_resize',
-    'data.channels',
-    'data.train_per_class',
-    'data.test_per_class',
-    # And None is "all classes", "no file".
-    'data.subset_classes',
-    'protocol.class_order_file',
-}
-
-COUNT = 'a whole number >= 1'
-COUNT_OR_0 = 'a whole number >= 0'
-SEED = 'a whole number in 0..2**32 - 1'
-RATE = 'a number > 0'
-WEIGHT = 'a number >= 0'
-MOMENTUM = 'a number >= 0 and < 1'
-SWITCH = 'true, false'
 INFINITE = float('inf')
 
-# Bad values of each field, and what is allowed in words; None where the words
-# depend on what files there are.
-BAD = {
-    'seed': ([-1], SEED),
-    'plugins': (['no_file.py'], None),
-    'data.source': (['mnist', ''], None),
-    'data.pad': ([-1], COUNT_OR_0),
-    'data.flip': ([], SWITCH),
-    'data.random_resized_crop': ([], SWITCH),
-    'data.brightness': ([-0.1, 1.0], MOMENTUM),
-    'data.feed': (['tf.data'], 'tfdata, device'),
-    'data.memory_mb': ([-1], COUNT_OR_0),
-    'data.read_ahead_mb': ([0], COUNT),
-    'protocol.base_classes': ([-1], COUNT_OR_0),
-    'protocol.phases': ([-2], COUNT_OR_0),
-    'protocol.class_order_seed': ([-1], SEED),
-    'backbone.name': (['resnet33'], None),
-    'backbone.head': (['Cosine'], 'cosine, linear, local_similarity'),
-    'method.name': (['finetune2'], None),
-    'method.imprint': ([], SWITCH),
-    'method.freeze_old_rows': ([], SWITCH),
-    'train.epochs': ([0], COUNT),
-    'train.batch_size': ([0, -8], COUNT),
-    'train.lr': ([0.0, -0.1, INFINITE, float('nan')], RATE),
-    'train.momentum': ([-0.1, 1.0, 1.5], MOMENTUM),
-    'train.weight_decay': ([-5e-4], WEIGHT),
-    'train.schedule': (['Step', 'linear'], 'step, cosine'),
-    'train.milestones': ([(0, 10), (10.5,), (-3,)], 'whole numbers >= 1'),
-    'train.gamma': ([0.0], RATE),
-    'exemplars.strategy': (['icarl'], 'random, herding, mnemonics, none'),
-    'exemplars.preset': (['Paper', 'best'], 'paper, bilevel, tuned'),
-    'exemplars.per_class': ([-1], COUNT_OR_0),
-    'exemplars.total': ([-2000], COUNT_OR_0),
-    'exemplars.storage': (['float16'], 'uint8, float32'),
-    'exemplars.adjust': ([], SWITCH),
-    'exemplars.init': (['mnemonics'], 'random, herding'),
-    'exemplars.outer_epochs': ([-1], COUNT_OR_0),
-    'exemplars.outer_steps': ([-1], COUNT_OR_0),
-    'exemplars.outer_optimizer': (['rmsprop'], 'sgd, adam'),
-    'exemplars.outer_lr': ([0.0], RATE),
-    'exemplars.adjust_steps': ([-1], COUNT_OR_0),
-    'exemplars.adjust_lr': ([0.0], RATE),
-    'exemplars.inner_steps': ([0], COUNT),
-    'exemplars.inner_lr': ([-1.0], RATE),
-    'exemplars.inner_batch': ([-1], COUNT_OR_0),
-    'exemplars.inner_scope': (['trunk'], 'all, head'),
-    'exemplars.inner_start': (
+# What fields must be, and values of them that are not.
+RULES = {
+    'an integer >= 1': (
+        'data.read_ahead_mb train.epochs train.batch_size finetune.epochs '
+        'finetune.batch_size evaluate.batch_size exemplars.inner_steps '
+        'exemplars.query_batch exemplars.hypergradient_terms checkpoint.keep',
+        [0, -8],
+    ),
+    'an integer >= 1 or None': (
+        'steps_per_dispatch exemplars.microbatch data.image_size '
+        'data.eval_resize data.subset_classes data.num_classes data.channels '
+        'data.train_per_class data.test_per_class',
+        [0, -8],
+    ),
+    'an integer >= 0': (
+        'data.pad data.memory_mb exemplars.per_class exemplars.total '
+        'exemplars.outer_epochs exemplars.outer_steps exemplars.adjust_steps '
+        'exemplars.inner_batch checkpoint.every_steps',
+        [-1, -2000],
+    ),
+    'an integer >= 0 or None': (
+        'protocol.base_classes protocol.phases protocol.stop_after_phase',
+        [-1],
+    ),
+    # JAX reads 32 bits of a seed; beyond, streams repeat or it overflows.
+    'an integer in 0..2**32 - 1': (
+        'seed data.subset_seed protocol.class_order_seed',
+        [-1, 2**32, 2**63],
+    ),
+    'a number > 0': (
+        'train.lr train.gamma exemplars.outer_lr exemplars.adjust_lr '
+        'exemplars.inner_lr finetune.lr',
+        [0.0, -0.1, INFINITE],
+    ),
+    'a number >= 0': (
+        'train.weight_decay exemplars.means_weight checkpoint.every_seconds',
+        [-5e-4, INFINITE],
+    ),
+    'a number >= 0 and < 1': (
+        'train.momentum finetune.momentum data.brightness',
+        [-0.1, 1.0, 1.5],
+    ),
+    'integers >= 1 separated by commas': (
+        'train.milestones',
+        [(0, 10), (10.5,), (-3,)],
+    ),
+    'a work directory or None': ('train.base_run', ['']),
+    'one of tfdata, device': ('data.feed', ['tf.data']),
+    'one of fail, skip': ('data.on_bad_image', ['ignore']),
+    'one of float32, bf16': ('precision', ['bfloat16', 'float64']),
+    'one of cosine, linear, local_similarity': ('backbone.head', ['Cosine']),
+    'one of step, cosine': ('train.schedule', ['Step', 'linear']),
+    'one of herding, mnemonics, none, random': (
+        'exemplars.strategy',
+        ['icarl'],
+    ),
+    'one of paper, bilevel, tuned': ('exemplars.preset', ['Paper', 'best']),
+    'one of uint8, float32': ('exemplars.storage', ['float16']),
+    'one of herding, random': ('exemplars.init', ['mnemonics']),
+    'one of sgd, adam': ('exemplars.outer_optimizer', ['rmsprop']),
+    'one of all, head': ('exemplars.inner_scope', ['trunk']),
+    'one of current, redraw': (
+        'exemplars.inner_start',
         ['random'],
-        'current, redraw',
     ),
-    'exemplars.query_batch': ([0], COUNT),
-    'exemplars.objective': (
+    'one of unroll, means, prototypes, unroll+means, prototypes+means': (
+        'exemplars.objective',
         ['mean', 'means+unroll'],
-        'unroll, means, prototypes, unroll+means, prototypes+means',
     ),
-    'exemplars.hypergradient': (
+    'one of unroll, truncated, neumann, cg': (
+        'exemplars.hypergradient',
         ['exact', 'CG'],
-        'unroll, truncated, neumann, cg',
     ),
-    'exemplars.hypergradient_terms': ([0], COUNT),
-    'exemplars.means_weight': ([-1.0], WEIGHT),
-    'exemplars.inner_augment': ([], SWITCH),
-    'exemplars.microbatch': ([0], COUNT),
-    'finetune.epochs': ([0], COUNT),
-    'finetune.batch_size': ([0], COUNT),
-    'finetune.lr': ([0.0], RATE),
-    'finetune.momentum': ([1.0], MOMENTUM),
-    'finetune.carry': ([], SWITCH),
-    'evaluate.oracle': ([], SWITCH),
-    'weight_transfer': ([], SWITCH),
-    'report': ([], SWITCH),
-    'data.on_bad_image': (['ignore'], 'fail, skip'),
-    'data.subset_seed': ([-1], SEED),
-    'evaluate.batch_size': ([0], COUNT),
-    'checkpoint.keep': ([0], COUNT),
-    'checkpoint.every_steps': ([-1], COUNT_OR_0),
-    'checkpoint.every_seconds': ([-1.0], WEIGHT),
-    'train.base_run': ([''], 'a work directory'),
-    'protocol.stop_after_phase': ([-1], COUNT_OR_0),
-    'steps_per_dispatch': ([0], COUNT),
-    'precision': (['bfloat16', 'float64'], 'float32, bf16'),
 }
-
-# None is "as the preset says" in these, and a mistake in every other field.
-OF_PRESETS = {f'exemplars.{field}' for field in presets.PRESETS['paper']}
-
-# None is "as the method's paper has it" in these.
-OF_METHODS = {
-    'backbone.head',
-    'method.imprint',
-    'method.freeze_old_rows',
+# Values that most rules refuse, by the type that a field takes.
+STRANGE = {
+    bool: [],
+    int: [-1, 2**70],
+    float: [-1.0, float('nan'), INFINITE],
+    str: ['', 'no such name'],
+    tuple: [('a',), (0,)],
 }
-# And "as the classes of the data suggest" in these.
-OF_DATA = {
-    'protocol.base_classes',
-    'protocol.phases',
-    'protocol.stop_after_phase',
-}
-# And "as the devices suggest" in these.
-OF_DEVICES = {'steps_per_dispatch', 'exemplars.microbatch'}
-# And "not used" in these.
-UNUSED = {'train.base_run'}
-LEFT_OPEN = OF_PRESETS | OF_METHODS | OF_DATA | OF_DEVICES | UNUSED
+ALL = fields.with_settings(methods.method_names())
 
-# The ends of what is allowed.
+# The ends of ranges.
 GOOD = {
     'seed': 0,
     'data.pad': 0,
@@ -194,63 +153,48 @@ def message_of(wrong):
     return message
 
 
-def test_every_field_has_a_rule_or_belongs_to_a_source():
-    fields = set(flattened(config.default_config().to_dict()))
-    checked = set(config.field_rules())
-    assert fields - checked == OF_SOURCES
-    assert checked <= fields
+@pytest.mark.parametrize('name', ALL)
+def test_an_entry_goes_together(name):
+    default, rule, text = ALL[name]
+    is_preset = isinstance(default, presets.Presets)
+    for value in default if is_preset else [default]:
+        assert value is None or rule.holds(value)
+        assert value is None or type(value) is rule.kind
+    assert re.fullmatch(r'[A-Z].{,78}[.]', text)
+    found = flattened(config.default_config().to_dict())[name]
+    assert found == (None if is_preset else default)
 
 
-def test_the_fields_of_both_presets_are_those_left_open():
-    default = flattened(config.default_config().to_dict())
-    left_open = {field for field, value in default.items() if value is None}
-    assert left_open - OF_SOURCES == LEFT_OPEN
-    assert set(presets.PRESETS['paper']) == set(presets.PRESETS['tuned'])
+def test_the_entries_are_all_fields():
+    assert set(flattened(config.default_config().to_dict())) == set(ALL)
 
 
-def test_every_rule_has_a_bad_value_here():
-    of_methods = {
-        f'method.{name}.{setting}'
-        for name in methods.method_names()
-        for setting in methods.settings_of(name)
-    }
-    assert set(BAD) == set(config.field_rules()) - of_methods
-    for field in of_methods:
-        name = field.split('.')[1]
-        message = message_of(with_fields({field: None, 'method.name': name}))
-        assert message.startswith(f'{field}=None: allowed: ')
-        assert not config.field_rules()[field].holds(float('nan'))
+@pytest.mark.parametrize('words', RULES)
+def test_a_field_has_its_rule(words):
+    names, bad = RULES[words]
+    for name in names.split():
+        for value in bad:
+            message = message_of(with_fields({name: value}))
+            assert message == f'{name}={value!r}: must be {words}'
 
 
-@pytest.mark.parametrize(
-    ('field', 'value', 'allowed'),
-    [(f, v, allowed) for f, (bad, allowed) in BAD.items() for v in bad],
-)
-def test_a_bad_value_is_named_with_what_is_allowed(field, value, allowed):
-    message = message_of(with_fields({field: value}))
-    assert message.startswith(f'{field}={value!r}: allowed: ')
-    if allowed is not None:
-        assert message.endswith(f': allowed: {allowed}')
-
-
-@pytest.mark.parametrize('field', sorted(set(BAD) - LEFT_OPEN))
-def test_none_is_refused_in_one_line_too(field):
-    message = message_of(with_fields({field: None}))
-    assert message.startswith(f'{field}=None: allowed: ')
-
-
-@pytest.mark.parametrize(
-    'field', [f for f, (_, allowed) in BAD.items() if allowed is SWITCH]
-)
-def test_a_switch_takes_truth_values_alone(field):
-    rule = config.field_rules()[field]
-    assert rule.holds(True)
-    assert rule.holds(False)
-    assert not any(rule.holds(value) for value in (0, 1, 'true', None))
+@pytest.mark.parametrize('name', ALL)
+def test_a_value_that_breaks_the_rule_of_any_field_is_one_line(name):
+    _, rule, _ = ALL[name]
+    # Of a method, those fields are checked that are its own.
+    method = name.split('.')[1] if name.count('.') == 2 else 'lucir'
+    none = [None] if flattened(fields.default_config().to_dict())[name] else []
+    for value in (*STRANGE[rule.kind], *none):
+        if not rule.holds(value):
+            given = {'method.name': method, name: value}
+            message = message_of(with_fields(given))
+            assert message == f'{name}={value!r}: must be {rule.must_be()}'
+    assert not rule.holds(float('nan'))
+    assert rule.kind is not bool or not any(map(rule.holds, (0, 1, 'true')))
 
 
 @pytest.mark.parametrize(('field', 'value'), GOOD.items())
-def test_the_ends_of_the_ranges_are_allowed(field, value):
+def test_the_ends_of_the_ranges_are_taken(field, value):
     found = config.resolve(with_fields({field: value}))
     assert flattened(found.to_dict())[field] == value
 
@@ -260,46 +204,44 @@ def folder_names(package):
 
 
 def test_unknown_names_are_answered_with_the_names_there_are():
-    message = message_of(changed(method__name='bic2'))
-    listed = message.split('allowed: ')[1].split(', ')
-    assert set(listed) == folder_names(methods)
-    assert {'finetune', 'icarl', 'lucir'} <= set(listed)
-    message = message_of(changed(data__source='mnist'))
-    listed = message.split('allowed: ')[1].split(', ')
-    assert {'digits', 'synthetic'} <= set(listed) <= folder_names(sources)
-    message = message_of(changed(backbone__name='vit'))
-    listed = message.split('allowed: ')[1].split(', ')
-    assert listed == backbones.backbone_names()
-    assert {'convnet', 'resnet32', 'resnet18'} <= set(listed)
+    def listed(**given):
+        return message_of(changed(**given)).split('must be one of ')[1]
 
-
-@pytest.mark.parametrize('seed', [2**32, 2**63])
-def test_seeds_are_refused_beyond_those_that_differ(seed):
-    """JAX reads 32 bits of a seed; beyond, streams repeat or it overflows."""
-    message = message_of(changed(seed=seed))
-    assert message.startswith(f'seed={seed}: allowed: ')
+    names = listed(method__name='bic2').split(', ')
+    assert set(names) == folder_names(methods)
+    assert {'finetune', 'icarl', 'lucir'} <= set(names)
+    names = set(listed(data__source='mnist').split(', '))
+    assert {'digits', 'synthetic'} <= names <= folder_names(sources)
+    names = listed(backbone__name='vit').split(', ')
+    assert names == backbones.backbone_names()
+    assert {'convnet', 'resnet32', 'resnet18'} <= set(names)
 
 
 TOGETHER = {
     'no memory': (
         {'exemplars.per_class': 0},
-        'exemplars.per_class=0 and exemplars.total=0: allowed: ',
+        'exemplars.per_class=0, exemplars.total=0: one must be >= 1 and the '
+        'other 0',
     ),
     'two memories': (
         {'exemplars.total': 2000},
-        'exemplars.per_class=20 and exemplars.total=2000: allowed: ',
+        'exemplars.per_class=20, exemplars.total=2000: one must be >= 1 and '
+        'the other 0',
     ),
     'no outer steps': (
         {'exemplars.outer_steps': 0},
-        'exemplars.outer_steps=0 and exemplars.outer_epochs=0: allowed: ',
+        'exemplars.outer_steps=0, exemplars.outer_epochs=0: one must be >= 1 '
+        'and the other 0',
     ),
     'outer steps and epochs': (
         {'exemplars.outer_steps': 7, 'exemplars.outer_epochs': 2},
-        'exemplars.outer_steps=7 and exemplars.outer_epochs=2: allowed: ',
+        'exemplars.outer_steps=7, exemplars.outer_epochs=2: one must be >= 1 '
+        'and the other 0',
     ),
     'halves of one': (
         {'exemplars.per_class': 1, 'exemplars.adjust': True},
-        'exemplars.adjust=True with exemplars.per_class=1: ',
+        'exemplars.per_class=1: must be an integer >= 2 with '
+        'exemplars.adjust=True, which splits a class into halves',
     ),
     **{
         f'{name} without inner steps': (
@@ -307,8 +249,8 @@ TOGETHER = {
                 'exemplars.hypergradient': name,
                 'exemplars.objective': objective,
             },
-            f'exemplars.hypergradient={name!r} with exemplars.objective='
-            f'{objective}: has no inner steps; allowed: unroll',
+            f'exemplars.hypergradient={name!r}: must be unroll with '
+            f'exemplars.objective={objective}, which has no inner steps',
         )
         for name, objective in (
             ('truncated', 'means'),
@@ -318,21 +260,19 @@ TOGETHER = {
     },
     'lucir without cosines': (
         {'backbone.head': 'linear', 'method.imprint': False},
-        "backbone.head='linear': allowed with method.name=lucir: cosine",
+        "backbone.head='linear': must be cosine with method.name=lucir",
     ),
     'imprinting without cosines': (
         {'backbone.head': 'linear', 'method.name': 'icarl'},
-        'method.imprint=True: allowed with backbone.head=linear: false',
+        'method.imprint=True: must be false with backbone.head=linear',
     ),
 }
 
 
 @pytest.mark.parametrize('name', TOGETHER)
 def test_fields_that_do_not_go_together(name):
-    fields, start = TOGETHER[name]
-    message = message_of(with_fields(fields))
-    assert message.startswith(start)
-    assert 'allowed' in message
+    given, message = TOGETHER[name]
+    assert message_of(with_fields(given)) == message
 
 
 @pytest.mark.parametrize(
@@ -362,8 +302,8 @@ def test_the_default_resolves_to_a_frozen_configuration_without_gaps():
     assert isinstance(found, ml_collections.FrozenConfigDict)
     with pytest.raises(AttributeError):
         found.seed = 3
-    gaps = {k for k, v in flattened(found.to_dict()).items() if v is None}
-    assert gaps == OF_SOURCES | OF_DATA | OF_DEVICES | UNUSED
+    gaps = [k for k, v in flattened(found.to_dict()).items() if v is None]
+    assert all(fields.FIELDS[name].rule.holds(None) for name in gaps)
 
 
 @pytest.mark.parametrize(
@@ -374,12 +314,8 @@ def test_the_configurations_of_the_repository_resolve(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = config.resolve(module.get_config())
-    fields = flattened(config.default_config().to_dict()).keys()
-    others = set(methods.method_names()) - {found.method.name}
-    expected = {
-        f for f in fields if f.split('.')[1:2] not in [[o] for o in others]
-    }
-    assert set(flattened(found.to_dict())) == expected
+    expected = fields.with_settings([found.method.name])
+    assert set(flattened(found.to_dict())) == set(expected)
 
 
 def test_resolve_does_not_change_its_argument():
@@ -424,65 +360,39 @@ def test_the_defaults_of_training_are_the_papers():
     assert method.lucir.top_k == 2
 
 
-@pytest.mark.parametrize('preset', sorted(presets.PRESETS))
+@pytest.mark.parametrize('preset', presets.Presets._fields)
 def test_a_users_value_wins_over_the_preset(preset):
     default = config.resolve(changed(exemplars__preset=preset)).exemplars
-    other = {
-        'adjust': not default.adjust,
-        'init': 'random' if default.init == 'herding' else 'herding',
-        'outer_optimizer': 'sgd'
-        if default.outer_optimizer == 'adam'
-        else 'adam',
-        'outer_lr': 0.5,
-        'adjust_steps': 7,
-        'adjust_lr': 0.125,
-        'inner_steps': 3,
-        'inner_lr': 0.25,
-        'inner_batch': 16,
-        'inner_scope': 'all' if default.inner_scope == 'head' else 'head',
-        'inner_start': 'current'
-        if default.inner_start == 'redraw'
-        else 'redraw',
-        'query_batch': 64,
-        'objective': 'prototypes+means',
-        'means_weight': 2.0,
-        'inner_augment': not default.inner_augment,
-    }
-    assert set(other) == set(presets.PRESETS[preset]) - {
-        'outer_steps',
-        'outer_epochs',
-    }
-    for field, value in other.items():
-        given = {'exemplars.preset': preset, f'exemplars.{field}': value}
-        found = config.resolve(with_fields(given)).exemplars
-        assert value != default[field]
-        expected = {**default.to_dict(), field: value}
-        assert found.to_dict() == expected
+    tried = 0
+    for field in set(fields.preset(preset)) - {'outer_steps', 'outer_epochs'}:
+        others = {*fields.FIELDS[f'exemplars.{field}'].default}
+        if isinstance(default[field], bool):
+            others = {False, True}
+        for value in others - {default[field]}:
+            given = {'exemplars.preset': preset, f'exemplars.{field}': value}
+            found = config.resolve(with_fields(given)).exemplars
+            assert found.to_dict() == {**default.to_dict(), field: value}
+            tried += 1
+    assert tried > 10
 
 
-@pytest.mark.parametrize('preset', sorted(presets.PRESETS))
+@pytest.mark.parametrize('preset', presets.Presets._fields)
 @pytest.mark.parametrize(
     ('given', 'other'),
     [('outer_steps', 'outer_epochs'), ('outer_epochs', 'outer_steps')],
 )
 def test_outer_steps_or_epochs_replace_the_presets_count(preset, given, other):
-    fields = {'exemplars.preset': preset, f'exemplars.{given}': 7}
-    found = config.resolve(with_fields(fields)).exemplars
+    values = {'exemplars.preset': preset, f'exemplars.{given}': 7}
+    found = config.resolve(with_fields(values)).exemplars
     assert (found[given], found[other]) == (7, 0)
 
 
 @pytest.mark.parametrize('strategy', ['random', 'herding'])
 def test_real_exemplars_are_adjusted_on_request_alone(strategy):
-    fields = {'exemplars.preset': 'paper', 'exemplars.strategy': strategy}
-    assert config.resolve(with_fields(fields)).exemplars.adjust is False
-    fields['exemplars.adjust'] = True
-    assert config.resolve(with_fields(fields)).exemplars.adjust is True
-
-
-def test_presets_stay_as_they_are():
-    before = json.dumps(presets.PRESETS, sort_keys=True)
-    presets.resolve({'preset': 'paper', 'strategy': 'random', 'outer_steps': 3})
-    assert json.dumps(presets.PRESETS, sort_keys=True) == before
+    given = {'exemplars.preset': 'paper', 'exemplars.strategy': strategy}
+    assert config.resolve(with_fields(given)).exemplars.adjust is False
+    given['exemplars.adjust'] = True
+    assert config.resolve(with_fields(given)).exemplars.adjust is True
 
 
 def test_to_json_is_json_and_the_same_after_a_round_trip():

@@ -1,6 +1,5 @@
 """The documentation: a site without a warning, links, fields, commands."""
 
-import importlib.util
 import json
 import pathlib
 import re
@@ -11,8 +10,14 @@ import sys
 import pytest
 from readme_test import DOCUMENTS, README, TEXTS, TOP, blocks, prose, table
 
-from mnemonics_jax import config as config_lib
-from mnemonics_jax.config.fields import default_config
+from mnemonics_jax import methods
+from mnemonics_jax.config import tables
+from mnemonics_jax.config.fields import (
+    FIELDS,
+    default_config,
+    preset,
+    with_settings,
+)
 from mnemonics_jax.data.sources import folder
 
 DOCS = TOP / 'docs'
@@ -49,13 +54,6 @@ def fault_of(name, link):
     if anchor and anchor not in headings(target.read_text()):
         return f'no heading {anchor}'
     return None
-
-
-def fields_module():
-    spec = importlib.util.spec_from_file_location('fields', DOCS / 'fields.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def leaves(section, prefix=''):
@@ -99,24 +97,51 @@ def test_the_readme_is_read_in_five_minutes_and_links_to_every_page():
     assert {f'docs/{name}.md' for name in named} == pages - {'docs/index.md'}
 
 
+def rows_of(text):
+    """Cells of a table below its header."""
+    rows = [line.strip('|').split('|') for line in text.splitlines()[2:]]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
 def test_every_field_is_in_the_table_with_a_text_and_what_it_may_be():
-    found = fields_module().fields()
-    names = [field.name for field in found]
-    assert sorted(names) == sorted(leaves(default_config()))
-    rules = config_lib.field_rules()
-    for field in found:
-        assert field.text, field.name
-        if field.name in rules:
-            assert field.allowed == rules[field.name].allowed
-        else:
-            assert field.allowed.startswith('a ')
-    by_name = {field.name: field for field in found}
-    assert by_name['exemplars.per_class'].default == 20
-    assert by_name['exemplars.total'].text.startswith('The memory')
-    assert by_name['method.lwf.temperature'].text.startswith('Divides')
-    lines = fields_module().table().splitlines()
-    assert len(lines) == len(found) + 2
-    assert all(line.count('|') == 5 for line in lines)
+    rows = {row[0].strip('`'): row[1:] for row in rows_of(tables.as_markdown())}
+    assert set(rows) == set(leaves(default_config()))
+    for name, field in with_settings(methods.method_names()).items():
+        assert rows[name][1:] == [field.rule.must_be(), field.text]
+    assert rows['exemplars.per_class'][0] == '`20`'
+    assert rows['train.milestones'][0] == '`80,120`'
+    assert rows['data.flip'][0] == '`false`'
+    assert rows['exemplars.outer_lr'][0] == '[preset](presets.md)'
+    assert rows['method.lwf.temperature'][0] == '`2.0`'
+
+
+def test_the_table_of_presets_has_their_values():
+    rows = rows_of(tables.presets_as_markdown())
+    for i, name in enumerate(('paper', 'bilevel', 'tuned'), start=1):
+        shown = {row[0].strip('`'): row[i] for row in rows}
+        assert shown == {
+            field: str(value).lower() for field, value in preset(name).items()
+        }
+
+
+def test_help_lists_the_fields_and_loads_no_jax():
+    code = (
+        'import sys; from mnemonics_jax import main\n'
+        'try: main.command()\n'
+        'finally: print([m for m in sys.modules if m.startswith("jax")])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, '--help'],
+        capture_output=True,
+        text=True,
+        cwd=TOP,
+    )
+    *shown, modules = done.stdout.splitlines()
+    assert modules == '[]', done.stderr
+    for name in FIELDS:
+        assert any(line.startswith(f'  --config.{name}: ') for line in shown)
+    words = 'default: 20; must be an integer >= 0'
+    assert f'    ({words})' in shown
 
 
 def test_tiny_imagenet_sorted_as_shown_is_a_folder_of_images(tmp_path):
@@ -214,6 +239,7 @@ def test_the_site_builds_without_a_warning_and_has_every_page(site):
     page = (site / 'configuration.html').read_text()
     for name in leaves(default_config()):
         assert name in page
+    assert 'unroll+means' in (site / 'presets.html').read_text()
     method = (site / 'method.html').read_text()
     assert '<math' in method
     assert '$' not in re.sub(r'<[^>]*>', '', method)
@@ -230,7 +256,7 @@ def test_the_reference_has_every_public_function(site):
         home = getattr(value, '__module__', None)
         ids = [f'mnemonics_jax.{name}', f'{home}.{name}']
         if not home:
-            ids = [f'module-mnemonics_jax.{name}', *ids]
+            ids = [f'module-{value.__name__}', *ids]
         assert any(f'id="{each}"' in page for each in ids), name
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from mnemonics_jax import losses, rules
 from mnemonics_jax.types import Method
 
-SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE)}
+SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE, 'Weight of the loss.')}
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
 HEADS = ('cosine',)
 
@@ -96,7 +96,7 @@ def test_settings_of_a_method_get_defaults_and_are_checked(files):
     [
         ('lost', None, 'allowed: a Python file'),
         ('broken', 'import no_such_module', 'ModuleNotFoundError'),
-        ('empty', 'x = 1', 'allowed: a method'),
+        ('empty', 'x = 1', 'must be a method'),
         ('lucir', METHOD, 'allowed: any other name'),
     ],
 )

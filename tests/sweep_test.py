@@ -362,7 +362,7 @@ def test_a_sweep_goes_on_after_failures_and_says_so(tmp_path):
     content = json.loads((tmp_path / 'sweep.json').read_text())
     for run, name in zip(content['runs'], ('lucyr', 'icorl'), strict=True):
         assert run['state'] == 'failed'
-        start = f"status 2: error: method.name='{name}': allowed: "
+        start = f"status 2: error: method.name='{name}': must be "
         assert run['error'].startswith(start)
         assert run['error'] in done.stderr
         assert not (tmp_path / run['name']).exists()

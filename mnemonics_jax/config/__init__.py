@@ -4,7 +4,6 @@ from mnemonics_jax.config.arguments import apply_arguments, set_imagenet
 from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.config.resolve import (
     check_field,
-    field_rules,
     resolve,
     to_json,
 )
@@ -13,7 +12,6 @@ __all__ = [
     'apply_arguments',
     'check_field',
     'default_config',
-    'field_rules',
     'resolve',
     'set_imagenet',
     'to_json',

@@ -54,8 +54,8 @@ def locate(given: str) -> str:
     if not pathlib.Path(name).is_file():
         if name not in files:
             raise ValueError(
-                f'--config={given}: no such file; allowed: a file with a '
-                f'get_config() function, {", ".join(files)}'
+                f'--config={given}: must be a file with a get_config() '
+                f'function, or one of {", ".join(files)}'
             )
         name = files[name]
     return ':'.join((name, *arguments))
@@ -134,7 +134,7 @@ def parse_arguments(text: str, defaults: dict[str, Any]) -> dict[str, Any]:
         name, _, value = part.partition('=')
         if name not in defaults:
             raise ValueError(
-                f'--config argument {name!r}: unknown; allowed: '
+                f'--config argument {name!r}: must be one of '
                 f'{", ".join(defaults)}'
             )
         arguments[name] = parse_argument(name, value, defaults[name])
@@ -145,10 +145,10 @@ def parse_argument(name: str, value: str, default: Any) -> Any:
     """One value of `parse_arguments`."""
     if default is None or isinstance(default, bool):
         if value.lower() not in ('true', 'false'):
-            raise ValueError(f'argument {name}={value!r}: allowed: true, false')
+            raise ValueError(
+                f'argument {name}={value!r}: must be true or false'
+            )
         return value.lower() == 'true'
     if isinstance(default, int) and not value.isdecimal():
-        raise ValueError(
-            f'argument {name}={value!r}: allowed: a whole number >= 0'
-        )
+        raise ValueError(f'argument {name}={value!r}: must be an integer >= 0')
     return type(default)(value)

@@ -1,156 +1,348 @@
-"""The fields of a configuration and their defaults.
+"""The fields of a configuration: this table is all that declares them.
 
-Files in `configs/` start from `default_config()` and change it. None stands for
-"the preset's value" in the section `exemplars`, "the method's" in `method` and
-`backbone`, and "not used" elsewhere.
+An entry has the default, the rule that values must keep, and a line of text.
+Checks, presets, flags, `--help` and the tables in the documentation read it; a
+new field is a new entry. Files in `configs/` start from `default_config()` and
+change it. None stands for "the preset's value" in `exemplars`, "the method's"
+in `method` and `backbone`, and "not used" elsewhere.
 """
 
-import copy
+from collections.abc import Iterable
+from typing import Any
 
 from ml_collections import config_dict
 
 from mnemonics_jax import methods
-
-optional = config_dict.placeholder
-fields = config_dict.create(
-    # Of all that is random but the class order.
-    seed=0,
-    # Files with a method, backbone or data source of one's own (see
-    # plugins.py), separated by commas.
-    plugins='',
-    data=config_dict.create(
-        # Where images come from.
-        source='digits',
-        # Of a TFDS set (source tfds): cifar100, imagenet2012, ...
-        name=optional(str),
-        # Of TFDS's prepared files, of an image folder, or an .npz file.
-        dir=optional(str),
-        # Images are resized to this square; None: as they are.
-        image_size=optional(int),
-        # A file that is no image: 'fail', or 'skip' it with a warning.
-        on_bad_image='fail',
-        # How images reach the model: 'tfdata', or from the 'device'.
-        feed='tfdata',
-        # A phase's images are kept in memory up to so many, or else read
-        # anew in every pass; and what reading ahead may take.
-        memory_mb=4096,
-        read_ahead_mb=256,
-        # Evaluation resizes the shorter side to this before the central
-        # crop; None: to image_size.
-        eval_resize=optional(int),
-        # Augmentation: zero padding before a random crop, and mirroring;
-        # with `flip`, exemplar means take mirror images in, too.
-        pad=0,
-        flip=False,
-        # Instead of padding: a random part resized, as for ImageNet; and
-        # pixels times a factor within 1 +- brightness.
-        random_resized_crop=False,
-        brightness=0.0,
-        # Only so many classes, drawn as ImageNet-Subset is; None for all.
-        subset_classes=optional(int),
-        subset_seed=1993,
-        # The synthetic source's own fields.
-        num_classes=optional(int),
-        channels=optional(int),
-        train_per_class=optional(int),
-        test_per_class=optional(int),
-    ),
-    protocol=config_dict.create(
-        # None: about half of the classes, then 5 equal phases.
-        base_classes=optional(int),
-        phases=optional(int),
-        # End after this phase; a later command may go on.
-        stop_after_phase=optional(int),
-        # Of the order in which classes arrive.
-        class_order_seed=1993,
-        # A text file with the class names in order, instead of a seed.
-        class_order_file=optional(str),
-    ),
-    # Steps that one program takes before the host looks; None: one on CPU,
-    # on accelerators up to 32, fewer where batches are large.
-    steps_per_dispatch=optional(int),
-    # What networks compute in: 'float32', or 'bf16' for accelerators. All
-    # that is kept, losses and gradients are float32 with both.
-    precision='float32',
-    # Kernels frozen after phase 0, with learned scales (weight_transfer.py).
-    weight_transfer=False,
-    # Whether a run ends by drawing report.html and figures/.
-    report=True,
-    # The network, and its head; None: as the method's paper has it.
-    backbone=config_dict.create(name='convnet', head=optional(str)),
-    method=config_dict.create(
-        # The class-incremental method.
-        name='lucir',
-        # None: as the method's paper has it (DEFAULTS in its file). New
-        # head rows start as class means, or centres of k-means where a
-        # class has proxies; old ones stay as they are.
-        imprint=optional(bool),
-        freeze_old_rows=optional(bool),
-    ),
-    # Training on a phase's data and the memory, by SGD.
-    train=config_dict.create(
-        # Work directory of a run from which phase 0 takes its trained model,
-        # instead of training it again (base_run.py).
-        base_run=optional(str),
-        epochs=160,
-        batch_size=128,
-        lr=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        # The rate is multiplied by gamma at each milestone, an epoch; or
-        # falls as half a cosine.
-        schedule='step',
-        milestones=(80, 120),
-        gamma=0.1,
-    ),
-    exemplars=config_dict.create(
-        # How exemplars are chosen, and whether they are learned.
-        strategy='mnemonics',
-        # What fills the fields that are None.
-        preset='tuned',
-        # The memory: images a class, or images in all; the other is 0.
-        per_class=20,
-        total=0,
-        # What pixels are kept as.
-        storage='uint8',
-        # None: as the preset says (see presets.py).
-        adjust=optional(bool),
-        init=optional(str),
-        outer_epochs=optional(int),
-        outer_steps=optional(int),
-        outer_optimizer=optional(str),
-        outer_lr=optional(float),
-        adjust_steps=optional(int),
-        adjust_lr=optional(float),
-        inner_steps=optional(int),
-        inner_lr=optional(float),
-        inner_batch=optional(int),
-        inner_scope=optional(str),
-        inner_start=optional(str),
-        query_batch=optional(int),
-        objective=optional(str),
-        means_weight=optional(float),
-        inner_augment=optional(bool),
-        # How inner steps are differentiated (hypergradients.py): 'unroll'
-        # is exact; 'truncated', 'neumann', 'cg' take so many terms.
-        hypergradient='unroll',
-        hypergradient_terms=10,
-        # Images in work at once while exemplars are learned, where memory
-        # is short; None: all of a minibatch.
-        microbatch=optional(int),
-    ),
-    # A copy of the model on all exemplars, before the test; with `carry`
-    # the next phase starts from it.
-    finetune=config_dict.create(
-        epochs=50, batch_size=128, lr=0.01, momentum=0.9, carry=False
-    ),
-    # Images at once. With `oracle`, means of all training images classify,
-    # too: a ceiling.
-    evaluate=config_dict.create(batch_size=256, oracle=False),
-    # Besides the end of each phase, the middle of its loops is saved every
-    # so many steps and seconds; 0 for never. The newest `keep` stay.
-    checkpoint=config_dict.create(keep=2, every_steps=0, every_seconds=300.0),
+from mnemonics_jax.config import choices
+from mnemonics_jax.config.presets import Presets
+from mnemonics_jax.core.rules import (
+    BOOLEAN,
+    FILES,
+    FOLDER,
+    INTEGERS,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    TEXT,
+    Field,
+    at_least,
+    number,
+    one_of,
+    or_none,
 )
+
+FIELDS = {
+    'seed': Field(0, SEED, 'Seed of everything random but the class order.'),
+    'plugins': Field(
+        '', FILES, 'Files with your own method, backbone or data source.'
+    ),
+    'data.source': Field('digits', choices.SOURCES, 'Where images come from.'),
+    'data.name': Field(
+        None, or_none(TEXT), 'TFDS data set (source tfds), such as cifar100.'
+    ),
+    'data.dir': Field(
+        None, or_none(TEXT), 'Directory of the data, or an .npz file.'
+    ),
+    'data.image_size': Field(
+        None,
+        or_none(at_least(1)),
+        'Side of the square that images are resized to; None: not resized.',
+    ),
+    'data.on_bad_image': Field(
+        'fail',
+        one_of(('fail', 'skip')),
+        'What to do with a file that is no image; skip: with a warning.',
+    ),
+    'data.feed': Field(
+        'tfdata',
+        one_of(('tfdata', 'device')),
+        'How images reach the model: by tf.data, or kept on the device.',
+    ),
+    'data.memory_mb': Field(
+        4096,
+        at_least(0),
+        "Limit to keep a phase's images in memory; above, each epoch reads.",
+    ),
+    'data.read_ahead_mb': Field(
+        256, at_least(1), 'Memory for batches that are read ahead.'
+    ),
+    'data.eval_resize': Field(
+        None,
+        or_none(at_least(1)),
+        'Shorter side before the central crop of evaluation; None: image_size.',
+    ),
+    'data.pad': Field(0, at_least(0), 'Zero padding before a random crop.'),
+    'data.flip': Field(
+        False,
+        BOOLEAN,
+        'Mirrors images at random; exemplar means use mirror images, too.',
+    ),
+    'data.random_resized_crop': Field(
+        False,
+        BOOLEAN,
+        'Crops and resizes a random part, as for ImageNet, instead of pad.',
+    ),
+    'data.brightness': Field(
+        0.0, number(0, 1), 'Pixels times a random factor in 1 +- this.'
+    ),
+    'data.subset_classes': Field(
+        None,
+        or_none(at_least(1)),
+        'Number of classes to draw, as for ImageNet-Subset; None: all.',
+    ),
+    'data.subset_seed': Field(1993, SEED, 'Seed of that draw.'),
+    'data.num_classes': Field(
+        None, or_none(at_least(1)), 'Number of classes (synthetic).'
+    ),
+    'data.channels': Field(
+        None, or_none(at_least(1)), 'Channels of images (synthetic).'
+    ),
+    'data.train_per_class': Field(
+        None, or_none(at_least(1)), 'Training images a class (synthetic).'
+    ),
+    'data.test_per_class': Field(
+        None, or_none(at_least(1)), 'Test images a class (synthetic).'
+    ),
+    'protocol.base_classes': Field(
+        None,
+        or_none(at_least(0)),
+        'Classes of phase 0; None: about half of them.',
+    ),
+    'protocol.phases': Field(
+        None, or_none(at_least(0)), 'Equal phases after phase 0; None: 5.'
+    ),
+    'protocol.stop_after_phase': Field(
+        None,
+        or_none(at_least(0)),
+        'Phase to end after; a later command can resume. None: the last.',
+    ),
+    'protocol.class_order_seed': Field(
+        1993, SEED, 'Seed of the order in which classes arrive.'
+    ),
+    'protocol.class_order_file': Field(
+        None,
+        or_none(TEXT),
+        'Text file with the class names in order, instead of a seed.',
+    ),
+    'steps_per_dispatch': Field(
+        None,
+        or_none(at_least(1)),
+        'Steps in one program; None: 1 on CPU, up to 32 on accelerators.',
+    ),
+    'precision': Field(
+        'float32',
+        choices.PRECISIONS,
+        'What networks compute in: float32, or bf16 for accelerators.',
+    ),
+    'weight_transfer': Field(
+        False, BOOLEAN, 'Freezes kernels after phase 0 and learns their scales.'
+    ),
+    'report': Field(
+        True, BOOLEAN, 'Draws report.html and figures/ at the end of a run.'
+    ),
+    'backbone.name': Field('convnet', choices.BACKBONES, 'The network.'),
+    'backbone.head': Field(
+        None, choices.HEADS, "The classifier; None: the method's own."
+    ),
+    'method.name': Field(
+        'lucir', choices.METHODS, 'The class-incremental method.'
+    ),
+    'method.imprint': Field(
+        None,
+        BOOLEAN,
+        "New head rows start as class means; None: as in the method's paper.",
+    ),
+    'method.freeze_old_rows': Field(
+        None,
+        BOOLEAN,
+        "Old head rows are not trained; None: as in the method's paper.",
+    ),
+    'train.base_run': Field(
+        None,
+        or_none(FOLDER),
+        'Run whose model of phase 0 is taken over instead of trained again.',
+    ),
+    'train.epochs': Field(160, at_least(1), 'Epochs in each phase.'),
+    'train.batch_size': Field(128, at_least(1), 'Images per SGD step.'),
+    'train.lr': Field(0.1, POSITIVE, 'Learning rate at the start.'),
+    'train.momentum': Field(0.9, number(0, 1), 'Momentum of SGD.'),
+    'train.weight_decay': Field(5e-4, NOT_NEGATIVE, 'Weight decay.'),
+    'train.schedule': Field(
+        'step',
+        one_of(('step', 'cosine')),
+        'The rate falls by gamma at each milestone, or as half a cosine.',
+    ),
+    'train.milestones': Field(
+        (80, 120), INTEGERS, 'Epochs at which the rate falls.'
+    ),
+    'train.gamma': Field(0.1, POSITIVE, 'Factor of the rate at a milestone.'),
+    'exemplars.strategy': Field(
+        'mnemonics',
+        choices.STRATEGIES,
+        'How exemplars are chosen, and whether they are learned.',
+    ),
+    'exemplars.preset': Field(
+        'tuned', one_of(Presets._fields), 'Fills the fields that are not set.'
+    ),
+    'exemplars.per_class': Field(
+        20, at_least(0), 'Exemplars of each class; 0 if total is set.'
+    ),
+    'exemplars.total': Field(
+        0, at_least(0), 'Exemplars of all classes; 0 if per_class is set.'
+    ),
+    'exemplars.storage': Field(
+        'uint8', one_of(('uint8', 'float32')), 'What pixels are stored as.'
+    ),
+    'exemplars.adjust': Field(
+        Presets(paper=True, bilevel=False, tuned=False),
+        BOOLEAN,
+        'Adjusts old exemplars in each phase.',
+    ),
+    'exemplars.init': Field(
+        Presets(paper='random', bilevel='herding', tuned='herding'),
+        choices.INITS,
+        'Real images that learning starts from.',
+    ),
+    'exemplars.outer_epochs': Field(
+        Presets(paper=50, bilevel=0, tuned=0),
+        at_least(0),
+        'Passes over the real images; 0 if outer_steps is set.',
+    ),
+    'exemplars.outer_steps': Field(
+        Presets(paper=0, bilevel=150, tuned=150),
+        at_least(0),
+        'Outer steps; 0 if outer_epochs is set.',
+    ),
+    'exemplars.outer_optimizer': Field(
+        Presets(paper='sgd', bilevel='adam', tuned='adam'),
+        one_of(('sgd', 'adam')),
+        'Optimizer of the pixels.',
+    ),
+    # In units of normalised pixels, which is the space the paper's and the
+    # authors' numbers refer to.
+    'exemplars.outer_lr': Field(
+        Presets(paper=0.01, bilevel=0.02, tuned=0.02),
+        POSITIVE,
+        'Learning rate of the pixels, in standard deviations of the data.',
+    ),
+    # The query of an adjustment is half a memory: more steps overfit it.
+    'exemplars.adjust_steps': Field(
+        Presets(paper=0, bilevel=40, tuned=40),
+        at_least(0),
+        'Outer steps of adjustment; 0: outer_epochs passes.',
+    ),
+    'exemplars.adjust_lr': Field(
+        Presets(paper=0.01, bilevel=0.005, tuned=0.005),
+        POSITIVE,
+        'Learning rate of adjustment, as outer_lr.',
+    ),
+    'exemplars.inner_steps': Field(
+        Presets(paper=5, bilevel=20, tuned=20),
+        at_least(1),
+        'SGD steps of the temporary model.',
+    ),
+    'exemplars.inner_lr': Field(
+        Presets(paper=0.01, bilevel=3.0, tuned=3.0),
+        POSITIVE,
+        'Learning rate of inner steps.',
+    ),
+    'exemplars.inner_batch': Field(
+        Presets(paper=128, bilevel=0, tuned=0),
+        at_least(0),
+        'Exemplars per inner step; 0: all.',
+    ),
+    'exemplars.inner_scope': Field(
+        Presets(paper='all', bilevel='head', tuned='head'),
+        one_of(('all', 'head')),
+        'What inner steps train.',
+    ),
+    'exemplars.inner_start': Field(
+        Presets(paper='current', bilevel='redraw', tuned='redraw'),
+        one_of(('current', 'redraw')),
+        'The temporary model at first: the model, or new head rows redrawn.',
+    ),
+    'exemplars.query_batch': Field(
+        Presets(paper=128, bilevel=128, tuned=128),
+        at_least(1),
+        'Query images per outer step.',
+    ),
+    'exemplars.objective': Field(
+        Presets(paper='unroll', bilevel='unroll', tuned='unroll+means'),
+        choices.OBJECTIVES,
+        "What pixels are learned by; unroll is the paper's bilevel problem.",
+    ),
+    'exemplars.means_weight': Field(
+        Presets(paper=50.0, bilevel=50.0, tuned=50.0),
+        NOT_NEGATIVE,
+        'Weight of means as the second term of objective.',
+    ),
+    'exemplars.inner_augment': Field(
+        Presets(paper=False, bilevel=False, tuned=True),
+        BOOLEAN,
+        'Augments exemplars in inner steps.',
+    ),
+    'exemplars.hypergradient': Field(
+        'unroll',
+        choices.HYPERGRADIENTS,
+        'How inner steps are differentiated; unroll is exact.',
+    ),
+    'exemplars.hypergradient_terms': Field(
+        10, at_least(1), 'Terms of a hypergradient other than unroll.'
+    ),
+    'exemplars.microbatch': Field(
+        None,
+        or_none(at_least(1)),
+        'Images at once while exemplars are learned; None: a minibatch.',
+    ),
+    'finetune.epochs': Field(
+        50, at_least(1), 'Epochs of fine-tuning a copy on all exemplars.'
+    ),
+    'finetune.batch_size': Field(128, at_least(1), 'Exemplars per SGD step.'),
+    'finetune.lr': Field(0.01, POSITIVE, 'Learning rate.'),
+    'finetune.momentum': Field(0.9, number(0, 1), 'Momentum of SGD.'),
+    'finetune.carry': Field(
+        False, BOOLEAN, 'The next phase starts from the fine-tuned copy.'
+    ),
+    'evaluate.batch_size': Field(256, at_least(1), 'Images per batch.'),
+    'evaluate.oracle': Field(
+        False, BOOLEAN, 'Means of all training images classify, too: a ceiling.'
+    ),
+    'checkpoint.keep': Field(2, at_least(1), 'Newest checkpoints to keep.'),
+    'checkpoint.every_steps': Field(
+        0, at_least(0), 'Steps between checkpoints within a phase; 0: none.'
+    ),
+    'checkpoint.every_seconds': Field(
+        300.0,
+        NOT_NEGATIVE,
+        'Seconds between checkpoints within a phase; 0: none.',
+    ),
+}
+
+
+def with_settings(names: Iterable[str]) -> dict[str, Field]:
+    """All fields, with the settings of these methods.
+
+    Args:
+        names: some of `methods.method_names()`.
+
+    Returns:
+        Dotted name -> field.
+    """
+    settings = {
+        f'method.{name}.{setting}': field
+        for name in names
+        for setting, field in methods.settings_of(name).items()
+    }
+    return {**FIELDS, **settings}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The fields of `exemplars` that a preset fills in, and their values."""
+    return {
+        field.removeprefix('exemplars.'): getattr(entry.default, name)
+        for field, entry in FIELDS.items()
+        if isinstance(entry.default, Presets)
+    }
 
 
 def default_config() -> config_dict.ConfigDict:
@@ -163,8 +355,16 @@ def default_config() -> config_dict.ConfigDict:
         >>> config.data.source, config.exemplars.per_class
         ('digits', 5)
     """
-    config = copy.deepcopy(fields)
+    tree: dict[str, Any] = {}
+    for name, (default, rule, _) in FIELDS.items():
+        *sections, last = name.split('.')
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        unset = default is None or isinstance(default, Presets)
+        # A placeholder has the type that a flag is read as.
+        node[last] = config_dict.placeholder(rule.kind) if unset else default
     # Each method's own settings, as in method.lucir.margin.
-    config.method.update(methods.default_settings())
+    tree['method'].update(methods.default_settings())
     # A field that does not exist is a mistake in a file, too.
-    return config.lock()
+    return config_dict.ConfigDict(tree).lock()

@@ -97,10 +97,6 @@ def load_all(paths: str) -> str:
     Raises:
         ValueError: see `load`.
     """
-    if not isinstance(paths, str):
-        raise ValueError(
-            f'plugins={paths!r}: allowed: files, separated by commas'
-        )
     names = [name.strip() for name in paths.split(',') if name.strip()]
     for name in names:
         load(name)

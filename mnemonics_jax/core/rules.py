@@ -1,4 +1,4 @@
-"""What the value of a field may be, as a test and in words."""
+"""What a field is, and what its values may be: as a test and in words."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -9,11 +9,33 @@ class Rule(NamedTuple):
 
     Attributes:
         holds: whether a value keeps the rule.
-        allowed: what is allowed, in words that follow 'allowed: '.
+        words: what follows 'must be', as in 'an integer >= 1'.
+        kind: type of the values, which a flag is read as.
+        names: lists the names to choose from, if they are looked up late.
     """
 
     holds: Callable[[Any], bool]
-    allowed: str
+    words: str
+    kind: type
+    names: Callable[[], Iterable[str]] | None = None
+
+    def must_be(self) -> str:
+        """What a message says after 'must be', with the names there are."""
+        return one_of(self.names()).words if self.names else self.words
+
+
+class Field(NamedTuple):
+    """A field.
+
+    Attributes:
+        default: its value where nothing sets it.
+        rule: what it may be.
+        text: what it is, in one line.
+    """
+
+    default: Any
+    rule: Rule
+    text: str
 
 
 def at_least(least: int) -> Rule:
@@ -25,7 +47,7 @@ def at_least(least: int) -> Rule:
         False
     """
     return Rule(
-        lambda v: type(v) is int and v >= least, f'a whole number >= {least}'
+        lambda v: type(v) is int and v >= least, f'an integer >= {least}', int
     )
 
 
@@ -34,10 +56,28 @@ def one_of(names: Iterable[str]) -> Rule:
 
     Example:
         >>> from mnemonics_jax import rules
-        >>> rules.one_of(('sgd', 'adam')).allowed
-        'sgd, adam'
+        >>> rules.one_of(('sgd', 'adam')).words
+        'one of sgd, adam'
     """
-    return Rule(lambda v: v in names, ', '.join(names))
+    names = tuple(names)
+    start = 'one of ' if len(names) > 1 else ''
+    return Rule(lambda v: v in names, f'{start}{", ".join(names)}', str)
+
+
+def name_in(place: str, names: Callable[[], Iterable[str]]) -> Rule:
+    """One of the names that a part of the package has.
+
+    Args:
+        place: the file or folder, for texts that cannot wait for the names.
+        names: lists them; it is called at each check, so that plug-ins are
+            seen, and what it imports is not loaded before.
+
+    Example:
+        >>> from mnemonics_jax import rules
+        >>> rules.name_in('my/networks', lambda: ['big', 'small']).must_be()
+        'one of big, small'
+    """
+    return Rule(lambda v: v in tuple(names()), f'a name in {place}', str, names)
 
 
 def or_none(rule: Rule) -> Rule:
@@ -45,10 +85,12 @@ def or_none(rule: Rule) -> Rule:
 
     Example:
         >>> from mnemonics_jax import rules
-        >>> rules.or_none(rules.at_least(1)).holds(None)
-        True
+        >>> rules.or_none(rules.at_least(1)).words
+        'an integer >= 1 or None'
     """
-    return Rule(lambda v: v is None or rule.holds(v), rule.allowed)
+    return Rule(
+        lambda v: v is None or rule.holds(v), f'{rule.words} or None', rule.kind
+    )
 
 
 def number(low: float, high: float, *, above: bool = False) -> Rule:
@@ -56,7 +98,7 @@ def number(low: float, high: float, *, above: bool = False) -> Rule:
 
     Example:
         >>> from mnemonics_jax import rules
-        >>> rules.number(0, 1).allowed
+        >>> rules.number(0, 1).words
         'a number >= 0 and < 1'
     """
 
@@ -66,15 +108,24 @@ def number(low: float, high: float, *, above: bool = False) -> Rule:
 
     sign = '>' if above else '>='
     end = '' if high == float('inf') else f' and < {high:g}'
-    return Rule(holds, f'a number {sign} {low:g}{end}')
+    return Rule(holds, f'a number {sign} {low:g}{end}', float)
+
+
+def _positive_integers(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(
+        type(v) is int and v > 0 for v in value
+    )
 
 
 POSITIVE = number(0, float('inf'), above=True)
 NOT_NEGATIVE = number(0, float('inf'))
-BOOLEAN = Rule(lambda v: type(v) is bool, 'true, false')
-FOLDER = Rule(lambda v: type(v) is str and v != '', 'a work directory')
-FILES = Rule(lambda v: type(v) is str, 'files, separated by commas')
+BOOLEAN = Rule(lambda v: type(v) is bool, 'true or false', bool)
+TEXT = Rule(lambda v: type(v) is str, 'a string', str)
+FOLDER = Rule(lambda v: type(v) is str and v != '', 'a work directory', str)
+FILES = Rule(lambda v: type(v) is str, 'Python files separated by commas', str)
 SEED = Rule(
     lambda v: type(v) is int and 0 <= v < 2**32,
-    'a whole number in 0..2**32 - 1',
+    'an integer in 0..2**32 - 1',
+    int,
 )
+INTEGERS = Rule(_positive_integers, 'integers >= 1 separated by commas', tuple)

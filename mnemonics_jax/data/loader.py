@@ -18,8 +18,6 @@ from mnemonics_jax.data import in_memory, on_device, streaming
 from mnemonics_jax.data.batches import BatchFeed, BatchReader, num_batches
 from mnemonics_jax.data.sources import Encoded, Source, phase_positions
 
-FEEDS = ('tfdata', 'device')
-
 
 class PhaseExamples(NamedTuple):
     """Examples of some classes of a split.
@@ -79,7 +77,7 @@ class Settings(NamedTuple):
     """How examples are fed.
 
     Attributes:
-        feed: one of `FEEDS`.
+        feed: 'tfdata' or 'device'.
         memory: bytes; a larger set of images is streamed, if it can be.
         view: of streamed images.
         budget: of streaming.

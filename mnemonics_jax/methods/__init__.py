@@ -2,7 +2,7 @@
 
 A method's file says at its top what it follows and has
     make: `(settings) -> Method`, from its own section of the configuration.
-    SETTINGS: name -> (default, rule), the fields of that section.
+    SETTINGS: name -> (default, rule, text), the fields of that section.
     DEFAULTS: general fields as the method's paper has them: `head` (of
         `backbone`), `imprint` and `freeze_old_rows` (of `method`).
     HEADS: the heads that it works with.
@@ -11,11 +11,13 @@ A method's file says at its top what it follows and has
 import importlib
 import pkgutil
 import types as python_types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnemonics_jax.core import plugins
-from mnemonics_jax.core.rules import Rule
-from mnemonics_jax.types import Method
+from mnemonics_jax.core.rules import Field, one_of
+
+if TYPE_CHECKING:  # It loads jax, and the names of methods need none.
+    from mnemonics_jax.types import Method
 
 
 def method_names() -> list[str]:
@@ -24,7 +26,7 @@ def method_names() -> list[str]:
     return sorted({*files, *plugins.registered('methods')})
 
 
-def make_method(name: str, config: Any) -> Method:
+def make_method(name: str, config: Any) -> 'Method':
     """A method with its settings.
 
     Args:
@@ -38,9 +40,10 @@ def make_method(name: str, config: Any) -> Method:
     return _file(name).make(config[name])
 
 
-def settings_of(name: str) -> dict[str, tuple[Any, Rule]]:
-    """Default and rule of each setting of a method."""
-    return _file(name).SETTINGS
+def settings_of(name: str) -> dict[str, Field]:
+    """The settings of a method."""
+    settings = _file(name).SETTINGS
+    return {key: Field(*entry) for key, entry in settings.items()}
 
 
 def defaults_of(name: str) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def heads_of(name: str) -> tuple[str, ...]:
 def default_settings() -> dict[str, dict[str, Any]]:
     """Defaults of all methods' settings, by method."""
     return {
-        name: {key: value for key, (value, _) in settings_of(name).items()}
+        name: {key: field.default for key, field in settings_of(name).items()}
         for name in method_names()
     }
 
@@ -64,8 +67,7 @@ def default_settings() -> dict[str, dict[str, Any]]:
 def _file(name: str) -> python_types.ModuleType:
     if name not in method_names():
         raise ValueError(
-            f'method.name={name!r}: no such method; allowed: '
-            f'{", ".join(method_names())}'
+            f'method.name={name!r}: must be {one_of(method_names()).words}'
         )
     if name in plugins.registered('methods'):
         return plugins.registered('methods')[name]

@@ -22,12 +22,17 @@ from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.types import HeldOut, Method, Outputs, Params, Phase, Terms
 
 SETTINGS = {
-    # Divides the logits of old classes where they are distilled.
-    'temperature': (2.0, rules.POSITIVE),
-    # Share of the memory that is held out to correct the new logits.
-    'holdout': (0.1, rules.number(0, 0.5, above=True)),
-    # Weight of the penalty that keeps the correction near none.
-    'ridge': (0.01, rules.POSITIVE),
+    'temperature': (2.0, rules.POSITIVE, 'Divides old logits in distillation.'),
+    'holdout': (
+        0.1,
+        rules.number(0, 0.5, above=True),
+        'Share of the memory held out to correct the new logits.',
+    ),
+    'ridge': (
+        0.01,
+        rules.POSITIVE,
+        'Weight of the penalty that keeps the correction near none.',
+    ),
 }
 DEFAULTS = {'head': 'linear', 'imprint': False, 'freeze_old_rows': False}
 HEADS = ('linear', 'cosine')

@@ -16,10 +16,12 @@ from mnemonics_jax.core import rules
 from mnemonics_jax.types import Method
 
 SETTINGS = {
-    # Of distillation beside cross entropy.
-    'distill_weight': (1.0, rules.NOT_NEGATIVE),
-    # Divides the logits of old classes where they are distilled.
-    'temperature': (2.0, rules.POSITIVE),
+    'distill_weight': (
+        1.0,
+        rules.NOT_NEGATIVE,
+        'Weight of distillation beside cross entropy.',
+    ),
+    'temperature': (2.0, rules.POSITIVE, 'Divides old logits in distillation.'),
 }
 # As in the authors' code. LUCIR's code runs iCaRL with a linear head instead,
 # nothing imprinted and nothing frozen: another baseline under the same name.

@@ -15,14 +15,22 @@ from mnemonics_jax.core import rules
 from mnemonics_jax.types import Method
 
 SETTINGS = {
-    # Of the less-forget term, times sqrt(old classes / new classes).
-    'lambda_base': (5.0, rules.NOT_NEGATIVE),
-    # By which old classes shall lead the nearest new ones, in cosines.
-    'margin': (0.5, rules.NOT_NEGATIVE),
-    # Of the margin ranking term.
-    'margin_weight': (1.0, rules.NOT_NEGATIVE),
-    # How many of the nearest new classes count.
-    'top_k': (2, rules.at_least(1)),
+    'lambda_base': (
+        5.0,
+        rules.NOT_NEGATIVE,
+        'Weight of the less-forget term, times sqrt(old / new classes).',
+    ),
+    'margin': (
+        0.5,
+        rules.NOT_NEGATIVE,
+        'Lead of old classes over the nearest new ones, in cosines.',
+    ),
+    'margin_weight': (
+        1.0,
+        rules.NOT_NEGATIVE,
+        'Weight of the margin ranking term.',
+    ),
+    'top_k': (2, rules.at_least(1), 'Number of nearest new classes to rank.'),
 }
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': True}
 HEADS = ('cosine',)

@@ -22,12 +22,21 @@ from mnemonics_jax.core import rules
 from mnemonics_jax.types import Method
 
 SETTINGS = {
-    # Of the distance of pooled maps, L_POD.
-    'spatial_weight': (3.0, rules.NOT_NEGATIVE),
-    # Of the distance of features, L_POD-flat.
-    'flat_weight': (1.0, rules.NOT_NEGATIVE),
-    # By which the true class shall lead, in scores.
-    'margin': (0.6, rules.NOT_NEGATIVE),
+    'spatial_weight': (
+        3.0,
+        rules.NOT_NEGATIVE,
+        'Weight of the distance of pooled maps, L_spatial.',
+    ),
+    'flat_weight': (
+        1.0,
+        rules.NOT_NEGATIVE,
+        'Weight of the distance of features, L_flat.',
+    ),
+    'margin': (
+        0.6,
+        rules.NOT_NEGATIVE,
+        'Lead that the true class shall have, in scores.',
+    ),
 }
 DEFAULTS = {
     'head': 'local_similarity',

@@ -19,8 +19,7 @@ from mnemonics_jax.methods import bic
 from mnemonics_jax.types import HeldOut, Method, Params, Phase
 
 SETTINGS = {
-    # Divides the logits of old classes where they are distilled.
-    'temperature': (2.0, rules.POSITIVE),
+    'temperature': (2.0, rules.POSITIVE, 'Divides old logits in distillation.'),
 }
 DEFAULTS = {'head': 'linear', 'imprint': False, 'freeze_old_rows': False}
 HEADS = ('linear',)

@@ -1,7 +1,6 @@
 """Training a model: the step, evaluation, loops that resume, checkpoints."""
 
 from mnemonics_jax.train.step import (
-    SCHEDULES,
     StepInputs,
     StepSettings,
     Trainer,
@@ -13,7 +12,6 @@ from mnemonics_jax.train.step import (
 )
 
 __all__ = [
-    'SCHEDULES',
     'StepInputs',
     'StepSettings',
     'Trainer',

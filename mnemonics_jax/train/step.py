@@ -36,8 +36,6 @@ from mnemonics_jax.types import (
     Variables,
 )
 
-SCHEDULES = ('step', 'cosine')
-
 
 class StepSettings(NamedTuple):
     """What distinguishes one kind of training from another.

@@ -1,0 +1,79 @@
+"""All fields as text: for `--help`, and as tables of the documentation."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from mnemonics_jax import methods
+from mnemonics_jax.config.fields import FIELDS, with_settings
+from mnemonics_jax.config.presets import Presets
+
+
+def as_help() -> str:
+    """All fields but the settings of methods, whose files load jax."""
+    found = ['fields of the configuration:']
+    for name, (default, rule, text) in FIELDS.items():
+        if isinstance(default, Presets):
+            values = default._asdict().items()
+            said = ', '.join(f'{key}: {as_flag(v)}' for key, v in values)
+        else:
+            said = f'default: {as_flag(default) or "none"}'
+        found += [
+            _wrapped(f'  --config.{name}: {text}'),
+            _wrapped(f'    ({said}; must be {rule.words})'),
+        ]
+    found.append(
+        '  --config.method.NAME.SETTING: A field of SETTINGS in the file of a '
+        'method.'
+    )
+    return '\n'.join(found) + '\n'
+
+
+def as_markdown() -> str:
+    """All fields as a table in Markdown."""
+    rows = [
+        (f'`{name}`', _cell(default), rule.must_be(), text)
+        for name, (default, rule, text) in with_settings(
+            methods.method_names()
+        ).items()
+    ]
+    return _markdown(('field', 'default', 'must be', 'what'), rows)
+
+
+def presets_as_markdown() -> str:
+    """The values of the presets as a table in Markdown."""
+    rows = [
+        (
+            f'`{name.removeprefix("exemplars.")}`',
+            *map(as_flag, field.default),
+            field.text,
+        )
+        for name, field in FIELDS.items()
+        if isinstance(field.default, Presets)
+    ]
+    names = (f'`{name}`' for name in Presets._fields)
+    return _markdown(('field of `exemplars`', *names, 'what'), rows)
+
+
+def as_flag(value: Any) -> str:
+    """A value as a flag takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ','.join(map(str, value))
+    return str(value)
+
+
+def _cell(default: Any) -> str:
+    if isinstance(default, Presets):
+        return '[preset](presets.md)'
+    return '' if default in (None, '') else f'`{as_flag(default)}`'
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, width=80, subsequent_indent='    ')
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
