@@ -46,7 +46,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=['mnemonics_jax*']),
     package_data={
         'mnemonics_jax': ['py.typed'],
-        'mnemonics_jax.report': ['*.json', 'page.*'],
+        'mnemonics_jax.report': ['*.json', 'templates/*'],
     },
     cmdclass={'build_py': BuildWithConfigs},
     entry_points={
@@ -75,6 +75,7 @@ setuptools.setup(
         'etils[epath]>=1.9',
         'flax>=0.12',
         'jax>=0.10,<0.12',
+        'jinja2>=3.1',
         'matplotlib>=3.9',
         'ml-collections>=1.0',
         'numpy>=2.0',

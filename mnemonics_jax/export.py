@@ -21,7 +21,7 @@ from mnemonics_jax.core import cli
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.exemplars import memory
 from mnemonics_jax.experiment import finished
-from mnemonics_jax.report.figures import png
+from mnemonics_jax.report.figures.images import as_png
 from mnemonics_jax.types import Variables
 
 # Of a folder's name, which may be no longer than 255 bytes, of four a letter.
@@ -75,7 +75,7 @@ def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
     ):
         target = folder / folder_name(label, len(names), str(names[label]))
         target.mkdir(parents=True, exist_ok=True)
-        (target / f'{rank:03}.png').write_bytes(png.as_png(image))
+        (target / f'{rank:03}.png').write_bytes(as_png(image))
 
 
 def describe(phase: finished.FinishedPhase) -> dict[str, Any]:

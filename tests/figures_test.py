@@ -180,7 +180,7 @@ def test_both_levels_of_loss_have_panels():
     titles = [ax.get_title(loc='left') for ax in drawn.axes]
     assert titles[:3] == [
         'Training',
-        'Learning: outer, on real images',
+        'Learning: outer, on query images',
         'Learning: inner, on exemplars',
     ]
     inner = drawn.axes[2].get_lines()
@@ -228,10 +228,10 @@ def test_points_of_a_picture_are_what_is_stored():
 
 def test_points_of_a_picture_are_bounded():
     points = tsne.gather(make_space(300, 4), range(5))
-    most = 5 * 100 + 5 * 50 + tsne.MAX_OTHERS + tsne.MAX_UNSEEN
+    most = 5 * 100 + 5 * 50 + tsne.MAX_OTHERS + tsne.MAX_HIDDEN
     assert len(points.features) < most
     assert np.sum(points.labels == -1) == tsne.MAX_OTHERS
-    assert np.sum(points.labels == -2) == tsne.MAX_UNSEEN
+    assert np.sum(points.labels == -2) == tsne.MAX_HIDDEN
 
 
 def test_neighbours_by_tsne_are_of_the_same_class_and_the_same_again():

@@ -192,7 +192,7 @@ def test_fields_are_read_by_keyboard_and_by_pointer(visit, path, results):
     def said(t, p):
         share = 100 * counts[t][p] / sum(counts[t])
         return (
-            f'true {names[t]}, taken for {names[p]}: {counts[t][p]} of '
+            f'true {names[t]}, predicted {names[p]}: {counts[t][p]} of '
             f'{sum(counts[t])} images ({share:.1f} %)'
         )
 

@@ -17,7 +17,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from mnemonics_jax.report.figures import png
+from mnemonics_jax.report.figures.images import as_png
 from mnemonics_jax.train import metric_writer
 
 
@@ -215,7 +215,7 @@ def test_an_image_of_the_events_is_read_back(tmp_path):
     with metric_writer.Recorder(tmp_path, first_phase=0) as recorder:
         for _ in range(3):
             recorder.record(0, 'train', loss=1.0)
-        recorder.image('exemplars', png.as_png(pixels), pixels.shape)
+        recorder.image('exemplars', as_png(pixels), pixels.shape)
     event = events(tmp_path)[-1]
     assert event.step == 2  # That of the last record.
     (value,) = event.summary.value

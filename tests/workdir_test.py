@@ -256,7 +256,7 @@ def test_a_finished_run_is_found_finished_and_reported_anew(
 def test_a_report_of_no_run_is_refused_by_the_address(bucket, capsys):
     assert report.main([URL]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f'error: {URL}: no config.json, ')
+    assert said.startswith(f'error: {URL}: must be the work directory of a run')
     assert said.count('\n') == 1
 
 

@@ -3,12 +3,10 @@
 import math
 from typing import Any
 
-CLASSIFIERS = {
-    'cnn': 'CNN',
-    'nme': 'NME',
-    'finetuned': 'fine-tuned',
-    'oracle': 'oracle',
-}
+# Classifiers of every run, with their titles.
+CLASSIFIERS = {'cnn': 'CNN', 'nme': 'NME', 'finetuned': 'fine-tuned'}
+# Those of any run: `evaluate.oracle` adds one.
+TITLES = {**CLASSIFIERS, 'oracle': 'oracle'}
 NOTHING = '\N{EN DASH}'
 ELLIPSIS = '\N{HORIZONTAL ELLIPSIS}'
 

@@ -20,7 +20,7 @@ from mnemonics_jax.exemplars import memory
 from mnemonics_jax.experiment import components, features
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import Outcome
-from mnemonics_jax.report.figures import png
+from mnemonics_jax.report.figures.images import as_png, pixel_grid
 from mnemonics_jax.types import Carry, ExemplarSet, Method
 
 
@@ -162,8 +162,8 @@ def show_exemplars(context: PhaseContext, carry: Carry) -> None:
     mask = np.asarray(held.mask)[seen]
     if not multihost.is_main() or not mask.any():
         return
-    grid = png.exemplar_grid(np.asarray(held.images)[seen], mask)
-    context.recorder.image('exemplars', png.as_png(grid), grid.shape)
+    grid = pixel_grid(np.asarray(held.images)[seen], mask)
+    context.recorder.image('exemplars', as_png(grid), grid.shape)
 
 
 def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What runs did, to look at: lines, tables, figures and one HTML page.
+"""Reports on runs: lines, tables, figures and one HTML page.
 
 python -m mnemonics_jax.report WORKDIR [WORKDIR ...] [--out=FOLDER]
 """

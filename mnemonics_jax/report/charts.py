@@ -1,18 +1,18 @@
-"""The charts of the page, each with its caption and its words for the blind."""
+"""The charts of results, each with its caption and alternative text."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mnemonics_jax.core.text import CLASSIFIERS, counted, percent
+from mnemonics_jax.core.text import TITLES, counted, percent
 from mnemonics_jax.report import published
 from mnemonics_jax.report.figures import confusion as confusion_figure
 from mnemonics_jax.report.figures import curves
 from mnemonics_jax.report.figures import losses as loss_figure
 from mnemonics_jax.report.runs import Run
 
-# Colour and marker of each classifier where a chart shows those.
+# Index of colour and marker of each classifier.
 _STYLES = {'cnn': 0, 'nme': 1, 'finetuned': 2, 'oracle': 6}
 
 
@@ -22,8 +22,8 @@ class Picture(NamedTuple):
     Attributes:
         drawn: the figure.
         caption: what it shows.
-        alt: the same for those who do not see it.
-        chart: whether light and dark may be swapped in the dark.
+        alt: text for readers who do not see it.
+        chart: whether dark mode may swap light and dark.
     """
 
     drawn: Figure
@@ -35,35 +35,35 @@ class Picture(NamedTuple):
 def classifiers(runs: Sequence[Run]) -> list[str]:
     """Classifiers of any of the runs, in the usual order."""
     known = {name for run in runs for name in run.phases[0]['accuracy']}
-    return [name for name in CLASSIFIERS if name in known]
+    return [name for name in TITLES if name in known]
 
 
 def accuracy(runs: Sequence[Run]) -> Picture:
-    """Accuracy over classes seen; `runs` have results."""
+    """Accuracy over classes seen; all runs have results."""
     names = classifiers(runs)
     if len(runs) == 1:
         panels = {'': [_line(runs[0], name) for name in names]}
-        judged = ''
+        main = ''
     else:
         panels = {
-            CLASSIFIERS[name]: [
+            TITLES[name]: [
                 _line(run, name, i)
                 for i, run in enumerate(runs)
                 if name in run.phases[0]['accuracy']
             ]
             for name in names
         }
-        judged = CLASSIFIERS[runs[0].results['predictor']]
+        main = TITLES[runs[0].results['predictor']]
     behind = _published(runs)
     caption = 'Accuracy on all classes seen so far, after each phase.'
     if len(runs) == 1:
-        name = CLASSIFIERS[runs[0].results['predictor']]
-        caption += f' The thick line is {name}, which judges the method.'
+        name = TITLES[runs[0].results['predictor']]
+        caption += f' Thick line: {name}, by which the method is evaluated.'
     if behind is not None:
         caption += _doubts(runs[0])
     words = '; '.join(_in_words(run) for run in runs)
     return Picture(
-        curves.accuracy(panels, behind, judged),
+        curves.accuracy(panels, behind, main),
         caption,
         f'Line chart of accuracy over classes seen. {words}.',
     )
@@ -72,13 +72,12 @@ def accuracy(runs: Sequence[Run]) -> Picture:
 def _line(run: Run, name: str, style: int | None = None) -> curves.Line:
     """A classifier's line; named by the run where `style` tells runs apart."""
     average = run.results.get('average_incremental_accuracy', {}).get(name)
-    title = f'{CLASSIFIERS[name]}, average {percent(average)} %'
-    judged = name == run.results['predictor']
+    title = f'{TITLES[name]}, average {percent(average)} %'
     return curves.Line(
         title if style is None else run.name,
         [phase['num_seen'] for phase in run.phases],
         [_in_percent(phase['accuracy'].get(name)) for phase in run.phases],
-        judged if style is None else True,
+        style is not None or name == run.results['predictor'],
         _STYLES[name] if style is None else style,
     )
 
@@ -91,7 +90,7 @@ def _in_words(run: Run) -> str:
     name, phases = run.results['predictor'], run.phases
     first, last = (percent(phases[i]['accuracy'].get(name)) for i in (0, -1))
     return (
-        f'{run.name}, {CLASSIFIERS[name]}: {first} % with '
+        f'{run.name}, {TITLES[name]}: {first} % with '
         f'{phases[0]["num_seen"]}, {last} % with {phases[-1]["num_seen"]}'
     )
 
@@ -104,7 +103,7 @@ def protocol(run: Run) -> tuple[str, int]:
 
 
 def _published(runs: Sequence[Run]) -> curves.Published | None:
-    """The curves of the runs' protocol, if all follow the same."""
+    """The paper's curves, if all runs follow one protocol of the paper."""
     for run in runs:
         names = list(map(str, run.results['class_names']))
         if published.differences(run.config, names):
@@ -122,34 +121,34 @@ def _published(runs: Sequence[Run]) -> curves.Published | None:
 
 def _doubts(run: Run) -> str:
     text = (
-        ' Grey: the paper, digitised from its Figure 4, with the same data, '
-        'classes a phase, exemplars a class and backbone.'
+        ' Grey: curves digitised from Figure 4 of the paper, with the same '
+        'data, classes per phase, exemplars per class and backbone.'
     )
     doubtful = [
         c.method for c in published.curves(*protocol(run)) if c.doubtful
     ]
     if doubtful:
         text += (
-            f' Its curve of {doubtful[0]} does not have the average of its '
+            f' The mean of its curve of {doubtful[0]} is not the average in '
             'Table 1, but that of the variant without adjustment in Table 2.'
         )
     return text
 
 
 def confusion(run: Run) -> Picture:
-    """The matrix of the judged classifier after the last phase."""
+    """The confusion matrix of the predictor after the last phase."""
     name, phases, names = run.results['predictor'], run.phases, run.names
     bounds = [phase['num_seen'] for phase in phases[:-1]]
     every = len(confusion_figure.lines_between(bounds)) == len(bounds)
     lines = 'between phases' if every else 'after phase 0'
-    title = CLASSIFIERS[name]
+    title = TITLES[name]
     return Picture(
         confusion_figure.confusion(
             phases[-1]['confusion'][name], names, bounds
         ),
-        f'What {title} takes test images of each class for, after the last '
-        'phase; classes in the order in which they came, with lines '
-        f'{lines}. Colours follow the square root of the share.',
+        f'Confusion matrix of {title} after the last phase. Classes are in '
+        f'the order in which they arrived, with lines {lines}. Colours follow '
+        'the square root of the share.',
         f'Confusion matrix of {title} over {counted(len(names), "class")}; '
         f'{percent(phases[-1]["accuracy"][name])} % of the images lie on the '
         'diagonal.',
@@ -157,19 +156,21 @@ def confusion(run: Run) -> Picture:
 
 
 def losses(run: Run) -> Picture | None:
-    """Loss curves of both levels, if there are any."""
+    """Loss curves of both levels, if any is recorded."""
     shown = loss_figure.panels(run.records)
     if not shown:
         return None
     levels = {value for _, value, _, _ in shown}
-    caption = 'Loss of each stage that has one, a line for each phase.'
+    caption = 'Loss of each stage, one line for each phase.'
     if 'outer_loss' in levels:
         caption += (
-            ' Outer: of the temporary model on the images that judge; inner: '
-            'of the same model on the exemplars, before its last step.'
+            ' Outer: loss of the temporary model on the query images. Inner: '
+            'loss of the same model on the exemplars before its last step.'
         )
     if 'outer_loss' in levels and 'inner_loss' not in levels:
-        caption += ' metrics.jsonl has no inner_loss: that level is not shown.'
+        caption += (
+            ' metrics.jsonl has no inner_loss, so the inner level is not shown.'
+        )
     titles = ', '.join(title.lower() for *_, title in shown)
     return Picture(
         loss_figure.learning(run.records),

@@ -2,8 +2,8 @@
 
     python -m mnemonics_jax.report WORKDIR [WORKDIR ...] [--out=FOLDER]
 
-writes `report.html` and `figures/` of a run, finished or not, anew, or of
-several runs side by side. Work directories may be in a bucket.
+writes `report.html` and `figures/` of one run, finished or not, or of several
+runs side by side. Work directories may be in a bucket.
 """
 
 import argparse
@@ -14,7 +14,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mnemonics_jax.core.text import CLASSIFIERS, num_bytes, percent
+import rich.box
+import rich.console
+import rich.table
+
+from mnemonics_jax.core.text import TITLES, counted, num_bytes, percent
 from mnemonics_jax.core.workdir import (
     Workdir,
     address,
@@ -26,20 +30,24 @@ from mnemonics_jax.report.charts import Picture
 from mnemonics_jax.report.figures import style
 from mnemonics_jax.report.runs import Run
 
-# Where runs are compared, beside their work directories.
+# Folder of the page of several runs, beside their work directories.
 COMPARISON = 'comparison'
 _KINDS = ('png', 'svg')
+# Horizontal rules of ASCII below the head and between sections.
+_RULES = rich.box.Box(
+    '    \n    \n----\n    \n----\n    \n    \n    \n', ascii=True
+)
 
 
 def phase_line(phase: dict[str, Any]) -> str:
-    """A finished phase in a line.
+    """The results of a phase in one line.
 
     Args:
-        phase: an entry of 'phases' in `results.json`.
+        phase: entry of 'phases' in `results.json`.
     """
     parts = [f'phase {phase["phase"]}: {phase["num_seen"]} classes']
     parts += [
-        f'{CLASSIFIERS[name]} {percent(value)} %'
+        f'{TITLES[name]} {percent(value)} %'
         for name, value in phase['accuracy'].items()
     ]
     held = phase['exemplars']
@@ -54,53 +62,45 @@ def phase_line(phase: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The final table, at most 80 columns wide.
+    """The final table, in ASCII and at most 80 columns wide.
 
     Args:
         results: content of `results.json`.
     """
     method = results['config']['method']['name']
-    names = results['phases'][0]['accuracy']
-    titles = _columns(
-        {name: CLASSIFIERS[name] for name in names},
-        judged=results['predictor'],
-    )
-    lines = [
-        f'{"":28}{"accuracy, %":>{len(titles)}}{"memory":>17}',
-        f'{"phase":5}{"classes seen":>14}{"":9}{titles}'
-        f'{"images":>7}{"bytes":>10}{"seconds":>9}',
-        '-' * (54 + len(titles)),
-    ]
+    names, predictor = results['phases'][0]['accuracy'], results['predictor']
+    grid = rich.table.Table(box=_RULES, padding=0, show_edge=False)
+    grid.add_column('accuracy (%)')
+    titles = [TITLES[name] + '*' * (name == predictor) for name in names]
+    for title in (*titles, 'exemplars', 'bytes', 'seconds'):
+        grid.add_column(title, justify='right', no_wrap=True)
     for phase in results['phases']:
         held = phase['exemplars']
-        lines.append(
-            f'{phase["phase"]:>5}{phase["num_seen"]:>14}{"":9}'
-            f'{_percents(phase["accuracy"])}{held["count"]:>7,}'
-            f'{num_bytes(held["bytes"]):>10}{phase["seconds"]["total"]:>9.1f}'
+        grid.add_row(
+            f'phase {phase["phase"]}: {counted(phase["num_seen"], "class")}',
+            *(percent(phase['accuracy'][name]) for name in names),
+            f'{held["count"]:,}',
+            num_bytes(held['bytes']),
+            f'{phase["seconds"]["total"]:.1f}',
         )
-    lines.append(lines[2])
-    for key, title, _, _ in tables.MEASURES:
-        lines.append(f'{title:28}{_percents(results[key])}'.rstrip())
-    lines += [
-        f'* the classifier by which {method} is judged',
-        'forgetting: points lost on the classes of phase 0 from first to last '
-        'model (F)',
-        'max forgetting: points lost since the best past model, mean of phases',
-        *setup.incomplete(results),
-    ]
-    return '\n'.join(lines)
-
-
-def _percents(values: Mapping[str, float]) -> str:
-    return _columns({name: percent(value) for name, value in values.items()})
-
-
-def _columns(cells: Mapping[str, str], judged: str = '') -> str:
-    """The cells of the classifiers, that of the judged one with a mark."""
-    return ''.join(
-        f'{cell:>{max(6, len(CLASSIFIERS[name]) + 1)}}'
-        f'{"*" * (name == judged):1}'
-        for name, cell in cells.items()
+    grid.add_section()
+    for measure in tables.MEASURES:
+        if measure.key != 'last_accuracy':  # In the row of the last phase.
+            values = results[measure.key]
+            grid.add_row(measure.title, *(percent(values[n]) for n in names))
+    console = rich.console.Console(width=80, color_system=None, markup=False)
+    with console.capture() as capture:
+        console.print(grid)
+    return '\n'.join(
+        [
+            *(line.rstrip() for line in capture.get().splitlines()),
+            f'* the classifier by which {method} is evaluated',
+            'forgetting: points lost on the classes of phase 0 from first to '
+            'last model (F)',
+            'max forgetting: points lost since the best past model, mean over '
+            'phases',
+            *setup.incomplete(results),
+        ]
     )
 
 
@@ -108,13 +108,13 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     """Writes the figures and the page of a run into its work directory.
 
     Args:
-        workdir: of the run; files may be missing, and the page says so.
+        workdir: work directory of the run; the page names missing files.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: there is no file of a run.
+        ValueError: the directory holds no run.
         OSError: the work directory cannot be written.
     """
     run = runs.read(workdir, runs.ALONE)
@@ -127,40 +127,39 @@ def write_page(
     """Writes the figures and the page of one or several runs.
 
     Args:
-        listed: by `runs.read`.
-        paths: of their work directories, as they are called.
-        out: the folder to write to, made if need be.
+        listed: runs, as `runs.read` returns them.
+        paths: names of their work directories for messages.
+        out: folder to write to, made if missing.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: there is no file of any run.
+        ValueError: none of the directories holds a run.
         OSError: the folder cannot be written.
     """
     lost = [
-        f'{path}: no file of a run there.'
+        f'{path}: no run there.'
         for run, path in zip(listed, paths, strict=True)
         if run is None
     ]
     found = [run for run in listed if run is not None]
     if not found:
         raise ValueError(
-            f'{", ".join(paths)}: no config.json, metrics.jsonl or '
-            'results.json; allowed: the work directory of a run'
+            f'{", ".join(paths)}: must be the work directory of a run, with '
+            'a config.json, metrics.jsonl or results.json'
         )
     pictures, notes = page.draw(found)
     pngs = _save(pictures, out / 'figures')
     path = out / 'report.html'
-    shown = page.Gallery(pictures, pngs, notes)
-    write_atomically(path, page.render(found, lost, shown))
+    write_atomically(path, page.render(found, lost, pictures, pngs, notes))
     return path
 
 
 def _save(
     pictures: Mapping[str, Picture], folder: pathlib.Path
 ) -> dict[str, bytes]:
-    """Writes pictures as PNG and SVG; returns the former by name."""
+    """Writes pictures as PNG and SVG; returns the PNG files by name."""
     folder.mkdir(parents=True, exist_ok=True)
     pngs = {}
     for name, picture in pictures.items():
@@ -174,7 +173,7 @@ def _save(
 
 
 def default_out(paths: Sequence[str]) -> str:
-    """Where the page goes: of one run with it, of several beside them."""
+    """Default folder of the page: a run's own, or one beside several runs."""
     if len(paths) == 1:
         return paths[0]
     if any(address(path) is not None for path in paths):
@@ -190,10 +189,11 @@ def write_anew(paths: Sequence[str], out: str | None = None) -> str:
 
     Args:
         paths: directories, or gs://BUCKET/FOLDER.
-        out: as one of them; by default `default_out`.
+        out: directory or gs://BUCKET/FOLDER to write to; by default
+            `default_out`.
 
     Returns:
-        Where the page is.
+        The path or address of the page.
 
     Raises:
         ValueError, OSError: see `write_page`.
@@ -201,7 +201,7 @@ def write_anew(paths: Sequence[str], out: str | None = None) -> str:
     out = default_out(paths) if out is None else out
     names = runs.label(paths) if len(paths) > 1 else [runs.ALONE]
     with contextlib.ExitStack() as stack:
-        # One mirror where the page goes into the work directory itself.
+        # A set: one mirror if the page goes into the work directory itself.
         places = {path: Workdir(path) for path in {*paths, out}}
         for place in places.values():
             stack.enter_context(place)
@@ -215,7 +215,7 @@ def write_anew(paths: Sequence[str], out: str | None = None) -> str:
 
 
 def fetch(place: Workdir) -> None:
-    """Gets what a page is made of, of a work directory in a bucket."""
+    """Downloads the files that a page reads, if they are in a bucket."""
     for name in ('config.json', 'metrics.jsonl', 'results.json'):
         place.fetch(name)
     run = runs.read(place.local, '')
@@ -225,18 +225,25 @@ def fetch(place: Workdir) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line, by default that of the process; the exit status."""
+    """Runs the command.
+
+    Args:
+        argv: command line, by default that of the process.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.report',
-        description='Writes the figures and the report of a run anew, or '
-        'compares runs on one page.',
+        description='Writes the figures and the report of a run, or of '
+        'several runs side by side.',
     )
     parser.add_argument('workdirs', metavar='WORKDIR', nargs='+')
     parser.add_argument(
         '--out',
         metavar='FOLDER',
-        help='where report.html and figures/ go; by default the work '
-        f'directory, or {COMPARISON}/ beside several',
+        help='folder of report.html and figures/; by default the work '
+        f'directory, or {COMPARISON}/ beside several work directories',
     )
     given = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""Where exemplars lie among images: t-SNE, and the number beside it."""
+"""Where exemplars lie among images: t-SNE and distances from class borders."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,25 @@ import numpy as np
 from mnemonics_jax import prototypes
 from mnemonics_jax.core.text import counted
 from mnemonics_jax.core.workdir import features_name
-from mnemonics_jax.report import html, runs
+from mnemonics_jax.report import runs
 from mnemonics_jax.report.charts import Picture
 from mnemonics_jax.report.figures import border as border_figure
 from mnemonics_jax.report.figures import tsne as tsne_figure
 from mnemonics_jax.report.runs import Run
+from mnemonics_jax.report.tables import Table
 
 MAX_RUNS = 6
 _KEYS = ('features', 'labels', 'means', 'exemplars', 'mask', 'class_names')
 
 
 def stored(run: Run, phase: int) -> dict[str, np.ndarray] | None:
-    """Features of a phase, if they are there and fit each other."""
+    """Features of a phase; None if missing or inconsistent."""
     found = runs.arrays(run, features_name(phase), _KEYS)
     return found if found is not None and _fits(found) else None
 
 
 def _fits(found: dict[str, np.ndarray]) -> bool:
-    """Whether the arrays belong together, and there are images."""
+    """Whether the shapes are consistent and there are images."""
     n, labels = len(found['means']), found['labels']
     return (
         len(labels) == len(found['features']) > 0
@@ -38,22 +39,29 @@ def _fits(found: dict[str, np.ndarray]) -> bool:
 
 
 def _shown(run: Run) -> list[int]:
-    """An early and a late phase: the first and the last."""
+    """The first and the last phase."""
     return sorted({run.phases[0]['phase'], run.phases[-1]['phase']})
 
 
 def chosen_names(listed: Sequence[Run]) -> list[str]:
-    """Classes in colour: of phase 0 in all runs, or in the first."""
+    """Classes in colour: of phase 0 in all runs, else in the first run."""
     firsts = [run.names[: run.phases[0]['num_seen']] for run in listed]
     common = [n for n in firsts[0] if all(n in first for first in firsts)]
     return (common or firsts[0])[: tsne_figure.MAX_CHOSEN]
 
 
 def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
-    """Pictures of the early and the late phase of each run."""
+    """t-SNE of the first and the last phase of each run.
+
+    Args:
+        listed: runs.
+        notes: sentences on what cannot be shown are added here.
+    """
     listed = [run for run in listed if run.phases]
     if len(listed) > MAX_RUNS:
-        notes.append(f'Of {len(listed)} runs, the first {MAX_RUNS} are shown.')
+        notes.append(
+            f'Only the first {MAX_RUNS} of {len(listed)} runs are shown.'
+        )
     rows = {}
     wanted = chosen_names(listed) if listed else []
     for run in listed[:MAX_RUNS]:
@@ -68,7 +76,7 @@ def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
             chosen = [names.index(n) for n in wanted if n in names]
             if not chosen:
                 which = f'{run.name}, phase {phase}'
-                notes.append(f'{which}: none of {", ".join(wanted)}.')
+                notes.append(f'{which} has no class of {", ".join(wanted)}.')
             else:
                 title = f'phase {phase}, {counted(len(names), "class")}'
                 columns[title] = tsne_figure.gather(content, chosen)
@@ -78,19 +86,19 @@ def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
         return None
     return Picture(
         tsne_figure.embedding(rows),
-        'Features by t-SNE, as in Figures 1 and 5 of the paper: the first and '
-        f'the last phase; {counted(len(wanted), "class")} of phase '
-        '0 in colour, test images faint, exemplars strong, each other class a '
-        'cross at its mean; its images are embedded, too, but not drawn. '
-        'Each picture is computed by itself: distances between groups and '
-        'their sizes mean little.',
+        'Features by t-SNE after the first and the last phase, as in Figures 1 '
+        f'and 5 of the paper. Colours: {counted(len(wanted), "class")} of '
+        'phase 0, test images light and exemplars dark. Crosses: means of the '
+        'other classes, whose images are embedded but not drawn. Each picture '
+        'is a separate embedding; sizes of clusters and distances between '
+        'them carry little meaning.',
         f'Scatter plots of features of {", ".join(wanted)} for '
-        f'{", ".join(rows)}, in an early and a late phase.',
+        f'{", ".join(rows)}, after the first and the last phase.',
     )
 
 
 def distributions(run: Run) -> dict[int, tuple[list[float], list[float]]]:
-    """Quantiles of the border ratio by phase: of exemplars, of images."""
+    """Quantiles of the border ratios of exemplars and of images, by phase."""
     found = {}
     for phase in run.phases:
         content = stored(run, phase['phase'])
@@ -116,7 +124,7 @@ def distributions(run: Run) -> dict[int, tuple[list[float], list[float]]]:
 
 
 def border(listed: Sequence[Run]) -> Picture | None:
-    """Exemplars beside images, by distance from the border."""
+    """Border ratios of exemplars and of test images, by phase."""
     panels = {run.name: distributions(run) for run in listed}
     panels = {name: found for name, found in panels.items() if found}
     if not panels:
@@ -130,15 +138,15 @@ def border(listed: Sequence[Run]) -> Picture | None:
     )
     return Picture(
         border_figure.border(panels),
-        'Distance of a feature to the nearest other class mean over that to '
-        'its own, means of all test images: 1 is the border (dashed), more is '
-        'inside. Marks are medians, thick bars the middle half, thin ones '
-        '5 to 95 %; of images a sample.',
-        f'Distributions of the distance from the border. Medians: {words}.',
+        'Distance of a feature to the nearest other class mean, divided by the '
+        'distance to its own class mean (means of all test images). 1 is the '
+        'border (dashed); larger values lie inside the class. Marks: medians. '
+        'Thick bars: 25 to 75 %. Thin bars: 5 to 95 %. Images are a sample.',
+        f'Distributions of the border ratio. Medians: {words}.',
     )
 
 
-def border_table(listed: Sequence[Run]) -> str:
+def border_table(listed: Sequence[Run]) -> Table | None:
     """Medians of the border ratio over exemplars and all test images."""
     several = len(listed) > 1
     rows = []
@@ -152,17 +160,11 @@ def border_table(listed: Sequence[Run]) -> str:
                 rows.append([run.name] * several + [str(phase['phase'])])
                 rows[-1] += [f'{v:.2f}' for v in (*values, np.divide(*values))]
     if not rows:
-        return ''
-    head = ['run'] * several + [
-        'phase',
-        'exemplars',
-        'all test images',
-        'ratio',
-    ]
-    return html.table(
-        head,
+        return None
+    return Table(
+        ['run'] * several + ['phase', 'exemplars', 'all test images', 'ratio'],
         rows,
-        'Medians of nearest other / own. A ratio below 1 says that exemplars '
-        'lie nearer the border than images of their class do, above 1 farther '
-        'from it.',
+        'Medians of distance to the nearest other mean / to the own mean. A '
+        'ratio below 1: exemplars lie nearer the border than images of their '
+        'class. Above 1: farther from it.',
     )

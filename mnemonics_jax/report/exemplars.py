@@ -1,4 +1,4 @@
-"""What became of exemplars: pictures of the stages, and how far they moved."""
+"""Exemplars at selection, after learning and at the end, and their drift."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -13,17 +13,19 @@ from mnemonics_jax.report.charts import Picture
 from mnemonics_jax.report.figures import curves, images, style
 from mnemonics_jax.report.runs import Run
 
-# Images that are read for the page, at most.
+# Stages in the order of the page.
+STAGES = ('selected', 'learned', 'last', 'difference')
+# Maximum size of the images that are read.
 _MAX_BYTES = 10**9
 
 
 class Stages(NamedTuple):
-    """Exemplars of some classes at the stages of their life.
+    """Exemplars of some classes at several stages.
 
     Attributes:
-        names: of the n classes.
-        images: by stage, [n, m, H, W, C].
-        masks: by stage, bool[n, m].
+        names: names of the n classes.
+        images: images by stage, [n, m, H, W, C].
+        masks: used slots by stage, bool[n, m].
     """
 
     names: list[str]
@@ -32,7 +34,7 @@ class Stages(NamedTuple):
 
 
 def arrival(run: Run) -> list[int]:
-    """The phase in which each class seen came."""
+    """The phase in which each class seen arrived."""
     return [
         phase['phase']
         for phase, old in zip(
@@ -48,8 +50,8 @@ def stages(run: Run, missing: list[str]) -> Stages | None:
     """The exemplars of evenly spaced classes; None without any.
 
     Args:
-        run: with results.
-        missing: what could not be read is added here.
+        run: a run with results.
+        missing: sentences on what could not be read are added here.
     """
     came = np.array(arrival(run))
     rows = style.spread(len(came), images.MAX_CLASSES)
@@ -62,7 +64,7 @@ def stages(run: Run, missing: list[str]) -> Stages | None:
         found['learned'] = _rows(run, exemplars_name, rows, came, missing)
     shapes = {part[0].shape for part in found.values() if part is not None}
     if len(shapes) > 1:
-        missing.append('The files of exemplars are of different sizes.')
+        missing.append('The exemplar files have different shapes.')
         return None
     known = {key: part for key, part in found.items() if part is not None}
     return Stages(
@@ -82,11 +84,11 @@ def _rows(
     """Images and masks of some classes, each from the file of a phase.
 
     Args:
-        run: with results.
-        name_of: the file of a phase.
-        rows: classes.
-        phases: of all classes seen, the phase whose file is read.
-        missing: the first file that could not be read is added here.
+        run: a run with results.
+        name_of: gives the file of a phase.
+        rows: indices of the classes.
+        phases: for each class seen, the phase whose file is read.
+        missing: a sentence on the first unreadable file is added here.
     """
     parts, slots = [], slice(images.MAX_PER_CLASS)
     for phase in sorted(set(phases[rows])):
@@ -100,14 +102,14 @@ def _rows(
         own = rows[phases[rows] == phase] - start
         parts.append([part[own, slots] for part in stored])
     if len({part[0].shape[1:] for part in parts}) > 1:
-        missing.append(f'{name_of(phase)} is of another size: not shown.')
+        missing.append(f'{name_of(phase)} has another shape: not shown.')
         return None
     pixels, mask = (np.concatenate(part) for part in zip(*parts, strict=True))
     return pixels, mask
 
 
 def lack(run: Run, name: str) -> str:
-    """Says why a file was not read."""
+    """A sentence on why a file was not read."""
     size = _size(run, name)
     if size > _MAX_BYTES:
         return f'{name} holds {size / 1e9:.1f} GB and was not read'
@@ -117,7 +119,7 @@ def lack(run: Run, name: str) -> str:
 def _read(
     run: Run, name: str, num: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images and mask of `num` classes; None if lost or too large."""
+    """Images and mask of `num` classes; None if missing or too large."""
     if _size(run, name) > _MAX_BYTES:
         return None
     stored = runs.arrays(run, name, ('images', 'mask'))
@@ -145,7 +147,12 @@ _TITLES = {
 
 
 def pictures(run: Run, missing: list[str]) -> dict[str, Picture]:
-    """A grid for each stage, and one of the amplified difference."""
+    """A grid for each stage, and one of the amplified differences.
+
+    Args:
+        run: a run, with or without results.
+        missing: sentences on what could not be read are added here.
+    """
     if not run.phases or run.strategy == 'none':
         return {}
     known = stages(run, missing)
@@ -176,7 +183,7 @@ def _difference(run: Run, known: Stages) -> Picture:
     shown, factor = images.difference(
         known.images['last'], known.images['selected'], mask
     )
-    title = f'Change since selection, times {factor}; mid-grey is none'
+    title = f'Change since selection, times {factor}; mid-grey: no change'
     return Picture(
         images.grid(shown, mask, known.names),
         title,
@@ -190,8 +197,8 @@ def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]] | None:
     """Mean change since selection in grey levels, by phase of arrival.
 
     Returns:
-        Phase of arrival -> phases and values; None if files are missing or
-        more than the page reads.
+        Phase of arrival -> phases and values; None if files are missing or too
+        large.
     """
     came = np.array(arrival(run))
     names = [exemplars_name(phase['phase']) for phase in run.phases]
@@ -225,7 +232,12 @@ def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]] | None:
 
 
 def drift(listed: Sequence[Run], notes: list[str]) -> Picture | None:
-    """The chart of `drifts`; what cannot be shown is said in `notes`."""
+    """The chart of `drifts`.
+
+    Args:
+        listed: runs with results.
+        notes: sentences on what cannot be shown are added here.
+    """
     panels = {}
     for run in listed:
         if run.strategy == 'none':
@@ -233,20 +245,20 @@ def drift(listed: Sequence[Run], notes: list[str]) -> Picture | None:
         lines = drifts(run)
         if lines is None:
             notes.append(
-                f'{run.name}: the exemplars at selection or after a phase are '
-                'missing, or too large to read: no drift over phases.'
+                f'{run.name}: exemplars at selection or after a phase are '
+                'missing or too large to read, so drift is not shown.'
             )
         elif not any(any(y) for _, y in lines.values()):
-            notes.append(f'{run.name}: no exemplar ever changed.')
+            notes.append(f'{run.name}: the exemplars never changed.')
         else:
             panels[run.name] = lines
     if not panels:
         return None
     return Picture(
         curves.drift(panels),
-        'Mean distance of a pixel from the image that was selected, of 255 '
-        'grey levels, at the end of each phase; a line for the classes of '
-        'each phase. Learning makes its first point, adjusting the rest.',
+        'Mean absolute change of a pixel since selection, in grey levels of '
+        '255, after each phase. One line for the classes of each phase: its '
+        'first point shows learning, the others adjustment.',
         'Line chart of the drift of exemplars over phases for '
         f'{", ".join(panels)}.',
     )

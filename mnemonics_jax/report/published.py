@@ -1,7 +1,7 @@
-"""The paper's curves, and whether a run followed the protocol they stand for.
+"""The paper's curves, and whether a run follows their protocol.
 
-The numbers lie in `published.json`: accuracy on all classes seen after each
-phase, recovered from the vector paths of the paper's Figure 4.
+`published.json` holds the accuracy on all classes seen after each phase,
+recovered from the vector paths of the paper's Figure 4.
 """
 
 import functools
@@ -14,7 +14,7 @@ from mnemonics_jax.core.text import flatten
 PHASES = (5, 10, 25)
 PER_CLASS = 20
 
-# Of the paper's data sets: classes in all, and the network.
+# Number of classes and network for each data set of the paper.
 _PROTOCOLS = {
     'CIFAR-100': (100, 'resnet32'),
     'ImageNet-Subset': (100, 'resnet18'),
@@ -26,10 +26,10 @@ class Curve(NamedTuple):
     """A published curve.
 
     Attributes:
-        method: its name in the paper.
-        accuracy: percent, one a phase.
-        doubtful: its mean is not the average of the paper's Table 1, but that
-            of the variant without adjustment in Table 2.
+        method: name of the method in the paper.
+        accuracy: accuracy in percent after each phase.
+        doubtful: whether its mean is not the average in the paper's Table 1,
+            but that of the variant without adjustment in Table 2.
     """
 
     method: str
@@ -38,7 +38,7 @@ class Curve(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A way in which a run leaves the paper's protocol, as words."""
+    """A property of the protocol, in a run and in the paper."""
 
     what: str
     run: str
@@ -55,8 +55,8 @@ def curves(data: str, phases: int) -> list[Curve]:
     """The curves of a protocol, best first.
 
     Args:
-        data: a name of the paper's data sets.
-        phases: N, the phases after phase 0.
+        data: name of a data set of the paper.
+        phases: N, number of phases after phase 0.
     """
     doubts = _content()['doubts'].get(data, {})
     found = [
@@ -72,11 +72,12 @@ def curves(data: str, phases: int) -> list[Curve]:
 
 
 def data_name(config: dict[str, Any], class_names: list[str]) -> str:
-    """The paper's name for the data of a run, or what the run calls them.
+    """The paper's name of a run's data set, else the run's own name.
 
     Args:
-        config: resolved, as JSON has it.
-        class_names: of all classes; a folder is ImageNet if they are synsets.
+        config: resolved configuration, as in JSON.
+        class_names: names of all classes; a folder is ImageNet if all are
+            synsets.
     """
     fields = flatten(config)
     name, source = fields.get('data.name'), fields['data.source']
@@ -102,11 +103,11 @@ def differences(
 ) -> list[Difference]:
     """How a run differs from the protocol of the paper's curves; [] if not.
 
-    Data that the paper does not have are held against CIFAR-100.
+    Data sets that are not in the paper are compared with CIFAR-100.
 
     Args:
-        config: resolved, as JSON has it.
-        class_names: of all classes.
+        config: resolved configuration, as in JSON.
+        class_names: names of all classes.
     """
     data = data_name(config, class_names)
     known = data in _PROTOCOLS
@@ -130,7 +131,7 @@ def differences(
         and (memory['per_class'], memory['total']) == (PER_CLASS, 0),
         'exemplars',
         _budget(memory),
-        f'{PER_CLASS} a class',
+        f'{PER_CLASS} per class',
     )
     compare(ran == backbone, 'backbone', ran, backbone)
     return found
@@ -140,5 +141,5 @@ def _budget(memory: dict[str, Any]) -> str:
     if memory['strategy'] == 'none':
         return 'none'
     if memory['per_class']:
-        return f'{memory["per_class"]} a class'
-    return f'{memory["total"]:,} in all'
+        return f'{memory["per_class"]} per class'
+    return f'{memory["total"]:,} in total'

@@ -1,4 +1,4 @@
-"""What a work directory holds, also that of a run that was cut off."""
+"""Reads work directories of runs, finished or not."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.core.text import CLASSIFIERS, flatten
+from mnemonics_jax.core.text import TITLES, flatten
 from mnemonics_jax.core.workdir import read_records
 
 ALONE = 'the run'
@@ -23,7 +23,7 @@ _MEASURES = (
     'max_forgetting',
 )
 _SPLITS = 'old_accuracy', 'new_accuracy'
-# What the page reads of a configuration.
+# Fields of the configuration that the page reads.
 _FIELDS = {
     'backbone.name',
     'data.source',
@@ -40,16 +40,16 @@ _FIELDS = {
 
 
 class Run(NamedTuple):
-    """A run, as far as its files say.
+    """A run, as far as its files are known.
 
     Attributes:
-        name: what the page calls it, `ALONE` if there is no other.
-        folder: of its files.
-        config: resolved, as JSON has it; {} if unknown.
-        results: content of `results.json`, empty if there is none.
-        setup: content of `config.json`, or {}.
-        records: of `metrics.jsonl`.
-        missing: sentences that say what is not there, with what is lost.
+        name: name on the page, `ALONE` for a single run.
+        folder: work directory.
+        config: resolved configuration, as in JSON; {} if unknown.
+        results: content of `results.json`; {} if unknown.
+        setup: content of `config.json`; {} if unknown.
+        records: lines of `metrics.jsonl`.
+        missing: sentences on missing files and their consequences.
     """
 
     name: str
@@ -67,16 +67,18 @@ class Run(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Names of the classes seen, in the order in which they came."""
+        """Names of the classes seen, in the order in which they arrived."""
         if not self.results:
             return []
-        names, num_seen = self.results['class_names'], self.phases[-1]
-        order = self.results['class_order'][: num_seen['num_seen']]
-        return [str(names[k]) for k in order]
+        names, num_seen = (
+            self.results['class_names'],
+            self.phases[-1]['num_seen'],
+        )
+        return [str(names[k]) for k in self.results['class_order'][:num_seen]]
 
     @property
     def strategy(self) -> str:
-        """How its exemplars are made, '' if unknown."""
+        """Strategy of its exemplars, '' if unknown."""
         return self.config.get('exemplars', {}).get('strategy', '')
 
 
@@ -84,8 +86,8 @@ def read(folder: pathlib.Path, name: str) -> Run | None:
     """Reads a work directory; None if it holds no file of a run.
 
     Args:
-        folder: the work directory, there or not.
-        name: of the run.
+        folder: work directory, which may not exist.
+        name: name of the run.
     """
     if not any((folder / file).is_file() for file in _FILES):
         return None
@@ -150,16 +152,17 @@ def is_config(content: Any) -> bool:
 
 
 def _is_phase(phase: dict[str, Any], predictor: str) -> bool:
-    """Whether this is an entry of a phase; may raise what `is_results` catches.
+    """Whether this is an entry of a phase.
 
-    Ragged counts raise ValueError, what is no mapping TypeError.
+    Raises:
+        ValueError, TypeError, KeyError: it is none; `is_results` catches these.
     """
     n, confusion = phase['num_seen'], phase['confusion']
     held, seconds = phase['exemplars'], phase['seconds']
     return (
         isinstance(phase['phase'], int)
         and {predictor} <= set(confusion) == set(phase['accuracy'])
-        and set(confusion) <= set(CLASSIFIERS)
+        and set(confusion) <= set(TITLES)
         and all(np.shape(counts) == (n, n) for counts in confusion.values())
         and all(isinstance(held[key], int) for key in ('count', 'bytes'))
         and 'total' in seconds
@@ -169,7 +172,7 @@ def _is_phase(phase: dict[str, Any], predictor: str) -> bool:
 
 
 def _are_numbers(*groups: Any) -> bool:
-    """Whether these are numbers by name."""
+    """Whether each is a mapping from names to numbers."""
     return all(
         isinstance(group, dict)
         and all(isinstance(value, int | float) for value in group.values())
@@ -206,15 +209,15 @@ def _records(path: pathlib.Path) -> list[dict[str, Any]]:
 def arrays(
     run: Run, name: str, needed: Sequence[str]
 ) -> dict[str, np.ndarray] | None:
-    """An .npz file of a run, None if it is not there or not whole.
+    """Arrays of an .npz file of a run; None if it is missing or broken.
 
     Args:
         run: the run.
-        name: of the file, within its folder.
-        needed: arrays to read.
+        name: path of the file in the work directory.
+        needed: names of the arrays.
     """
     try:
-        # NumPy leaves a file open that it cannot read.
+        # Opened here: NumPy leaves a file open that it cannot read.
         with (run.folder / name).open('rb') as file, np.load(file) as stored:
             return {key: stored[key] for key in needed}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -222,7 +225,7 @@ def arrays(
 
 
 def lack(run: Run, name: str) -> str:
-    """Says of a file that `arrays` did not read what is the matter with it."""
+    """A sentence on why `arrays` did not read a file."""
     if (run.folder / name).exists():
         return f'{name} cannot be read'
     return f'{name} is missing'
@@ -241,7 +244,7 @@ def label(paths: Sequence[str]) -> list[str]:
 
 
 def _without_common_fields(names: list[str]) -> list[str]:
-    """Names such as 'seed=0,strategy=random' by what differs among them."""
+    """Shortens names such as 'seed=0,strategy=random' to what differs."""
     cells = [name.split(',') for name in names]
     keys = {tuple(cell.partition('=')[0] for cell in row) for row in cells}
     if len(keys) > 1 or not all('=' in cell for row in cells for cell in row):

@@ -1,4 +1,4 @@
-"""What ran: configuration, protocol, versions, command, warnings."""
+"""What was run: configuration, protocol, versions, command, warnings."""
 
 import json
 from collections.abc import Sequence
@@ -11,47 +11,62 @@ from mnemonics_jax.core.text import (
     flatten,
     shortened,
 )
-from mnemonics_jax.report import html, published
+from mnemonics_jax.report import published
 from mnemonics_jax.report.charts import protocol
 from mnemonics_jax.report.runs import Run
+from mnemonics_jax.report.tables import Table
 
-# So many of a list are written out.
+# Maximum number of items of a list that a sentence names.
 _MOST = 20
 
 
-def describe_run(run: Run) -> str:
-    """What was run, in a headline."""
-    fields = flatten(run.config)
-    if not fields:
-        return 'A run whose configuration is lost'
-    strategy = fields['exemplars.strategy']
+def headline(runs: Sequence[Run]) -> str:
+    """The title of the page."""
+    if len(runs) > 1:
+        names = ', '.join(run.name for run in runs)
+        return f'{counted(len(runs), "run")} compared: {names}'
+    config = runs[0].config
+    if not config:
+        return 'A run without its configuration'
+    strategy = runs[0].strategy
     kept = 'no' if strategy == 'none' else strategy
-    return f'{fields["method.name"]} with {kept} exemplars on {_data(fields)}'
+    return (
+        f'{config["method"]["name"]} with {kept} exemplars on {_data(config)}'
+    )
 
 
-def describe_method(run: Run) -> str:
-    """Method and data, which runs that are compared often share."""
-    fields = flatten(run.config)
-    return f'{fields["method.name"]} on {_data(fields)}'
+def _data(config: dict[str, Any]) -> str:
+    fields = flatten(config)
+    source, name = fields['data.source'], fields.get('data.name')
+    return f'{source}, {name}' if name else source
 
 
-def _data(fields: dict[str, Any]) -> str:
-    name = fields.get('data.name')
-    return f'{fields["data.source"]}, {name}' if name else fields['data.source']
+def settings(runs: Sequence[Run]) -> list[str]:
+    """A line for each setting, after the names of its runs if they differ."""
+    alike: dict[str, list[str]] = {}
+    for run in runs:
+        if run.config and run.phases:
+            words = _setting(run)
+            if len(runs) > 1:
+                method = run.config['method']['name']
+                words = f'{method} on {_data(run.config)}; {words}'
+            alike.setdefault(words, []).append(run.name)
+    return [
+        f'{", ".join(names)}: {words}' if len(alike) > 1 else words
+        for words, names in alike.items()
+    ]
 
 
-def describe_setting(run: Run) -> str:
-    """Backbone, classes, phases, memory and seed, in a line."""
+def _setting(run: Run) -> str:
+    """Backbone, classes, phases, memory and seed."""
     config, phases = run.config, run.phases
-    if not config or not phases:
-        return ''
     ex = config['exemplars']
     sizes = [p['num_seen'] for p in phases]
     steps = [b - a for a, b in zip([0, *sizes], sizes, strict=False)]
     arrival = ' + '.join(map(str, steps[:6]))
     arrival += f' + {ELLIPSIS}' * (len(steps) > 6)
     each, total = ex['per_class'], ex['total']
-    held = f'{each} images a class' if each else f'{total:,} images in all'
+    held = f'{each} images per class' if each else f'{total:,} images'
     memory = f'memory of {held}, stored as {ex["storage"]}'
     if ex['strategy'] == 'none':
         memory = 'no memory'
@@ -64,21 +79,21 @@ def describe_setting(run: Run) -> str:
 
 
 def incomplete(results: dict[str, Any]) -> list[str]:
-    """A sentence that says how far an unfinished run came, or nothing."""
+    """A sentence on the progress of an unfinished run; [] if it is finished."""
     if results.get('complete', True):
         return []
     phases = results['phases']
     return [
         f'Not finished: {counted(len(phases), "phase")} done, '
         f'{phases[-1]["num_seen"]} of {len(results["class_names"])} classes; '
-        'the same command goes on.'
+        'rerun the command to resume.'
     ]
 
 
 def warnings(run: Run) -> list[str]:
-    """What a reader should know of how the run went."""
+    """Sentences on missing phases and files, skipped images and resumptions."""
     found = incomplete(run.results) if run.results else []
-    skipped = list(map(str, (run.results or {}).get('skipped_images', ())))
+    skipped = list(map(str, run.results.get('skipped_images', ())))
     if skipped:
         shown = ', '.join(skipped[:_MOST])
         more = len(skipped) - _MOST
@@ -94,7 +109,7 @@ def warnings(run: Run) -> list[str]:
     if resumed:
         shown = '; '.join(resumed[-_MOST:])
         found.append(f'Resumed {counted(len(resumed), "time")}: {shown}.')
-    return found
+    return found + run.missing
 
 
 def _moment(resumed: dict[str, Any]) -> str:
@@ -106,8 +121,13 @@ def _moment(resumed: dict[str, Any]) -> str:
     return words
 
 
-def comparison(runs: Sequence[Run]) -> str:
-    """The protocol of the paper's curves beside that of the runs."""
+def protocol_of_the_paper(runs: Sequence[Run]) -> Table | str:
+    """How the runs differ from the protocol of the paper's curves.
+
+    Returns:
+        A table if the protocol differs; else a sentence, empty if only the
+        runs' own choices (such as the method) may differ.
+    """
     differing: dict[published.Difference, list[str]] = {}
     for run in runs:
         names = list(map(str, run.results['class_names']))
@@ -115,53 +135,50 @@ def comparison(runs: Sequence[Run]) -> str:
             differing.setdefault(found, []).append(run.name)
     if differing:
         several = max(map(len, differing.values())) < len(runs)
-        return html.table(
+        return Table(
             ['what', 'here', 'in the paper'] + ['runs'] * several,
             [
                 [*found] + [', '.join(names)] * several
                 for found, names in differing.items()
             ],
-            'The paper\u2019s curves (digitised) are not drawn: they are of '
-            'another protocol.',
+            'The paper\u2019s curves (digitised) are not drawn, because the '
+            'protocol differs.',
             words=True,
         )
     if len({protocol(run) for run in runs}) > 1:
-        return html.note(
-            'The paper\u2019s curves (digitised) are not drawn: the runs '
-            'follow different protocols of it.'
+        return (
+            'The paper\u2019s curves (digitised) are not drawn, because the '
+            'runs follow different protocols of the paper.'
         )
-    seeds = {flatten(run.config)['protocol.class_order_seed'] for run in runs}
-    files = {flatten(r.config)['protocol.class_order_file'] for r in runs}
+    seeds = {run.config['protocol']['class_order_seed'] for run in runs}
+    files = {run.config['protocol'].get('class_order_file') for run in runs}
     if seeds == {1993} and files == {None}:
         return ''
-    return html.note(
-        'The class order is not the paper\u2019s (seed 1993): part of the '
-        'distance to its curves is due to that.'
+    return (
+        'The class order differs from the paper\u2019s (seed 1993), which '
+        'explains part of the distance to its curves.'
     )
 
 
-def differing(runs: Sequence[Run]) -> str:
-    """The fields in which runs differ, and whether their orders do."""
+def differing(runs: Sequence[Run]) -> Table:
+    """The fields in which runs differ, and whether their class orders do."""
     fields = [flatten(run.config) for run in runs]
     names = list(dict.fromkeys(name for known in fields for name in known))
-    rows = []
-    for name in names:
-        values = [_value(known, name) for known in fields]
-        if len(set(values)) > 1:
-            rows.append([name, *values])
+    rows = [
+        [name, *(_value(known, name) for known in fields)] for name in names
+    ]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
     orders = [_order(run) for run in runs]
-    known = {order for order in orders if order}
-    if len(known) > 1:
+    caption = 'classes arrive in the same order.'
+    if len(set(orders) - {()}) > 1:
         cells = [shortened(', '.join(o), 60) or NOTHING for o in orders]
         rows.append(['class order', *cells])
-    order = 'in different orders' if len(known) > 1 else 'in the same order'
+        caption = 'classes arrive in different orders.'
     if () in orders:
-        order = 'in an order that is not known of all'
-    caption = f'All other fields are equal; classes come {order}.'
-    if not rows:
-        return f'<p>No field differs. {html.escape(caption)}</p>'
+        caption = 'the class order of some runs is unknown.'
+    start = 'All other fields are equal' if rows else 'No field differs'
     head = ['field', *(run.name for run in runs)]
-    return html.table(head, rows, caption, words=True)
+    return Table(head, rows, f'{start}; {caption}', words=True)
 
 
 def _value(fields: dict[str, Any], name: str) -> str:
@@ -172,7 +189,7 @@ def _value(fields: dict[str, Any], name: str) -> str:
 
 
 def _order(run: Run) -> tuple[str, ...]:
-    """Names of all classes in the order of arrival; () if unknown."""
+    """Names of all classes in their class order; () if unknown."""
     if run.results:
         names = run.results['class_names']
         return tuple(str(names[k]) for k in run.results['class_order'])
@@ -181,38 +198,32 @@ def _order(run: Run) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def configuration(runs: Sequence[Run]) -> str:
-    """All fields of each run."""
-    parts = []
-    for run in runs:
-        if not run.config:
-            parts.append(html.note(f'{run.name}: the configuration is lost.'))
-            continue
-        rows = [
-            (field, _value({field: value}, field))
-            for field, value in flatten(run.config).items()
-        ]
-        caption = 'As resolved: presets and defaults are filled in.'
-        table = html.table(['field', 'value'], rows, caption, words=True)
-        title = 'All fields' if len(runs) == 1 else f'All fields of {run.name}'
-        parts.append(html.details(title, table))
-    return '\n'.join(parts)
+def fields(run: Run) -> Table | None:
+    """All fields of a run, if its configuration is known."""
+    if not run.config:
+        return None
+    known = flatten(run.config)
+    return Table(
+        ['field', 'value'],
+        [[name, _value(known, name)] for name in known],
+        'As resolved: presets and defaults are filled in.',
+        words=True,
+    )
 
 
-def versions(runs: Sequence[Run]) -> str:
-    """What computed each run, and by which command."""
+def versions(runs: Sequence[Run]) -> Table | None:
+    """The versions, commit and command of each run, if any is known."""
     columns = [_versions_of(run) for run in runs]
     names = list(dict.fromkeys(name for column in columns for name in column))
     if not names:
-        return html.note('Unknown: config.json is missing.')
-    rows = [
-        [name, *(column.get(name, NOTHING) for column in columns)]
-        for name in names
-    ]
-    head = ['what'] + (
-        ['version'] if len(runs) == 1 else [run.name for run in runs]
+        return None
+    titles = ['version'] if len(runs) == 1 else [run.name for run in runs]
+    return Table(
+        ['what', *titles],
+        [[name, *(c.get(name, NOTHING) for c in columns)] for name in names],
+        'The software and the command of the latest start.',
+        words=True,
     )
-    return html.table(head, rows, 'What computed it.', words=True)
 
 
 def _versions_of(run: Run) -> dict[str, str]:
@@ -224,7 +235,7 @@ def _versions_of(run: Run) -> dict[str, str]:
     return {
         **{name: str(v) for name, v in (setup.get('versions') or {}).items()},
         'commit': str(setup.get('commit') or 'unknown: not run in a checkout'),
-        'begun': str(setup.get('started', 'unknown')),
+        'started': str(setup.get('started', 'unknown')),
         'starts': str(len(starts)) if starts else 'not recorded',
         'command': str(command or 'not recorded'),
     }

@@ -1,110 +1,123 @@
-"""The tables of results: phases, averages, memory and time."""
+"""The tables of results: phases, averages and forgetting, and time."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from mnemonics_jax.core.text import CLASSIFIERS, NOTHING, percent
-from mnemonics_jax.report import html
+from mnemonics_jax.core.text import NOTHING, TITLES, percent
 from mnemonics_jax.report.charts import classifiers
 from mnemonics_jax.report.runs import Run
 
-# Key in `results.json`, name, unit, and what it is.
+
+class Table(NamedTuple):
+    """A table of the page.
+
+    Attributes:
+        head: titles of the columns.
+        rows: cells; the first of each row is its header.
+        caption: text below the table.
+        emphasis: index of the column to emphasize, -1 for none.
+        words: whether cells are words, else numbers.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str
+    emphasis: int = -1
+    words: bool = False
+
+
+class Measure(NamedTuple):
+    """A number that describes a whole run.
+
+    Attributes:
+        key: key in `results.json`.
+        title: name for people.
+        unit: '%' or 'points'.
+        meaning: definition.
+    """
+
+    key: str
+    title: str
+    unit: str
+    meaning: str
+
+
 MEASURES = (
-    (
+    Measure(
         'average_incremental_accuracy',
         'average incremental accuracy',
         '%',
-        'The mean over all phases of the accuracy on the classes seen by then; '
+        'Mean over all phases of the accuracy on the classes seen so far; '
         'higher is better.',
     ),
-    (
+    Measure(
+        'last_accuracy',
+        'last accuracy',
+        '%',
+        'Accuracy of the last model on all classes seen; higher is better.',
+    ),
+    Measure(
         'forgetting',
         'forgetting',
         'points',
-        'Accuracy on the first phase\u2019s classes, by the first model minus '
-        'by the last (the paper\u2019s F); lower is better.',
+        'Accuracy of the first model on the classes of phase 0, minus that of '
+        'the last model (the paper\u2019s F); lower is better.',
     ),
-    (
+    Measure(
         'max_forgetting',
         'max forgetting',
         'points',
-        'The best past accuracy on the classes of a phase minus the final one, '
-        'a mean over all phases but the last; lower is better.',
+        'Best earlier accuracy on the classes of a phase, minus the final one; '
+        'mean over all phases but the last; lower is better.',
     ),
 )
 
-# Of a page; the table of a terminal has the accuracy of each phase above.
-_LAST = (
-    'last_accuracy',
-    'last accuracy',
-    '%',
-    'Accuracy on all classes seen, by the last model; higher is better.',
-)
-
 _LEARNED = (
-    ' Drift: mean change of a pixel by learning, of 255 grey levels. Held-out '
-    'loss: of a model trained on the exemplars, on test images of the new '
-    'classes, before and after learning; this says whether learning helped, '
-    'drift does not.'
+    ' Drift: mean change of a pixel by learning, in grey levels of 255. '
+    'Held-out loss: loss on test images of the new classes of a model trained '
+    'on the exemplars, before and after learning. This loss shows whether '
+    'learning helped; drift does not.'
 )
 
 
-def keys(run: Run) -> str:
-    """The numbers that a reader came for."""
-    results, last = run.results, run.phases[-1]
-    name = results['predictor']
-    title = CLASSIFIERS[name]
-    average = results.get('average_incremental_accuracy', {}).get(name)
-    forgetting = results.get('forgetting', {}).get(name)
-    return html.keys(
-        {
-            f'average incremental accuracy, {title}': f'{percent(average)} %',
-            f'accuracy after the last phase, {title}': (
-                f'{percent(last["accuracy"].get(name))} %'
-            ),
-            f'forgetting, {title}': f'{percent(forgetting)} points',
-            'memory after the last phase': (
-                f'{last["exemplars"]["count"]:,} images'
-            ),
-        }
-    )
+def key_numbers(run: Run) -> dict[str, str]:
+    """The most important numbers of a run with results, by name."""
+    last, name = run.phases[-1], run.results['predictor']
+    title = TITLES[name]
+    average = _measure(run, 'average_incremental_accuracy', name)
+    return {
+        f'average incremental accuracy, {title}': f'{average} %',
+        f'accuracy after the last phase, {title}': (
+            f'{percent(last["accuracy"].get(name))} %'
+        ),
+        f'forgetting, {title}': f'{_measure(run, "forgetting", name)} points',
+        'memory after the last phase': f'{last["exemplars"]["count"]:,} images',
+    }
 
 
-def overview(runs: Sequence[Run]) -> str:
-    """The runs side by side, each by the classifier that judges it."""
-    head = [
-        'run',
-        'exemplars',
-        'judged by',
-        'average (%)',
-        'last (%)',
-        'forgetting (points)',
-        'memory (images)',
-        'seconds',
-    ]
+def overview(runs: Sequence[Run]) -> Table:
+    """Runs side by side, each by its own predictor."""
+    head = ['run', 'exemplars', 'evaluated by', 'average (%)', 'last (%)']
+    head += ['forgetting (points)', 'memory (images)', 'seconds']
     rows = []
     for run in runs:
-        if not run.phases:
-            rows.append([run.name, run.strategy, *[NOTHING] * 6])
-            continue
-        name, last = run.results['predictor'], run.phases[-1]
-        rows.append(
-            [
-                run.name,
-                run.strategy,
-                CLASSIFIERS[name],
+        cells = [NOTHING] * 6
+        if run.phases:
+            name, last = run.results['predictor'], run.phases[-1]
+            cells = [
+                TITLES[name],
                 _measure(run, 'average_incremental_accuracy', name),
                 percent(last['accuracy'].get(name)),
                 _measure(run, 'forgetting', name),
                 f'{last["exemplars"]["count"]:,}',
                 f'{sum(p["seconds"]["total"] for p in run.phases):.0f}',
             ]
-        )
-    return html.table(
+        rows.append([run.name, run.strategy, *cells])
+    return Table(
         head,
         rows,
-        'Average: average incremental accuracy. One run of each says nothing '
-        'of how far another seed would move it.',
+        'Average: average incremental accuracy. One run of each does not show '
+        'how much results vary with the seed.',
     )
 
 
@@ -112,13 +125,13 @@ def _measure(run: Run, key: str, name: str) -> str:
     return percent(run.results.get(key, {}).get(name))
 
 
-def phases(run: Run) -> str:
-    """A row for each phase: accuracies, memory, what learning did."""
+def phases(run: Run) -> Table:
+    """A row for each phase: accuracies, memory, and what learning changed."""
     names = classifiers([run])
-    judged = run.results['predictor']
+    predictor = run.results['predictor']
     learned = _learned_columns(run.phases)
     head = ['phase', 'classes seen']
-    head += [f'{CLASSIFIERS[name]} (%)' for name in names]
+    head += [f'{TITLES[name]} (%)' for name in names]
     head += ['exemplars', 'bytes', *(title for title, _ in learned.values())]
     rows = []
     for phase in run.phases:
@@ -131,23 +144,22 @@ def phases(run: Run) -> str:
             row.append(format(held[key], form) if known else NOTHING)
         rows.append([*row, f'{phase["seconds"]["total"]:.1f}'])
     caption = (
-        'Accuracy on test images of all classes seen; the method is judged by '
-        f'{CLASSIFIERS[judged]}. Bytes: of the images in memory.'
+        'Accuracy on test images of all classes seen; the method is evaluated '
+        f'by {TITLES[predictor]}. Bytes: size of the images in memory.'
     )
     if 'held_out_loss_before' in learned:
         caption += _LEARNED
-    return html.table(
-        [*head, 'seconds'], rows, caption, judged=2 + names.index(judged)
-    )
+    emphasis = 2 + names.index(predictor)
+    return Table([*head, 'seconds'], rows, caption, emphasis)
 
 
 def _learned_columns(
     phases: Sequence[dict[str, Any]],
 ) -> dict[str, tuple[str, str]]:
-    """Titles and formats of what is known of learning in any phase."""
+    """Titles and formats of the results of learning that any phase has."""
     known = {key for phase in phases for key in phase['exemplars']}
     if 'held_out_loss_before' not in known:
-        known.discard('drift_grey_levels')  # Of real exemplars: always 0.
+        known.discard('drift_grey_levels')  # Always 0 for real images.
     columns = {
         'drift_grey_levels': ('drift (grey levels)', '.1f'),
         'held_out_loss_before': ('held-out loss before', '.3f'),
@@ -157,110 +169,113 @@ def _learned_columns(
     return {key: value for key, value in columns.items() if key in known}
 
 
-def old_and_new(run: Run) -> str:
-    """Accuracy on the classes of earlier phases and on those of the phase."""
+def old_and_new(run: Run) -> Table | None:
+    """Accuracy on the old and on the new classes of each phase, if known."""
     names = classifiers([run])
     if not any('new_accuracy' in phase for phase in run.phases):
-        return ''
-    head = ['phase']
-    for name in names:
-        title = CLASSIFIERS[name]
-        head += [f'{title}, old (%)', f'{title}, new (%)']
-    rows = []
-    for phase in run.phases:
-        row = [str(phase['phase'])]
-        for name in names:
-            for key in ('old_accuracy', 'new_accuracy'):
-                value = phase.get(key, {}).get(name)
-                row.append(NOTHING if value is None else percent(value))
-        rows.append(row)
-    return html.table(
-        head,
-        rows,
-        'Old: classes of earlier phases; new: those of the phase. Answers are '
-        'among all classes seen.',
+        return None
+    keys = ('old_accuracy', 'new_accuracy')
+    return Table(
+        ['phase']
+        + [
+            f'{TITLES[n]}, {kind} (%)' for n in names for kind in ('old', 'new')
+        ],
+        [
+            [
+                str(p['phase']),
+                *(_cell(p, key, n) for n in names for key in keys),
+            ]
+            for p in run.phases
+        ],
+        'Old: classes of earlier phases. New: classes of this phase. '
+        'Predictions are among all classes seen.',
     )
 
 
-def side_by_side(runs: Sequence[Run]) -> str:
-    """Accuracies by the classifier that judges each run, phase by phase."""
+def _cell(phase: Mapping[str, Any], key: str, name: str) -> str:
+    value = phase.get(key, {}).get(name)
+    return NOTHING if value is None else percent(value)
+
+
+def side_by_side(runs: Sequence[Run]) -> Table:
+    """Accuracies of runs by their predictors, phase by phase."""
     head = ['phase', 'classes seen']
     for run in runs:
         head += [f'{run.name} (%)', 'old', 'new']
     longest = max((run.phases for run in runs), key=len)
     rows = []
     for i, phase in enumerate(longest):
-        seen = {r.phases[i]['num_seen'] for r in runs if i < len(r.phases)}
-        row = [str(phase['phase']), ' / '.join(map(str, sorted(seen)))]
-        for run in runs:
-            name = run.results['predictor']
-            for key in ('accuracy', 'old_accuracy', 'new_accuracy'):
-                own = run.phases[i].get(key, {}) if i < len(run.phases) else {}
-                row.append(percent(own[name]) if name in own else NOTHING)
+        own = [run.phases[i] if i < len(run.phases) else {} for run in runs]
+        seen = sorted({p['num_seen'] for p in own if p})
+        row = [str(phase['phase']), ' / '.join(map(str, seen))]
+        row += [
+            _cell(p, key, run.results['predictor'])
+            for run, p in zip(runs, own, strict=True)
+            for key in ('accuracy', 'old_accuracy', 'new_accuracy')
+        ]
         rows.append(row)
-    judged = dict.fromkeys(CLASSIFIERS[r.results['predictor']] for r in runs)
-    return html.table(
+    predictors = dict.fromkeys(TITLES[r.results['predictor']] for r in runs)
+    return Table(
         head,
         rows,
-        f'By {" or ".join(judged)}: on all classes seen, on those of earlier '
-        'phases (old) and of the phase (new).',
+        f'By {" or ".join(predictors)}: on all classes seen, on those of '
+        'earlier phases (old) and on those of the phase (new).',
     )
 
 
-def averages(runs: Sequence[Run]) -> str:
-    """All measures of whole runs, by classifier, and what they are."""
+def averages(runs: Sequence[Run]) -> Table:
+    """All measures of whole runs, by classifier."""
     names = classifiers(runs)
     several = len(runs) > 1
-    measures = (MEASURES[0], _LAST, *MEASURES[1:])
-    head = ['measure'] + ['run'] * several + [CLASSIFIERS[n] for n in names]
     rows = [
-        [f'{title} ({unit})']
+        [f'{measure.title} ({measure.unit})']
         + [run.name] * several
-        + [_measure(run, key, n) for n in names]
-        for key, title, unit, _ in measures
+        + [_measure(run, measure.key, name) for name in names]
+        for measure in MEASURES
         for run in runs
-        if key in run.results
+        if measure.key in run.results
     ]
-    words = ''.join(
-        f'<li><b>{html.escape(title)}</b>: {html.escape(meaning)}</li>\n'
-        for _, title, _, meaning in measures
-    )
-    judged = {run.results['predictor'] for run in runs}
-    column = -1
-    if len(judged) == 1:
-        column = 1 + several + names.index(judged.pop())
-    table = html.table(head, rows, 'What these are:', judged=column)
-    return f'{table}\n<ul class="soft">\n{words}</ul>'
+    head = ['measure'] + ['run'] * several + [TITLES[name] for name in names]
+    predictors = {run.results['predictor'] for run in runs}
+    emphasis = -1
+    if len(predictors) == 1:
+        emphasis = 1 + several + names.index(predictors.pop())
+    return Table(head, rows, 'Definitions:', emphasis)
 
 
-def times(runs: Sequence[Run]) -> str:
-    """Seconds by stage: of each phase of a run, or of several runs in all."""
+def times(runs: Sequence[Run]) -> Table:
+    """Seconds by stage: of each phase of one run, or in all of several runs."""
     listed = [p['seconds'] for run in runs for p in run.phases]
     stages = list(dict.fromkeys(n for seconds in listed for n in seconds))
     stages.sort(key='total'.__eq__)  # The total comes last.
-    rows = []
+    sums = []
     for run in runs:
         own = [phase['seconds'] for phase in run.phases]
-        known = {n for seconds in own for n in seconds}
-        sums = {n: sum(p.get(n, 0) for p in own) for n in stages if n in known}
-        if len(runs) == 1:
-            rows += [
-                [str(p['phase']), *(_seconds(p['seconds'], n) for n in stages)]
-                for p in run.phases
-            ]
-            rows.append(['all', *(_seconds(sums, n) for n in stages)])
-            whole = sums['total'] or 1
-            shares = (f'{percent(s / whole)} %' for s in sums.values())
-            rows.append(['share', *shares])
-        else:
-            rows.append([run.name, *(_seconds(sums, n) for n in stages)])
-    first = 'phase' if len(runs) == 1 else 'run'
-    return html.table(
-        [first, *stages],
+        known = {stage for seconds in own for stage in seconds}
+        sums.append(
+            {s: sum(p.get(s, 0) for p in own) for s in stages if s in known}
+        )
+    if len(runs) > 1:
+        named = ((r.name, total) for r, total in zip(runs, sums, strict=True))
+        rows = _seconds(named, stages)
+    else:
+        named = ((str(p['phase']), p['seconds']) for p in runs[0].phases)
+        rows = _seconds([*named, ('all', sums[0])], stages)
+        whole = sums[0]['total'] or 1
+        shares = (f'{percent(s / whole)} %' for s in sums[0].values())
+        rows.append(['share', *shares])
+    return Table(
+        ['run' if len(runs) > 1 else 'phase', *stages],
         rows,
-        'In seconds. First phases contain what compiling takes.',
+        'In seconds. The first phases include compilation.',
     )
 
 
-def _seconds(seconds: dict[str, float], stage: str) -> str:
-    return f'{seconds[stage]:.1f}' if stage in seconds else NOTHING
+def _seconds(
+    named: Iterable[tuple[str, Mapping[str, float]]], stages: Sequence[str]
+) -> list[list[str]]:
+    """Rows of a name and its seconds by stage."""
+    return [
+        [name] + [f'{known[s]:.1f}' if s in known else NOTHING for s in stages]
+        for name, known in named
+    ]

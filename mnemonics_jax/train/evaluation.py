@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax.core import parallel
+from mnemonics_jax.core import parallel, text
 from mnemonics_jax.core.numerics import unit
 from mnemonics_jax.data.device_batch import (
     batch_images,
@@ -25,7 +25,7 @@ from mnemonics_jax.losses import mask_logits
 from mnemonics_jax.prototypes import class_means, nme_scores
 from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
-CLASSIFIERS = ('cnn', 'nme', 'finetuned')
+CLASSIFIERS = tuple(text.CLASSIFIERS)
 
 
 class Counts(NamedTuple):

@@ -1,1 +1,1 @@
-"""Figures, drawn by matplotlib: one file a kind."""
+"""Figures by matplotlib, one file for each kind."""

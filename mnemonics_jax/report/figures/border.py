@@ -1,4 +1,4 @@
-"""How near the border of their class exemplars lie, beside other images."""
+"""Distances of exemplars and test images from the border of their class."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def quantiles(values: np.ndarray) -> list[float]:
-    """What `border` draws of a distribution: 5, 25, 50, 75, 95 %."""
+    """The quantiles that `border` draws: 5, 25, 50, 75 and 95 %."""
     return np.quantile(values, _QUANTILES).tolist()
 
 
@@ -28,7 +28,7 @@ def border(
     """Distributions of `border_ratios`, exemplars beside images, by phase.
 
     Args:
-        panels: by run, then by phase: `quantiles` of exemplars, of images.
+        panels: by run and phase, `quantiles` of exemplars and of images.
     """
     drawn, axes = style.panels(len(panels), 3.1)
     for ax, (name, phases) in zip(axes, panels.items(), strict=False):

@@ -1,4 +1,4 @@
-"""The confusion matrix as a figure, and as a small image of many classes."""
+"""Confusion matrices: as figures, as small images, and their largest errors."""
 
 import io
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ def confusion(
 
     Args:
         counts: int[n, n], rows are true classes.
-        names: of the classes.
-        bounds: where classes of different phases meet.
+        names: names of the classes.
+        bounds: first class of each phase but phase 0.
     """
     share = shares(counts)
     drawn = style.figure(5, 4.3)
@@ -60,15 +60,15 @@ def confusion(
 
 
 def lines_between(bounds: Sequence[int]) -> list[int]:
-    """Where lines part classes: at all bounds, or at the first of many.
+    """Bounds at which lines are drawn: all, or the first of many.
 
-    With many phases the lines would hide what they part.
+    Lines between many phases would hide the cells.
     """
     return list(bounds) if len(bounds) <= _MAX_LINES else list(bounds[:1])
 
 
 def _write_numbers(ax: Axes, share: np.ndarray) -> None:
-    """Writes each share that does not round to 0 into its field."""
+    """Writes each share that does not round to 0 into its cell."""
     for row, column in np.argwhere(share.round() > 0):
         value = share[row, column]
         color = 'white' if NORM(value) > 0.6 else style.INK
@@ -100,9 +100,9 @@ def as_image(counts: np.ndarray) -> bytes:
 def confused(
     counts: np.ndarray, names: Sequence[str], most: int
 ) -> list[tuple[str, str, int, float]]:
-    """The most confused pairs: true class, taken for, images, share of 1.
+    """The most confused pairs: true class, predicted class, images, share.
 
-    Ordered by share of the true class's images, then by class.
+    Ordered by the share of the true class's images, in [0, 1], then by class.
     """
     counts = np.asarray(counts)
     share = shares(counts) / 100

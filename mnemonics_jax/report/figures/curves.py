@@ -1,4 +1,4 @@
-"""Lines over phases: accuracy over classes seen, and the drift of exemplars."""
+"""Lines over phases: accuracy, and the drift of exemplars."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ class Line(NamedTuple):
     """A line of a chart.
 
     Attributes:
-        name: in the legend.
-        x: of the points.
-        y: of the points; NaN where there is none.
-        strong: drawn thicker than others.
-        style: position of its colour and marker.
+        name: name in the legend.
+        x: horizontal positions of the points.
+        y: vertical positions of the points; NaN for a missing point.
+        strong: whether it is drawn thicker than others.
+        style: index of its colour and marker.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Published(NamedTuple):
     """Curves of the paper.
 
     Attributes:
-        seen: classes seen after each phase.
+        seen: number of classes seen after each phase.
         curves: accuracy in percent, by method.
     """
 
@@ -44,14 +44,14 @@ class Published(NamedTuple):
 def accuracy(
     panels: Mapping[str, Sequence[Line]],
     published: Published | None,
-    judged: str,
+    main: str,
 ) -> Figure:
     """Accuracy over classes seen, a panel for each title.
 
     Args:
-        panels: lines in percent, by title; one panel has no title.
-        published: drawn behind, if the protocol is the same.
-        judged: the panel that they are drawn in.
+        panels: lines in percent, by title; a single panel has no title.
+        published: curves to draw behind the lines, if any.
+        main: title of the panel with these curves.
     """
     drawn, axes = style.panels(len(panels), 3.3)
     if published is not None:
@@ -65,7 +65,7 @@ def accuracy(
             _draw(ax, line)
         seen = max((line.x for line in lines), key=len)
         ax.set_xticks(style.thinned(list(seen), 8))
-        if name == judged and published is not None:
+        if name == main and published is not None:
             _draw_published(ax, published)
     if len(panels) == 1:
         axes[0].legend(loc='lower left', **style.LEGEND)
@@ -91,7 +91,7 @@ def _draw(ax: Axes, line: Line) -> None:
 
 
 def _draw_published(ax: Axes, published: Published) -> None:
-    """Gray lines, named at their right ends, apart from each other."""
+    """Grey lines, with their names at the right ends, which do not overlap."""
     seen, curves = published
     low = min(min(y) for y in curves.values())
     high = max(max(y) for y in curves.values())
@@ -112,7 +112,7 @@ def _draw_published(ax: Axes, published: Published) -> None:
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:
-    """Places near the values, in their order, at least `least` apart."""
+    """Positions near the values, in their order, at least `least` apart."""
     order = np.argsort(values)
     places = np.asarray(values, float)[order]
     for _ in range(100):
@@ -132,8 +132,8 @@ def _percent_limits(axes: Sequence[Axes], room: float) -> tuple[float, float]:
     """Limits that show at least ten points and nothing beyond 0..100.
 
     Args:
-        axes: that share them.
-        room: for a legend below the lines, as a share.
+        axes: axes that share the limits.
+        room: room for a legend below the lines, as a share of the height.
     """
     lines = [line for ax in axes for line in ax.get_lines()]
     values = np.concatenate([np.asarray(x.get_ydata(), float) for x in lines])
@@ -150,8 +150,8 @@ def drift(panels: Mapping[str, Mapping[int, tuple[Any, ...]]]) -> Figure:
     """Distance from the images as selected, a line for each phase of arrival.
 
     Args:
-        panels: by run, then by phase of arrival: phases, and the mean change of
-            a pixel by the end of each, in grey levels.
+        panels: by run and phase of arrival, phases and the mean change of a
+            pixel after each, in grey levels.
     """
     drawn, axes = style.panels(len(panels), 2.9)
     for ax, (name, lines) in zip(axes, panels.items(), strict=False):
@@ -166,6 +166,6 @@ def drift(panels: Mapping[str, Mapping[int, tuple[Any, ...]]]) -> Figure:
             ax.plot(x, y, color=shade, marker='o', markersize=4, label=words)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.legend(**style.LEGEND)
-    # Only now, since the panels share it: else the first would decide.
+    # Last, because the panels share it: set earlier, it would fit one panel.
     axes[0].set_ylim(bottom=0)
     return drawn

@@ -1,33 +1,35 @@
-"""Pictures of exemplars: as they are, and by how much they changed."""
+"""Pictures of exemplars and of their changes."""
 
+import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
+from PIL import Image
 
 from mnemonics_jax.report.figures import style
 
 MAX_CLASSES = 24
 MAX_PER_CLASS = 6
-TILE = 64  # Pixels of the figure that an exemplar takes, about.
+TILE = 64  # Approximate size of an exemplar in pixels of the figure.
 _GAP = 3
-# Of labels, in points: the page shows a grid much smaller than it is.
+# Size of labels in points: the page shows a grid much smaller than it is.
 _LABEL_SIZE = 13
 _LETTERS = 12
 
 
 def grid(images: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
-    """Exemplars, a row for each class, best first.
+    """Exemplars, one row for each class, best first.
 
-    The layout is in whole pixels, so that each pixel of an exemplar is a square
+    The layout is in whole pixels, so that all pixels of exemplars are squares
     of equal size.
 
     Args:
         images: uint8 or float in [0, 1], [n, m, H, W, C].
         mask: bool[n, m].
-        names: of the n classes.
+        names: names of the n classes.
     """
     shown = mosaic(images, mask)
     labels = [style.plain(name, _LETTERS) for name in names]
@@ -48,7 +50,7 @@ def grid(images: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _width(label: str) -> float:
-    """Pixels that a label takes."""
+    """Width of a label in pixels."""
     path = TextPath((0, 0), label, size=_LABEL_SIZE)
     return path.get_extents().x1 * style.DPI / 72 if label.strip() else 0
 
@@ -57,9 +59,9 @@ def mosaic(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Exemplars side by side at about `TILE` pixels each.
 
     Args:
-        images: uint8 or float in [0, 1], [r, s, H, W, C]; other than 3 channels
-            are shown as grey levels.
-        mask: bool[r, s]; slots not masked in stay white.
+        images: uint8 or float in [0, 1], [r, s, H, W, C]; unless C is 3, their
+            mean over channels is shown in grey.
+        mask: bool[r, s]; other slots stay white.
 
     Returns:
         f32[r * h, s * w, 3] in [0, 1].
@@ -84,12 +86,12 @@ def as_float(images: np.ndarray) -> np.ndarray:
 def difference(
     images: np.ndarray, earlier: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """Differences around mid-grey, amplified until the strong ones show.
+    """Differences around mid-grey, amplified until the large ones show.
 
     Args:
         images: uint8 or float in [0, 1], [n, m, H, W, C].
         earlier: the same exemplars before.
-        mask: bool[n, m], those that both hold.
+        mask: bool[n, m], slots that both use.
 
     Returns:
         f32 in [0, 1], [n, m, H, W, C]; and the factor, a power of two such that
@@ -106,12 +108,12 @@ def difference(
 def drift(
     images: np.ndarray, earlier: np.ndarray, mask: np.ndarray
 ) -> float | None:
-    """Mean change of a value in grey levels of 255; None without exemplars.
+    """Mean absolute change in grey levels of 255; None without exemplars.
 
     Args:
         images: uint8 or float in [0, 1], [n, m, H, W, C].
         earlier: the same exemplars before.
-        mask: bool[n, m], those that both hold.
+        mask: bool[n, m], slots that both use.
     """
     if not mask.any():
         return None
@@ -129,3 +131,27 @@ def _resized(images: np.ndarray) -> np.ndarray:
         return images.reshape(r, s, h // by, by, w // by, by, c).mean((3, 5))
     by = round(TILE / longest)
     return images.repeat(by, 2).repeat(by, 3)
+
+
+def pixel_grid(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Exemplars uint8[h, w, 3] without labels, one row for each class.
+
+    Of many classes, those shown are evenly spaced in class order.
+
+    Args:
+        images: uint8 or float in [0, 1], [S, m, H, W, C].
+        mask: bool[S, m].
+    """
+    rows = style.spread(len(images), MAX_CLASSES)
+    slots = slice(min(MAX_PER_CLASS, mask.sum(1).max()))
+    shown = mosaic(images[rows, slots], mask[rows, slots])
+    return np.rint(shown * 255).astype(np.uint8)
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    """An image uint8[H, W, C] as a PNG file; C is 1 for grey, 3 for RGB."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+        file, 'PNG'
+    )
+    return file.getvalue()

@@ -1,4 +1,4 @@
-"""Loss curves of both levels: the model's, and that of exemplars."""
+"""Loss curves of models and of both levels of exemplar learning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from mnemonics_jax.report.figures import style
 
-# Panels: stage, value, over what, title.
+# Panels: stage, value, horizontal axis, title.
 _PANELS = (
     ('train', 'loss', 'epoch', 'Training'),
     ('finetune', 'loss', 'epoch', 'Fine-tuning on exemplars'),
-    ('learn', 'outer_loss', 'step', 'Learning: outer, on real images'),
+    ('learn', 'outer_loss', 'step', 'Learning: outer, on query images'),
     ('learn', 'inner_loss', 'step', 'Learning: inner, on exemplars'),
     ('adjust', 'outer_loss', 'step', 'Adjusting: outer, on the other half'),
     ('adjust', 'inner_loss', 'step', 'Adjusting: inner, on one half'),
@@ -23,7 +23,7 @@ _PANELS = (
 
 
 def panels(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The panels that `learning` draws of these records."""
+    """The panels that `learning` draws for these records."""
     return [
         panel
         for panel in _PANELS
@@ -32,7 +32,7 @@ def panels(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _has(record: dict[str, Any], stage: str, value: str) -> bool:
-    """Whether it is a record of the stage with the value, a number."""
+    """Whether the record is of this stage and has a number for the value."""
     number = isinstance(record.get(value), int | float)
     return record['stage'] == stage and number
 
@@ -41,7 +41,7 @@ def learning(records: Sequence[dict[str, Any]]) -> Figure:
     """Loss curves: a panel for each kind of loss, a line for each phase.
 
     Args:
-        records: of `metrics.jsonl`; `panels` is not empty.
+        records: lines of `metrics.jsonl`, with at least one panel.
     """
     shown = panels(records)
     stages = {stage for stage, *_ in shown}
@@ -77,7 +77,7 @@ def _draw(
     panel: tuple[str, ...],
     color: np.ndarray,
 ) -> Line2D:
-    """A panel's line of a phase; without points where it did not run."""
+    """A panel's line of a phase; without points if the stage did not run."""
     stage, value, where, title = panel
     own = [record for record in records if _has(record, stage, value)]
     x = [1 + record.get(where, i) for i, record in enumerate(own)]

@@ -1,7 +1,7 @@
-"""What all figures share: colours, sizes, axes, and how they are written.
+"""What all figures share: colours, sizes, axes, legends and files.
 
-Figures are made through Matplotlib's objects and never through pyplot, so that
-drawing needs no display and leaves no global state behind.
+Figures use Matplotlib's objects and never pyplot, so that drawing needs no
+display and leaves no global state.
 """
 
 import io
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from mnemonics_jax.core.text import shortened
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 COLORS = (
     '#0072B2',
     '#D55E00',
@@ -36,7 +36,7 @@ DPI = 160
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches; a phone shows one of width 5 at 70 pixels."""
+    """An empty figure, in inches; a phone shows 5 inches at 70 pixels each."""
     return Figure(figsize=(width, height), dpi=DPI, layout='constrained')
 
 
@@ -44,8 +44,8 @@ def panels(num: int, height: float) -> tuple[Figure, list[Axes]]:
     """Charts side by side that share the vertical axis.
 
     Args:
-        num: of them.
-        height: of each, in inches.
+        num: number of charts.
+        height: height of each, in inches.
     """
     columns = 2 if num == 4 else min(3, num)
     rows = -(-num // columns)
@@ -59,22 +59,22 @@ def panels(num: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def color(i: int) -> str:
-    """The colour of the i-th of several things."""
+    """Colour of the i-th item."""
     return COLORS[i % len(COLORS)]
 
 
 def marker(i: int) -> str:
-    """The marker of the i-th of several things."""
+    """Marker of the i-th item."""
     return MARKERS[i % len(MARKERS)]
 
 
 def shades(num: int) -> np.ndarray:
-    """RGBA [n, 4] of things in an order, legible on white and on black."""
+    """RGBA [n, 4] of ordered items, legible on white and on black."""
     return matplotlib.colormaps['viridis'](np.linspace(0.1, 0.68, max(2, num)))
 
 
 def tidy(ax: Axes, xlabel: str, ylabel: str, *, grid: bool = True) -> None:
-    """Labels and no more ink than they need."""
+    """Sets labels, and removes the frame and ticks."""
     ax.set_xlabel(xlabel, fontsize=10, color=INK)
     ax.set_ylabel(ylabel, fontsize=10, color=INK)
     ax.tick_params(length=0, labelsize=9, colors=INK)
@@ -91,7 +91,7 @@ def title(ax: Axes, text: str) -> None:
 
 
 def legend_below(drawn: Figure, axes: Sequence[Axes]) -> None:
-    """One legend of all axes, each name once, as many in a row as fit."""
+    """One legend for all axes, each name once, in rows as long as fit."""
     found: dict[str, Artist] = {}
     for ax in axes:
         handles, names = ax.get_legend_handles_labels()
@@ -112,14 +112,14 @@ def thinned(values: Sequence[Any], most: int) -> list[Any]:
 
 
 def spread(num: int, most: int) -> np.ndarray:
-    """At most `most` positions of 0..num-1, first and last among them."""
+    """At most `most` positions of 0..num-1, including first and last."""
     if num <= most:
         return np.arange(num)
     return np.linspace(0, num - 1, most).round().astype(int)
 
 
 def plain(text: str, most: int = 60) -> str:
-    """Text as a label: short, and with no mathematics in it."""
+    """Text as a label: short, without mathematics."""
     return shortened(text, most).replace('$', r'\$')
 
 
@@ -136,7 +136,7 @@ def encoded(drawn: Figure, kind: str) -> bytes:
         kind: 'png' or 'svg'.
     """
     buffer = io.BytesIO()
-    # Else an SVG has random names in it, and both the time of day.
+    # Otherwise an SVG has random names, and both kinds have the time of day.
     metadata = {'Software': None} if kind == 'png' else {'Date': None}
     with matplotlib.rc_context({'svg.hashsalt': 'mnemonics_jax'}):
         drawn.savefig(buffer, format=kind, metadata=metadata)

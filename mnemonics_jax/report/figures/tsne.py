@@ -1,7 +1,7 @@
 """t-SNE of features, as in the paper's Figures 1 and 5.
 
-Images of a few classes in colour, faint; their exemplars strong; every other
-class a grey cross, its mean.
+Images of a few classes in light colours, their exemplars in dark ones, and the
+mean of every other class as a grey cross.
 """
 
 import warnings
@@ -19,23 +19,23 @@ from mnemonics_jax.core.text import shortened
 from mnemonics_jax.report.figures import style
 
 MAX_CHOSEN = 5
-MAX_IMAGES = 100  # Of a chosen class.
-MAX_EXEMPLARS = 50  # Of a chosen class.
-MAX_OTHERS = 200
-MAX_UNSEEN = 400  # Images of other classes, in all.
+MAX_IMAGES = 100  # Per chosen class.
+MAX_EXEMPLARS = 50  # Per chosen class.
+MAX_OTHERS = 200  # Means of other classes.
+MAX_HIDDEN = 400  # Images of other classes, in total.
 _PERPLEXITY = 30
 _ITERATIONS = 500
 
 
 class Points(NamedTuple):
-    """Features of a phase, and what they are of.
+    """Features of a phase and their meaning.
 
     Attributes:
-        features: [n, D].
-        labels: int[n], position in `names`; for other classes -1 is a mean, -2
-            an image, which is not drawn.
-        is_exemplar: bool[n].
-        names: of the chosen classes.
+        features: features [n, D].
+        labels: index in `names`, int[n]; -1 for a mean of another class, -2
+            for an image of another class, which is not drawn.
+        is_exemplar: whether each is an exemplar, bool[n].
+        names: names of the chosen classes.
     """
 
     features: np.ndarray
@@ -45,11 +45,11 @@ class Points(NamedTuple):
 
 
 def gather(stored: Mapping[str, np.ndarray], chosen: Sequence[int]) -> Points:
-    """The points of a picture, a bounded number of them.
+    """The points of a picture, at most a bounded number.
 
     Args:
         stored: content of `features/phase_<i>.npz`.
-        chosen: rows of the classes in colour.
+        chosen: indices of the classes in colour.
     """
     parts, labels, flags = [], [], []
 
@@ -66,10 +66,10 @@ def gather(stored: Mapping[str, np.ndarray], chosen: Sequence[int]) -> Points:
     others = np.setdiff1d(np.arange(len(stored['means'])), chosen)
     others = others[style.spread(len(others), MAX_OTHERS)]
     add(stored['means'][others], -1, False)
-    # Without images around it a mean would lie nowhere in particular.
-    unseen = np.flatnonzero(np.isin(stored['labels'], others))
-    unseen = unseen[style.spread(len(unseen), MAX_UNSEEN)]
-    add(stored['features'][unseen], -2, False)
+    # A mean without images around it would have an arbitrary position.
+    hidden = np.flatnonzero(np.isin(stored['labels'], others))
+    hidden = hidden[style.spread(len(hidden), MAX_HIDDEN)]
+    add(stored['features'][hidden], -2, False)
     return Points(
         np.concatenate(parts),
         np.concatenate(labels),
@@ -79,8 +79,8 @@ def gather(stored: Mapping[str, np.ndarray], chosen: Sequence[int]) -> Points:
 
 
 def embed(features: np.ndarray) -> np.ndarray:
-    """Features in the plane by t-SNE, f32[n, 2]; the same for the same."""
-    # Late: it takes a second to import, and most of the page has no need.
+    """Deterministic t-SNE of features, f32[n, 2]."""
+    # Imported late, because it takes a second and most uses do not need it.
     from sklearn.manifold import TSNE
 
     n = len(features)
@@ -93,9 +93,9 @@ def embed(features: np.ndarray) -> np.ndarray:
         random_state=0,
         n_jobs=1,
     )
-    # One thread: several add in no fixed order, and wait for each other.
+    # One thread: several would add in no fixed order.
     with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
-        # Of equal points, which a phase may have.
+        # A warning on equal points, which a phase may have.
         warnings.simplefilter('ignore', RuntimeWarning)
         return tsne.fit_transform(features)
 
@@ -104,7 +104,7 @@ def embedding(rows: Mapping[str, Mapping[str, Points]]) -> Figure:
     """Pictures by t-SNE, a row for each run, a column for each phase.
 
     Args:
-        rows: by run, then by title, such as 'phase 3, 10 classes'.
+        rows: points by run and title, such as 'phase 3, 10 classes'.
     """
     num = max(len(columns) for columns in rows.values())
     size = 4.4 if num == 1 else 7.6
@@ -132,7 +132,7 @@ def embedding(rows: Mapping[str, Mapping[str, Points]]) -> Figure:
 
 
 def _draw(ax: Axes, points: Points) -> None:
-    """One picture; its axes have no unit, hence no numbers."""
+    """One picture; its axes have no unit and hence no numbers."""
     xy = embed(points.features)
     for i, _ in enumerate(points.names):
         own = points.labels == i
@@ -165,12 +165,12 @@ def _draw(ax: Axes, points: Points) -> None:
 
 
 def strong(i: int) -> tuple[float, ...]:
-    """The colour of the exemplars of the i-th class."""
+    """Colour of the exemplars of the i-th class."""
     return tuple(0.8 * np.array(to_rgb(style.color(i))))
 
 
 def faint(i: int) -> tuple[float, ...]:
-    """The colour of its images."""
+    """Colour of the images of the i-th class."""
     return tuple(0.4 * np.array(to_rgb(style.color(i))) + 0.6)
 
 

@@ -1,4 +1,4 @@
-/* Leafing through the confusion matrices; see matrices.py for the data. */
+/* Shows the confusion matrix of a phase; confusion.py makes the data. */
 'use strict';
 (() => {
   const source = document.getElementById('matrices');
@@ -167,7 +167,7 @@
     const { classes, phase } = shown();
     if (!cursor || !phase.counts) return;
     const [t, p] = cursor, n = phase.counts[t][p], all = sums(phase.counts)[t];
-    at('matrix-cell').textContent = `true ${classes[t]}, taken for ${classes[p]}: `
+    at('matrix-cell').textContent = `true ${classes[t]}, predicted ${classes[p]}: `
       + `${n} of ${all} images (${(100 * n / all).toFixed(1)} %)`;
   };
 
