@@ -247,7 +247,9 @@ def test_without_scripts_the_last_matrices_are_shown(visit, path):
 
 def test_matrices_as_pictures_are_leafed_through(visit, tmp_path, monkeypatch):
     monkeypatch.setattr(confusion, 'MAX_NUMBERS', 10)
-    page = visit(report.write(fill(tmp_path / 'run')))
+    workdir = fill(tmp_path / 'run')
+    shutil.rmtree(workdir / 'features')  # t-SNE takes its time.
+    page = visit(report.write(workdir))
     # A picture is decoded in its own time.
     page.wait_for_selector('[data-shown^="Phase 2: 6 classes"]')
     painted, pairs = page.evaluate(PAINTED), page.evaluate(PAIRS)

@@ -19,59 +19,22 @@ STAGES = ('selected', 'learned', 'last', 'difference')
 _MAX_BYTES = 10**9
 
 
-class Stages(NamedTuple):
-    """Exemplars of some classes at several stages.
+class Stored(NamedTuple):
+    """Exemplars of n classes as a file holds them.
 
     Attributes:
-        names: names of the n classes.
-        images: images by stage, [n, m, H, W, C].
-        masks: used slots by stage, bool[n, m].
+        images: uint8 or float in [0, 1], [n, m, H, W, C].
+        mask: used slots, bool[n, m].
     """
 
-    names: list[str]
-    images: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
+    images: np.ndarray
+    mask: np.ndarray
 
 
-def arrival(run: Run) -> list[int]:
-    """The phase in which each class seen arrived."""
-    return [
-        phase['phase']
-        for phase, old in zip(
-            run.phases,
-            [0, *(phase['num_seen'] for phase in run.phases)],
-            strict=False,
-        )
-        for _ in range(phase['num_seen'] - old)
-    ]
-
-
-def stages(run: Run, missing: list[str]) -> Stages | None:
-    """The exemplars of evenly spaced classes; None without any.
-
-    Args:
-        run: a run with results.
-        missing: sentences on what could not be read are added here.
-    """
-    came = np.array(arrival(run))
-    rows = style.spread(len(came), images.MAX_CLASSES)
-    last = np.full(len(came), run.phases[-1]['phase'])
-    found = {'last': _rows(run, exemplars_name, rows, last, missing)}
-    if found['last'] is None:
-        return None
-    found['selected'] = _rows(run, selected_name, rows, came, missing)
-    if run.strategy == 'mnemonics':
-        found['learned'] = _rows(run, exemplars_name, rows, came, missing)
-    shapes = {part[0].shape for part in found.values() if part is not None}
-    if len(shapes) > 1:
-        missing.append('The exemplar files have different shapes.')
-        return None
-    known = {key: part for key, part in found.items() if part is not None}
-    return Stages(
-        [run.names[row] for row in rows],
-        {key: part[0] for key, part in known.items()},
-        {key: part[1] for key, part in known.items()},
-    )
+def arrival(run: Run) -> np.ndarray:
+    """The phase in which each class seen arrived, int[S]."""
+    new = np.diff([phase['num_seen'] for phase in run.phases], prepend=0)
+    return np.repeat([p['phase'] for p in run.phases], np.maximum(new, 0))
 
 
 def _rows(
@@ -80,8 +43,8 @@ def _rows(
     rows: np.ndarray,
     phases: np.ndarray,
     missing: list[str],
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images and masks of some classes, each from the file of a phase.
+) -> Stored | None:
+    """Exemplars of some classes, each from the file of a phase.
 
     Args:
         run: a run with results.
@@ -104,8 +67,21 @@ def _rows(
     if len({part[0].shape[1:] for part in parts}) > 1:
         missing.append(f'{name_of(phase)} has another shape: not shown.')
         return None
-    pixels, mask = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return pixels, mask
+    return Stored(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _read(run: Run, name: str, num: int) -> Stored | None:
+    """Exemplars of `num` classes; None if missing or too large."""
+    if _size(run, name) > _MAX_BYTES:
+        return None
+    arrays = runs.arrays(run, name, ('images', 'mask'))
+    if arrays is None:
+        return None
+    stored = Stored(**arrays)
+    fits = stored.images.ndim == 5 and stored.images.shape[:2] == (
+        stored.mask.shape
+    )
+    return stored if fits and len(stored.mask) == num else None
 
 
 def lack(run: Run, name: str) -> str:
@@ -114,20 +90,6 @@ def lack(run: Run, name: str) -> str:
     if size > _MAX_BYTES:
         return f'{name} holds {size / 1e9:.1f} GB and was not read'
     return runs.lack(run, name)
-
-
-def _read(
-    run: Run, name: str, num: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images and mask of `num` classes; None if missing or too large."""
-    if _size(run, name) > _MAX_BYTES:
-        return None
-    stored = runs.arrays(run, name, ('images', 'mask'))
-    if stored is None:
-        return None
-    images, mask = stored['images'], stored['mask']
-    fits = images.ndim == 5 and images.shape[:2] == mask.shape
-    return (images, mask) if fits and len(mask) == num else None
 
 
 def _size(run: Run, name: str) -> int:
@@ -155,40 +117,56 @@ def pictures(run: Run, missing: list[str]) -> dict[str, Picture]:
     """
     if not run.phases or run.strategy == 'none':
         return {}
-    known = stages(run, missing)
-    if known is None:
+    came = arrival(run)
+    rows = style.spread(len(came), images.MAX_CLASSES)
+    files = {
+        'last': (exemplars_name, np.full_like(came, run.phases[-1]['phase'])),
+        'selected': (selected_name, came),
+    }
+    if run.strategy == 'mnemonics':
+        files['learned'] = (exemplars_name, came)
+    known = {}
+    for stage, (name_of, phases) in files.items():
+        stored = _rows(run, name_of, rows, phases, missing)
+        if stored is not None:
+            known[stage] = stored
+        elif stage == 'last':
+            return {}
+    if len({stored.images.shape for stored in known.values()}) > 1:
+        missing.append('The exemplar files have different shapes.')
         return {}
-    few = counted(len(run.names), 'class')
-    if len(run.names) > len(known.names):
-        few = f'{len(known.names)} of {few}, evenly spaced'
-    found = {}
-    for stage, title in _TITLES.items():
-        if stage in known.images:
-            found[stage] = Picture(
-                images.grid(
-                    known.images[stage], known.masks[stage], known.names
-                ),
-                title.capitalize(),
-                f'Exemplars of {run.name} {title}, a row for each of {few}, '
-                f'from {known.names[0]} to {known.names[-1]}.',
-                chart=False,
-            )
-    if {'selected', 'last'} <= set(known.images):
-        found['difference'] = _difference(run, known)
+    names = [run.names[row] for row in rows]
+    few = counted(len(came), 'class')
+    if len(came) > len(names):
+        few = f'{len(names)} of {few}, evenly spaced'
+    found = {
+        stage: Picture(
+            images.grid(*known[stage], names),
+            title.capitalize(),
+            f'Exemplars of {run.name} {title}, a row for each of {few}, from '
+            f'{names[0]} to {names[-1]}.',
+            chart=False,
+        )
+        for stage, title in _TITLES.items()
+        if stage in known
+    }
+    if 'selected' in known:
+        found['difference'] = _difference(
+            run.name, names, known['selected'], known['last']
+        )
     return found
 
 
-def _difference(run: Run, known: Stages) -> Picture:
-    mask = known.masks['selected'] & known.masks['last']
-    shown, factor = images.difference(
-        known.images['last'], known.images['selected'], mask
-    )
-    title = f'Change since selection, times {factor}; mid-grey: no change'
+def _difference(
+    run: str, names: list[str], first: Stored, last: Stored
+) -> Picture:
+    mask = first.mask & last.mask
+    shown, factor = images.difference(last.images, first.images, mask)
     return Picture(
-        images.grid(shown, mask, known.names),
-        title,
-        f'Differences of the exemplars of {run.name} between selection and '
-        f'the last phase, amplified {factor} times around mid-grey.',
+        images.grid(shown, mask, names),
+        f'Change since selection, times {factor}; mid-grey: no change',
+        f'Differences of the exemplars of {run} between selection and the last '
+        f'phase, amplified {factor} times around mid-grey.',
         chart=False,
     )
 
@@ -200,13 +178,13 @@ def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]] | None:
         Phase of arrival -> phases and values; None if files are missing or too
         large.
     """
-    came = np.array(arrival(run))
+    came = arrival(run)
     names = [exemplars_name(phase['phase']) for phase in run.phases]
     if sum(_size(run, name) for name in names) > _MAX_BYTES:
         return None
     start = {
         p: _read(run, selected_name(p), int(np.sum(came == p)))
-        for p in sorted(set(came))
+        for p in sorted(set(came.tolist()))
     }
     found: dict[int, tuple[list[int], list[float]]] = {
         p: ([], []) for p in start
@@ -215,15 +193,15 @@ def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]] | None:
         stored = _read(run, name, phase['num_seen'])
         if stored is None:
             return None
-        for p in sorted(set(came[: phase['num_seen']])):
-            first = start[p]
+        for p in sorted(set(came[: phase['num_seen']].tolist())):
+            first, rows = start[p], np.flatnonzero(came == p)
             if first is None:
                 return None
-            rows = np.flatnonzero(came == p)
-            slots = slice(min(first[1].shape[1], stored[1].shape[1]))
-            mask = first[1][:, slots] & stored[1][rows, slots]
+            slots = slice(min(first.mask.shape[1], stored.mask.shape[1]))
             value = images.drift(
-                stored[0][rows, slots], first[0][:, slots], mask
+                stored.images[rows, slots],
+                first.images[:, slots],
+                first.mask[:, slots] & stored.mask[rows, slots],
             )
             if value is not None:
                 found[p][0].append(phase['phase'])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mnemonics_jax.core.text import flatten
 
 PHASES = (5, 10, 25)
-PER_CLASS = 20
+_BUDGET = '20 per class'
 
 # Number of classes and network for each data set of the paper.
 _PROTOCOLS = {
@@ -115,26 +115,20 @@ def differences(
     protocol, memory = config['protocol'], config['exemplars']
     base, num = protocol['base_classes'], protocol['phases']
     ran = config['backbone']['name']
-    found = []
-
-    def compare(same: bool, what: str, run: object, paper: object) -> None:
-        if not same:
-            found.append(Difference(what, str(run), str(paper)))
-
-    names = data if known else ', '.join(_PROTOCOLS)
-    compare(known, 'data set', data, names)
-    compare(base == classes // 2, 'classes of phase 0', base, classes // 2)
     phases = ' or '.join(map(str, PHASES))
-    compare(num in PHASES, 'phases after it (N)', num, phases)
-    compare(
-        memory['strategy'] != 'none'
-        and (memory['per_class'], memory['total']) == (PER_CLASS, 0),
-        'exemplars',
-        _budget(memory),
-        f'{PER_CLASS} per class',
+    budget = _budget(memory)
+    compared = (
+        ('data set', data, data if known else ', '.join(_PROTOCOLS), known),
+        ('classes of phase 0', base, classes // 2, base == classes // 2),
+        ('phases after it (N)', num, phases, num in PHASES),
+        ('exemplars', budget, _BUDGET, budget == _BUDGET),
+        ('backbone', ran, backbone, ran == backbone),
     )
-    compare(ran == backbone, 'backbone', ran, backbone)
-    return found
+    return [
+        Difference(what, str(run), str(paper))
+        for what, run, paper, same in compared
+        if not same
+    ]
 
 
 def _budget(memory: dict[str, Any]) -> str:
