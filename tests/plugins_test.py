@@ -1,7 +1,8 @@
-"""A method, a backbone and a data source, each a single file of a user's."""
+"""A method, a strategy, a backbone and a source, each a file of a user's."""
 
 import json
 
+import numpy as np
 import pytest
 
 from mnemonics_jax import backbones, methods
@@ -9,6 +10,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import plugins
 from mnemonics_jax.data import sources
+from mnemonics_jax.exemplars import strategies
 from mnemonics_jax.experiment import finished
 from tests.command import run_module
 
@@ -28,6 +30,16 @@ def make(settings):
         return {'scaled': (settings.weight * values, jnp.ones_like(values))}
 
     return Method(loss=loss, uses_reference=False, predictor='cnn')
+"""
+STRATEGY = """
+import numpy as np
+
+learn = None
+
+
+def select(candidates):
+    counts = [len(members) for members in candidates.members()]
+    return candidates.take([np.arange(n)[: candidates.num] for n in counts])
 """
 BACKBONE = """
 from flax import linen as nn
@@ -62,8 +74,13 @@ def make(options):
 
 @pytest.fixture
 def files(tmp_path):
-    """The three files."""
-    texts = {'scaled': METHOD, 'flat_file': BACKBONE, 'steps': SOURCE}
+    """The four files."""
+    texts = {
+        'scaled': METHOD,
+        'first': STRATEGY,
+        'flat_file': BACKBONE,
+        'steps': SOURCE,
+    }
     paths = [tmp_path / f'{name}.py' for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         path.write_text(text)
@@ -74,6 +91,7 @@ def test_each_is_found_by_its_name_among_the_others(files):
     loaded = plugins.load_all(', '.join(map(str, files)))
     assert loaded == ','.join(map(str, files))
     assert {'scaled', 'lucir'} <= set(methods.method_names())
+    assert {'first', 'herding'} <= set(strategies.init_names())
     assert {'flat', 'resnet32'} <= set(backbones.backbone_names())
     assert {'steps', 'digits'} <= set(sources.source_names())
     before = dict(plugins.registered('methods'))
@@ -114,8 +132,8 @@ def succeed(*command):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_run_of_all_three_by_the_command_and_its_model_again(files, tmp_path):
-    """Real processes: nothing of this one is registered in them."""
+def test_a_run_of_all_four_by_the_command_and_its_model_again(files, tmp_path):
+    """Real processes, in which this one has registered nothing."""
     workdir = tmp_path / 'run'
     fields = {
         'plugins': ','.join(map(str, files)),
@@ -128,7 +146,7 @@ def test_a_run_of_all_three_by_the_command_and_its_model_again(files, tmp_path):
         'train.epochs': 2,
         'train.batch_size': 16,
         'train.milestones': '(1,)',
-        'exemplars.strategy': 'herding',
+        'exemplars.strategy': 'first',
         'exemplars.per_class': 2,
         'exemplars.adjust': False,
         'finetune.epochs': 1,
@@ -142,5 +160,13 @@ def test_a_run_of_all_three_by_the_command_and_its_model_again(files, tmp_path):
     succeed('evaluate', workdir, f'--out={out}')
     counted = json.loads(out.read_text())['confusion']
     assert counted == results['phases'][-1]['confusion']
+    # The images of a class only differ by noise: the first two were kept.
+    kept = np.load(workdir / 'exemplars' / 'phase_1.npz')
+    plugins.load(files[-1])
+    source = sources.make_source('steps', {})
+    for row, name in zip(kept['images'], kept['class_names'], strict=True):
+        label = source.class_names.index(str(name))
+        first = np.flatnonzero(source.labels['train'] == label)[:2]
+        np.testing.assert_array_equal(row, source.read('train', first))
     phase = finished.restore_phase(workdir, -1)
     assert phase.config.method.scaled.weight == 1.0
