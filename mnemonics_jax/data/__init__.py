@@ -1,1 +1,1 @@
-"""Reading images: the only package that ever imports TensorFlow, lazily."""
+"""Data loading; the only package that imports TensorFlow, lazily."""

@@ -1,4 +1,4 @@
-"""The order in which classes arrive, and how phases cut it."""
+"""The class order and its division into phases."""
 
 import itertools
 import pathlib
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 _MAX_SEED = 2**32 - 1
-# Those of the field's most reported protocol.
-_PHASES = 5
+# As in the most common protocol.
+_DEFAULT_PHASES = 5
 
 
 def class_order(num_classes: int, seed: int) -> np.ndarray:
-    """Shuffles the classes as the field does, so that results compare.
+    """Shuffles the classes with NumPy's legacy generator.
 
-    NumPy's legacy generator is frozen, hence the order is the same for ever;
-    seed 1993 is the one that published class-incremental results use.
+    The legacy generator is frozen, so the order never changes; published
+    class-incremental results use it with seed 1993.
 
     Args:
-        num_classes: K, number of classes of the data.
+        num_classes: K, number of classes in the data.
         seed: 0..2**32 - 1.
 
     Returns:
@@ -37,22 +37,21 @@ def class_order(num_classes: int, seed: int) -> np.ndarray:
 
 
 def choose_classes(num_available: int, num: int, seed: int) -> np.ndarray:
-    """Draws a subset of the classes of a data set, as ImageNet-Subset is drawn.
+    """Draws a subset of the classes of a data set.
 
-    It is the start of the shuffle with the same seed, sorted again: 100 of 1000
-    classes and seed 1993 give the field's ImageNet-Subset, whose classes are
-    then shuffled anew by `class_order`.
+    The subset is the first `num` classes of `class_order`, sorted: 100 of 1000
+    classes with seed 1993 give ImageNet-Subset.
 
     Args:
-        num_available: classes of the data set, in alphabetical order.
-        num: how many to draw, 1..num_available.
+        num_available: number of classes in the data, in alphabetical order.
+        num: number of classes to draw, 1..num_available.
         seed: 0..2**32 - 1.
 
     Returns:
         int64[num], ascending.
 
     Raises:
-        ValueError: there are not so many classes.
+        ValueError: `num` or the seed is out of range.
     """
     if not 1 <= num <= num_available:
         raise ValueError(
@@ -63,18 +62,19 @@ def choose_classes(num_available: int, num: int, seed: int) -> np.ndarray:
 
 
 def read_order(path: str, class_names: Sequence[str]) -> np.ndarray:
-    """Reads a class order of one's own.
+    """Reads a class order from a file.
 
     Args:
-        path: of a text file that names every class once, a name a line; empty
-            lines do not count.
-        class_names: by original label.
+        path: text file with every class name once, one per line; empty lines
+            are ignored.
+        class_names: class names by original label.
 
     Returns:
         int64[K], the original label of the class at each position.
 
     Raises:
-        ValueError: the file cannot be read, or is no order of the classes.
+        ValueError: the file cannot be read, or a class is unknown, missing or
+            repeated.
     """
     field = f'protocol.class_order_file={path!r}'
     try:
@@ -91,29 +91,30 @@ def read_order(path: str, class_names: Sequence[str]) -> np.ndarray:
     if missing:
         raise ValueError(f'{field}: missing class {missing[0]!r}')
     if len(names) > len(labels):
-        twice = next(n for i, n in enumerate(names) if n in names[:i])
-        raise ValueError(f'{field}: class {twice!r} stands there twice')
+        repeated = next(n for i, n in enumerate(names) if n in names[:i])
+        raise ValueError(f'{field}: class {repeated!r} is repeated')
     return np.array([labels[name] for name in names], np.int64)
 
 
 def phase_bounds(
     num_classes: int, base_classes: int, phases: int
 ) -> list[tuple[int, int]]:
-    """Cuts the class order into phases.
+    """Divides the class order into phases.
 
     Args:
-        num_classes: K, number of classes of the data.
-        base_classes: classes of phase 0, 0..K. With 0 there is no larger base
-            phase: all classes are split equally over `phases` phases.
+        num_classes: K, number of classes in the data.
+        base_classes: classes of phase 0, 0..K. With 0 there is no base phase:
+            all classes are divided equally into `phases` phases.
         phases: number of equal phases after phase 0 (of all phases, if
             `base_classes` is 0). 0 only if phase 0 has all classes.
 
     Returns:
-        A pair (num_old, num_seen) for each phase: its classes are those at
-        the positions num_old..num_seen - 1 of the class order.
+        A pair (num_old, num_seen) for each phase: its classes are at positions
+        num_old..num_seen - 1 of the class order.
 
     Raises:
-        ValueError: the classes do not divide so.
+        ValueError: `base_classes` is out of range, or the other classes cannot
+            be divided into `phases` equal phases.
     """
     if not 0 <= base_classes <= num_classes:
         raise ValueError(
@@ -124,16 +125,17 @@ def phase_bounds(
     if num_later == 0:
         if phases != 0:
             raise ValueError(
-                f'protocol.phases={phases}: no classes are left after the '
-                f'first {base_classes}; allowed: 0'
+                f'protocol.phases={phases}: must be 0, no classes are left '
+                f'after the first {base_classes}'
             )
         return [(0, num_classes)]
     if phases < 1 or num_later % phases:
-        allowed = [str(n) for n in range(1, num_later + 1) if not num_later % n]
+        divisors = [n for n in range(1, num_later + 1) if num_later % n == 0]
         after = f' after the first {base_classes}' if base_classes else ''
         raise ValueError(
-            f'protocol.phases={phases}: the {num_later} classes{after} do not '
-            f'divide into {phases} equal phases; allowed: {", ".join(allowed)}'
+            f'protocol.phases={phases}: must be one of '
+            f'{", ".join(map(str, divisors))} to divide the {num_later} '
+            f'classes{after} equally'
         )
     step = num_later // phases
     edges = {0, *range(base_classes, num_classes + 1, step)}
@@ -143,28 +145,29 @@ def phase_bounds(
 def default_protocol(
     num_classes: int, base_classes: int | None, phases: int | None
 ) -> tuple[int, int]:
-    """Fills in what a protocol leaves open: half of the classes, then 5 phases.
+    """Replaces None by the default: half of the classes, then 5 phases.
 
-    With few classes, or a number that does not divide, there are fewer phases,
-    or about half of the classes.
+    With few classes there are fewer phases; where half of the classes cannot be
+    divided equally, phase 0 gets about half.
 
     Args:
         num_classes: K >= 1.
         base_classes: classes of phase 0, or None.
-        phases: equal phases after it, or None.
+        phases: equal phases after phase 0, or None.
 
     Returns:
-        Both numbers, as `phase_bounds` takes them. Those given are not changed,
-        whether or not they fit.
+        `base_classes` and `phases` for `phase_bounds`. Given values are
+        returned unchanged and unchecked.
     """
     if base_classes is None:
         if phases is None:
-            phases = min(_PHASES, num_classes // 2)
-        # Rounded to the nearest, for a share that is about half.
+            phases = min(_DEFAULT_PHASES, num_classes // 2)
+        # The nearest integer to num_classes / (2 * phases).
         step = max(1, (num_classes + phases) // max(1, 2 * phases))
         return max(0, num_classes - step * phases), phases
     if phases is None:
         num_later = max(0, num_classes - base_classes)
-        divisors = [n for n in range(1, _PHASES + 1) if num_later % n == 0]
+        candidates = range(1, _DEFAULT_PHASES + 1)
+        divisors = [n for n in candidates if num_later % n == 0]
         phases = divisors[-1] if num_later else 0
     return base_classes, phases

@@ -1,4 +1,4 @@
-"""Decoding of image files into arrays, in threads, and statistics of pixels."""
+"""Decodes image files in threads, and computes pixel statistics."""
 
 import concurrent.futures
 import functools
@@ -13,10 +13,10 @@ from mnemonics_jax.data import pillow
 from mnemonics_jax.data.errors import BadImageError
 from mnemonics_jax.data.random_crop import ATTEMPTS, crop_box
 
-# Uniform numbers that `decode_crop` takes.
+# Number of uniform draws that `decode_crop` takes.
 NUM_DRAWS = 4 * ATTEMPTS + 2
 
-# Decoding releases Python's lock; more threads than cores hide reading.
+# Decoding releases the GIL; more threads than cores hide reading.
 _THREADS = 2 * (os.cpu_count() or 1) + 2
 _ROWS_PER_TASK = 32
 _LEAST_STD = 1 / 255
@@ -28,40 +28,39 @@ def decode(
     size: int | None = None,
     shorter: int | None = None,
 ) -> np.ndarray:
-    """Decodes an image as it is meant to be looked at.
+    """Decodes an image.
 
-    The EXIF orientation is respected, an animation gives its first frame,
-    transparent parts are seen on white, 16 bits are cut to 8.
+    The EXIF orientation is applied, an animation gives its first frame,
+    transparency is composited on white, 16 bits are truncated to 8.
 
     Args:
-        data: of a file in one of `pillow.FORMATS`.
-        channels: 1 for grey, 3 for RGB, whatever the file has.
-        size: the side of the result: the image is cropped to its central
-            square, and that is resized by bilinear interpolation, antialiased
-            where it shrinks. None for the image as large as it is.
-        shorter: at least `size`: only size / shorter of the square's side is
-            kept, centred to fractions of a pixel, as if the whole image were
-            resized to this shorter side and then cropped. None for the whole
-            square, centred to whole pixels.
+        data: bytes of a file in one of `pillow.FORMATS`.
+        channels: 1 for grey, 3 for RGB; the image is converted.
+        size: side of the result: the central square is resized by bilinear
+            interpolation, antialiased where it shrinks. None keeps the image's
+            own size and shape.
+        shorter: length that the shorter side is resized to before the central
+            crop, >= `size`; the crop is centred to fractions of a pixel. None
+            keeps the whole central square, centred to whole pixels.
 
     Returns:
         uint8[H,W,C], H = W = size if there is a size.
 
     Raises:
-        BadImageError: the data are no image, or not all of one.
-        ValueError: `shorter` is without a size or below it.
+        BadImageError: the data are not a complete image.
+        ValueError: `shorter` is given without a size or is below it.
     """
     if shorter and shorter < (size or math.inf):
         raise ValueError(f'shorter={shorter}: must be at least size={size}')
 
     with pillow.opened(data) as opened:
         if not size:
-            image = pillow.whole(opened, channels)
+            image = pillow.load(opened, channels)
         elif not shorter:
-            image = pillow.square(opened, channels, size)
+            image = pillow.load_square(opened, channels, size)
         else:
             choose = functools.partial(_central, size=size, shorter=shorter)
-            image = pillow.part(opened, channels, size, choose)
+            image = pillow.load_crop(opened, channels, size, choose)
     return _pixels(image, channels)
 
 
@@ -74,18 +73,17 @@ def decode_crop(
     flip: bool,
     brightness: float,
 ) -> np.ndarray:
-    """Decodes a random part of an image, for training.
+    """Decodes a random crop of an image, for training.
 
     Args:
-        data: of any kind of file that `decode` takes, seen as it sees it.
+        data: see `decode`.
         channels: 1 for grey, 3 for RGB.
-        size: the side of the result; the box is resized as in `decode`.
-        draws: float[NUM_DRAWS], uniform in [0, 1): those of `crop_box` for the
-            upright image, attempt by attempt, one that mirrors if it is below
-            1/2, and one for the brightness.
-        flip: whether to mirror half of the images left and right.
-        brightness: b in [0, 1]: pixels are multiplied by a factor that is
-            uniform in [1 - b, 1 + b], and clipped.
+        size: side of the result; the crop is resized as in `decode`.
+        draws: float[NUM_DRAWS], uniform in [0, 1): the draws of `crop_box` for
+            the upright image, then one for the flip and one for the brightness.
+        flip: whether to flip horizontally if its draw is below 1/2.
+        brightness: jitter b in [0, 1]: pixels are multiplied by a factor
+            uniform in [1 - b, 1 + b] and clipped.
 
     Returns:
         uint8[size,size,C].
@@ -93,19 +91,20 @@ def decode_crop(
     Raises:
         BadImageError: see `decode`.
     """
-    attempts, (mirror, light) = draws[:-2].reshape(ATTEMPTS, 4), draws[-2:]
-    choose = functools.partial(crop_box, draws=attempts)
+    box_draws, (flip_draw, brightness_draw) = draws[:-2], draws[-2:]
+    choose = functools.partial(crop_box, draws=box_draws.reshape(ATTEMPTS, 4))
     with pillow.opened(data) as opened:
-        image = pillow.part(opened, channels, size, choose)
-    if flip and mirror < 0.5:
-        image = pillow.mirrored(image)
+        image = pillow.load_crop(opened, channels, size, choose)
+    if flip and flip_draw < 0.5:
+        image = pillow.flipped(image)
     if brightness:
-        image = pillow.brightened(image, 1 + brightness * (2 * light - 1))
+        factor = 1 + brightness * (2 * brightness_draw - 1)
+        image = pillow.brightened(image, factor)
     return _pixels(image, channels)
 
 
 def _pixels(image: Any, channels: int) -> np.ndarray:
-    """uint8[H,W,C] of an image of mode L or RGB."""
+    """The pixels uint8[H,W,C] of an image of mode L or RGB."""
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
@@ -118,21 +117,21 @@ def decode_many(
     resize: bool,
     shorter: int | None = None,
 ) -> np.ndarray:
-    """Decodes images in threads; the result does not depend on their number.
+    """Decodes images in threads.
 
     Args:
-        load: gives the encoded image of a row; called in threads.
-        describe: names the image of a row in messages.
-        num: of rows, n.
-        shape: (H, W, C), with H = W if they are resized.
-        resize: whether to resize to the shape, or to expect it.
-        shorter: see `decode`, if they are resized.
+        load: `(row) -> bytes`, the encoded image; called in threads.
+        describe: `(row) -> str`, the image's name in messages.
+        num: number of rows, n.
+        shape: (H, W, C), with H = W if `resize`.
+        resize: whether to resize to the shape; otherwise images must have it.
+        shorter: see `decode`; used if `resize`.
 
     Returns:
         uint8[n,H,W,C].
 
     Raises:
-        BadImageError: an image cannot be read; the first by row is named.
+        BadImageError: an image cannot be read; names the first by row.
     """
     images = np.empty((num, *shape), np.uint8)
     sizes = (shape[0] if resize else None, shorter)
@@ -154,16 +153,16 @@ def find_bad(
     *,
     shorter: int | None = None,
 ) -> dict[int, str]:
-    """Finds images that `decode_many`, resizing, would fail at.
+    """Finds images that `decode_many` with `resize` cannot decode.
 
     Args:
-        load: gives the encoded image of a row; called in threads.
-        num: of rows.
+        load: `(row) -> bytes`, the encoded image; called in threads.
+        num: number of rows.
         shape: (H, W, C) to resize to.
         shorter: see `decode`.
 
     Returns:
-        row -> what is wrong with it, by ascending row.
+        row -> reason, by ascending row.
     """
     bad = {}
 
@@ -178,15 +177,15 @@ def find_bad(
 
 
 def _for_rows(function: Callable[[int], None], num: int) -> None:
-    """Calls a function for each row in threads; the first error counts."""
+    """Calls a function for each row in threads; raises the first error."""
 
-    def do(start: int) -> None:
+    def call(start: int) -> None:
         for row in range(start, min(start + _ROWS_PER_TASK, num)):
             function(row)
 
     starts = range(0, num, _ROWS_PER_TASK)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(do, starts):
+        for _ in pool.map(call, starts):
             pass
 
 
@@ -203,21 +202,21 @@ def _decode_row(
         raise BadImageError(f'cannot be read: {pillow.reason(e)}') from e
     image = decode(data, shape[-1], *sizes)
     if image.shape != shape:
-        raise BadImageError(f'has shape {image.shape}, must have {shape}')
+        raise BadImageError(f'shape {image.shape}: must be {shape}')
     return image
 
 
 def statistics(
     images: np.ndarray,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of pixels, exactly, in little memory.
+    """Computes the exact mean and standard deviation of pixels in [0, 1].
 
     Args:
         images: uint8[n,H,W,C], n >= 1.
 
     Returns:
-        Mean and standard deviation per channel, of pixels in [0, 1]. The
-        latter is at least a grey level, since it divides.
+        Mean and standard deviation per channel. The latter is at least one grey
+        level, since normalisation divides by it.
     """
     means, stds = [], []
     levels = np.arange(256) / 255
@@ -235,6 +234,6 @@ def statistics(
 
 
 def _central(height: int, width: int, *, size: int, shorter: int) -> pillow.Box:
-    """The central square of which the shorter side has size / shorter."""
+    """The central square with size / shorter of the shorter side."""
     side = min(height, width) * size / shorter
     return (height - side) / 2, (width - side) / 2, side, side

@@ -1,4 +1,4 @@
-"""The images of a batch on the device: rows of a pool, or exemplars."""
+"""Images of a batch on the device, including exemplars."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from mnemonics_jax.types import ExemplarSet
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """Images uint8 in 0..255, or float32 in [0, 1] already, as the latter."""
+    """Converts uint8 images to float32 in [0, 1]; keeps float32 images."""
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 255
     return images
@@ -18,8 +18,8 @@ def to_float(images: jax.Array) -> jax.Array:
 def batch_images(batch: Mapping[str, jax.Array]) -> jax.Array:
     """The images [B, H, W, C] of a batch, uint8 or float32.
 
-    They are its 'image', or the rows 'row' (int32[B]) of images that lie on the
-    device as 'pool' ([N, H, W, C]).
+    They are its 'image', or the rows 'row' (int32[B]) of the images on the
+    device, 'pool' ([N, H, W, C]).
     """
     if 'pool' in batch:
         return batch['pool'][batch['row']]
@@ -29,16 +29,16 @@ def batch_images(batch: Mapping[str, jax.Array]) -> jax.Array:
 def fill_exemplars(
     images: jax.Array, slots: jax.Array, memory: ExemplarSet
 ) -> jax.Array:
-    """Puts the exemplars that a batch names into their places.
+    """Inserts exemplars into a batch of images.
 
     Args:
-        images: f32[B, H, W, C], real images, anything where a slot is named.
+        images: f32[B, H, W, C], real images; ignored where a slot is given.
         slots: int32[B], flat index of an exemplar slot, -1 for a real image.
-        memory: where the exemplars are.
+        memory: stored exemplars.
 
     Returns:
         f32[B, H, W, C] in [0, 1].
     """
     stored = memory.images.reshape(-1, *memory.images.shape[2:])
-    named = to_float(stored[jnp.maximum(slots, 0)])
-    return jnp.where((slots >= 0)[:, None, None, None], named, images)
+    exemplars = to_float(stored[jnp.maximum(slots, 0)])
+    return jnp.where((slots >= 0)[:, None, None, None], exemplars, images)

@@ -1,9 +1,9 @@
-"""What is raised for data that cannot be read."""
+"""Errors of unreadable data; their messages are one line."""
 
 
 class BadDataError(ValueError):
-    """Data that cannot be read, found while reading it; one line."""
+    """Data cannot be read."""
 
 
 class BadImageError(BadDataError):
-    """A file or record that holds no readable image, as one line."""
+    """A file or record is not a readable image."""

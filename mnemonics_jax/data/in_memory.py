@@ -1,4 +1,4 @@
-"""Batches by tf.data of images in memory."""
+"""tf.data batches of images in memory."""
 
 import functools
 from typing import Any
@@ -8,40 +8,40 @@ import numpy as np
 from mnemonics_jax.data.batches import BatchReader
 from mnemonics_jax.data.tf_import import options, tensorflow
 
-# Batches that are made ahead of the one that is asked for.
+# Batches prepared ahead.
 PREFETCH = 2
 
 
 def from_memory(images: np.ndarray) -> BatchReader:
-    """Delivers images that it copies into TensorFlow's memory, once.
+    """Makes a reader of images, copied once into TensorFlow's memory.
 
-    They go with what it returns. An epoch costs milliseconds to start:
-    TensorFlow traces nothing anew.
+    The copy is freed with the reader. Starting an epoch takes milliseconds,
+    since TensorFlow does not retrace.
 
     Args:
         images: uint8[n,H,W,C].
     """
-    # One zero image at the end stands for padding and for exemplars.
+    # One zero image at the end stands for padding and exemplars.
     blank = np.zeros((1, *images.shape[1:]), np.uint8)
-    held = tensorflow().convert_to_tensor(np.concatenate([images, blank]))
+    tensor = tensorflow().convert_to_tensor(np.concatenate([images, blank]))
     num_images = len(images)
 
-    def deliver(columns, seed):
-        del seed  # Augmentation happens on the device.
+    def read_batches(columns, seed):
+        del seed  # Augmentation runs on the device.
         rows = columns['row']
         columns = {**columns, 'row': np.where(rows < 0, num_images, rows)}
-        return _build_epoch()(held, columns).as_numpy_iterator()
+        return _build_epoch()(tensor, columns).as_numpy_iterator()
 
-    return deliver
+    return read_batches
 
 
 @functools.cache
 def _build_epoch() -> Any:
     """A traced function (images, columns) -> tf.data.Dataset of an epoch.
 
-    Building a dataset eagerly traces its map function, tens of milliseconds
-    each epoch. Traced as a whole, it serves all epochs and phases; and the
-    images are its argument, not its constant, so nothing outlives the feed.
+    Building the dataset eagerly would trace its map function each epoch, which
+    takes tens of milliseconds. The images are an argument, not a constant, so
+    the function keeps no images alive.
     """
     tf = tensorflow()
 
@@ -52,7 +52,7 @@ def _build_epoch() -> Any:
     def build(images: Any, columns: dict[str, Any]) -> Any:
         dataset = tf.data.Dataset.from_tensor_slices(columns)
         dataset = dataset.map(lambda batch: gather(images, dict(batch)))
-        # Gathering takes well under a millisecond: one thread keeps up.
+        # Gathering takes well under a millisecond: one thread is enough.
         return dataset.prefetch(PREFETCH).with_options(options(threads=1))
 
     dtypes = {

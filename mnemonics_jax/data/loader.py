@@ -1,11 +1,11 @@
-"""The examples of a phase, and how they reach the model.
+"""The examples of a phase and their batches.
 
-Three ways, by `data.feed` and by size:
-    in memory: read once for the phase, put into batches by tf.data.
-    streamed: decoded in every pass by tf.data, where they are larger than
-        `data.memory_mb`, and for random crops of originals.
-    resident: put on the device once for the phase, without TensorFlow.
-The batches of the first and the last are the same bit for bit.
+The reader of the images depends on `data.feed` and their size:
+    in memory: read once per phase, batched by tf.data.
+    streamed: decoded in every epoch by tf.data, if they are larger than
+        `data.memory_mb`, and for random crops of original images.
+    on device: put on the device once per phase, without TensorFlow.
+The first and the last give bitwise equal batches.
 """
 
 import functools
@@ -16,7 +16,9 @@ import numpy as np
 
 from mnemonics_jax.data import in_memory, on_device, streaming
 from mnemonics_jax.data.batches import BatchFeed, BatchReader, num_batches
-from mnemonics_jax.data.sources import Encoded, Source, phase_positions
+from mnemonics_jax.data.sources import Source, phase_positions
+
+Read = Callable[[np.ndarray], np.ndarray]
 
 
 class PhaseExamples(NamedTuple):
@@ -24,28 +26,27 @@ class PhaseExamples(NamedTuple):
 
     Attributes:
         labels: int32[n], positions in the class order.
-        read: `(rows int64[k]) -> uint8[k,H,W,C]`, images as evaluation sees
-            them.
-        deliver: `(augmented: bool) -> Deliver` of rows 0..n-1; with `augmented`
-            random crops, where those are made on the host.
-        most: the largest n of a phase like this one.
-        shard: (i, c), which slice of batches is this process'.
+        read: `(rows int64[k]) -> uint8[k,H,W,C]`, images without augmentation.
+        make_reader: `(augmented: bool) -> BatchReader` of rows 0..n-1;
+            `augmented` gives random crops if these are made on the host.
+        max_images: largest n among phases that share compilations.
+        shard: (i, c), this process' slice of batches, see `BatchFeed`.
     """
 
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
-    deliver: Callable[[bool], BatchReader]
-    most: int
+    make_reader: Callable[[bool], BatchReader]
+    max_images: int
     shard: tuple[int, int] = (0, 1)
 
     def capacity(self, batch_size: int, num_exemplars: int = 0) -> int:
-        """Batches of an epoch of the largest phase like this one.
+        """Number of batches in an epoch of `max_images` and the exemplars.
 
         Args:
-            batch_size: of all processes together.
-            num_exemplars: so many at most are fed with these.
+            batch_size: examples of all processes together.
+            num_exemplars: largest number of exemplars in an epoch.
         """
-        return num_batches(self.most + num_exemplars, batch_size)
+        return num_batches(self.max_images + num_exemplars, batch_size)
 
     def feed(
         self,
@@ -54,18 +55,18 @@ class PhaseExamples(NamedTuple):
         exemplar_labels: np.ndarray | None = None,
         augmented: bool = False,
     ) -> BatchFeed:
-        """A feed of these, and of stored exemplars after them.
+        """A feed of these examples, followed by stored exemplars.
 
         Args:
-            batch_size: of all processes together.
-            exemplar_labels: int32[e], if there are any.
-            augmented: see `deliver`.
+            batch_size: examples of all processes together.
+            exemplar_labels: int32[e], labels of the exemplars, if any.
+            augmented: see `make_reader`.
         """
         labels = self.labels
         if exemplar_labels is not None:
             labels = np.concatenate([labels, exemplar_labels])
         return BatchFeed(
-            self.deliver(augmented),
+            self.make_reader(augmented),
             labels,
             batch_size,
             num_images=len(self.labels),
@@ -74,16 +75,16 @@ class PhaseExamples(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How examples are fed.
+    """Settings of a `Loader`.
 
     Attributes:
         feed: 'tfdata' or 'device'.
         memory: bytes; a larger set of images is streamed, if it can be.
-        view: of streamed images.
-        budget: of streaming.
-        crops: whether training sees random crops of originals, which streams.
-        shard: (i, c), which slice of batches is this process'.
-        put: array -> the same on all devices.
+        view: view of streamed images.
+        budget: prefetch budget of streaming, None to never stream.
+        crops: whether training streams random crops of original images.
+        shard: (i, c), this process' slice of batches, see `BatchFeed`.
+        put: copies an array to all devices.
     """
 
     feed: str
@@ -99,10 +100,10 @@ class Loader(NamedTuple):
     """Finds the examples of classes.
 
     Attributes:
-        source: of the images.
+        source: source of the images.
         order: int64[K], original label of the class at each position.
         bounds: (num_old, num_seen) of each phase.
-        settings: how they are fed.
+        settings: settings of the batches.
     """
 
     source: Source
@@ -116,7 +117,7 @@ class Loader(NamedTuple):
         Args:
             split: 'train' or 'test'.
             low: first class, 0..high.
-            high: the class after the last, low..K.
+            high: one past the last class, low..K.
         """
         positions, labels = phase_positions(
             self.source, split, self.order, low, high
@@ -125,25 +126,24 @@ class Loader(NamedTuple):
         def read(rows: np.ndarray) -> np.ndarray:
             return self.source.read(split, positions[rows])
 
-        kept = self._kept(read, labels, self.most(split, low, high))
+        cached = self._cached(read, labels, self.max_images(split, low, high))
         encoded, budget = self.source.encoded, self.settings.budget
         if self.settings.feed == 'device' or not (encoded and budget):
-            return kept
-        decoded = (encoded, budget)
-        return self._by_tfdata(decoded, split, kept, read, positions)
+            return cached
+        originals = streaming.EncodedImages(
+            lambda row: encoded.load(split, int(positions[row])),
+            lambda row: encoded.describe(split, int(positions[row])),
+        )
+        return self._streamed(originals, budget, cached, read)
 
     def no_examples(self) -> PhaseExamples:
-        """None; a feed of these consists of exemplars."""
-        nothing = np.zeros((0, *self.source.image_shape), np.uint8)
+        """An empty set of examples, for feeds of exemplars alone."""
+        empty = np.zeros((0, *self.source.image_shape), np.uint8)
         labels = np.zeros(0, np.int32)
+        return self._cached(lambda rows: empty[rows], labels, 0)
 
-        def read(rows: np.ndarray) -> np.ndarray:
-            return nothing[rows]
-
-        return self._kept(read, labels, 0)
-
-    def most(self, split: str, low: int, high: int) -> int:
-        """Examples of the classes low..high-1 or of any phase like theirs.
+    def max_images(self, split: str, low: int, high: int) -> int:
+        """Largest number of examples among the phases like classes low..high-1.
 
         Phases after the first share one number, and thereby compilations.
         """
@@ -155,13 +155,10 @@ class Loader(NamedTuple):
         alike = [(low, high)] if low == 0 else self.bounds[1:]
         return int(max(ends[b] - ends[a] for a, b in [*alike, (low, high)]))
 
-    def _kept(
-        self,
-        read: Callable[[np.ndarray], np.ndarray],
-        labels: np.ndarray,
-        most: int,
+    def _cached(
+        self, read: Read, labels: np.ndarray, most: int
     ) -> PhaseExamples:
-        """Read once, when first needed, into memory or onto the device."""
+        """Examples read once, when first needed, to memory or the device."""
         settings = self.settings
 
         @functools.cache
@@ -169,7 +166,7 @@ class Loader(NamedTuple):
             return read(np.arange(len(labels)))
 
         @functools.cache
-        def deliver() -> BatchReader:
+        def reader() -> BatchReader:
             if settings.feed == 'device':
                 return on_device.from_device(images(), most, settings.put)
             return in_memory.from_memory(images())
@@ -177,34 +174,31 @@ class Loader(NamedTuple):
         return PhaseExamples(
             labels,
             lambda rows: images()[rows],
-            lambda augmented: deliver(),
+            lambda augmented: reader(),
             most,
             settings.shard,
         )
 
-    def _by_tfdata(
+    def _streamed(
         self,
-        decoded: tuple[Encoded, streaming.PrefetchBudget],
-        split: str,
-        kept: PhaseExamples,
-        read: Callable[[np.ndarray], np.ndarray],
-        positions: np.ndarray,
+        originals: streaming.EncodedImages,
+        budget: streaming.PrefetchBudget,
+        cached: PhaseExamples,
+        read: Read,
     ) -> PhaseExamples:
-        """Kept in memory if they fit, or else streamed."""
-        (encoded, budget), settings = decoded, self.settings
-        size = len(kept.labels) * int(np.prod(self.source.image_shape))
+        """Streams random crops, and all images if they do not fit in memory."""
+        settings = self.settings
+        size = len(cached.labels) * int(np.prod(self.source.image_shape))
         fits = size <= settings.memory
-        originals = streaming.EncodedImages(
-            lambda row: encoded.load(split, int(positions[row])),
-            lambda row: encoded.describe(split, int(positions[row])),
-        )
 
-        def deliver(augmented: bool) -> BatchReader:
+        def make_reader(augmented: bool) -> BatchReader:
             cropped = augmented and settings.crops
             if fits and not cropped:
-                return kept.deliver(augmented)
+                return cached.make_reader(augmented)
             return streaming.from_encoded(
                 originals, settings.view, budget, augmented=cropped
             )
 
-        return kept._replace(read=kept.read if fits else read, deliver=deliver)
+        return cached._replace(
+            read=cached.read if fits else read, make_reader=make_reader
+        )

@@ -1,7 +1,7 @@
-"""Batches of images that lie on the device, without TensorFlow.
+"""Batches of images stored on the device, without TensorFlow.
 
-A batch names rows of the images; the jitted step gathers them (see
-`device_batch.batch_images`). Nothing but numbers is copied while training.
+A batch has the rows of its images; the jitted step gathers them (see
+`device_batch.batch_images`), so that training copies no images.
 """
 
 from collections.abc import Callable
@@ -15,24 +15,24 @@ Put = Callable[[np.ndarray], Any]
 
 
 def from_device(images: np.ndarray, capacity: int, put: Put) -> BatchReader:
-    """Delivers rows of images that it puts on the device, once.
+    """Makes a reader of images, copied once to the device.
 
     Args:
         images: uint8[n,H,W,C].
-        capacity: the pool's rows, >= n, the rest of them blank: pools of the
-            same capacity share the compilations of what reads them.
-        put: array -> the same on all devices.
+        capacity: rows of the pool, >= n, padded by blank images; pools of equal
+            capacity share the compiled step.
+        put: copies an array to all devices.
     """
-    # One blank image more stands for padding and for exemplars.
+    # One more blank image stands for padding and exemplars.
     pool = np.zeros((capacity + 1, *images.shape[1:]), np.uint8)
     pool[: len(images)] = images
     pool = put(pool)
 
-    def deliver(columns, seed):
-        del seed  # Augmentation happens on the device.
+    def read_batches(columns, seed):
+        del seed  # Augmentation runs on the device.
         rows = np.where(columns['row'] < 0, capacity, columns['row'])
         columns = {**columns, 'row': rows.astype(np.int32)}
         for step in range(len(rows)):
             yield {'pool': pool, **{k: v[step] for k, v in columns.items()}}
 
-    return deliver
+    return read_batches

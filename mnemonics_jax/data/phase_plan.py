@@ -1,7 +1,7 @@
-"""The plan of a run: which classes arrive in which phase.
+"""The plan of a run: the classes of each phase.
 
-It is made when a run begins and kept with it. Classes that come into being
-later are appended, in phases after the planned ones; nothing planned changes.
+It is made when the run starts and saved with it. Classes added after the start
+are appended, in phases after the planned ones.
 """
 
 import itertools
@@ -15,14 +15,14 @@ from mnemonics_jax.data.sources import Source
 
 
 class Plan(NamedTuple):
-    """What a run keeps of its data, as JSON takes it.
+    """Properties of a run's data, saved as JSON.
 
     Attributes:
-        classes: names in the order in which they arrive.
+        classes: class names in the class order.
         bounds: (num_old, num_seen) of each phase.
         image_shape: (H, W, C).
-        mean: per channel, in [0, 1], for the model's normalisation.
-        std: per channel.
+        mean: mean per channel, in [0, 1], for the model's normalisation.
+        std: standard deviation per channel.
     """
 
     classes: tuple[str, ...]
@@ -36,35 +36,36 @@ def begin(source: Source, protocol: Any) -> Plan:
     """The plan of a new run.
 
     Args:
-        source: of the images.
-        protocol: the section of the config, with base_classes and phases set.
+        source: source of the images.
+        protocol: config section `protocol`, with base_classes and phases set.
 
     Raises:
-        ValueError: the classes do not divide so, or the file with their order
-            is none.
+        ValueError: the classes cannot be divided into these phases, or the file
+            of the class order is invalid.
     """
     names = arrange(source.class_names, protocol)
     bounds = class_order.phase_bounds(
         len(names), protocol.base_classes, protocol.phases
     )
-    return Plan(names, tuple(bounds), *appearance(source))
+    return Plan(names, tuple(bounds), *image_properties(source))
 
 
 def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
-    """The plan with the classes that did not exist when it was made.
+    """The plan with the classes added to the source after the start.
 
-    They come after all others, in phases as large as phase 1, the last one
-    smaller if they do not divide; or in one phase, if there is no phase 1. The
-    statistics of the pixels stay, since the model was trained with them.
+    They form new phases as large as phase 1, the last one possibly smaller; or
+    a single phase, if there is no phase 1. The pixel statistics are kept, since
+    the model was trained with them.
 
     Args:
-        plan: of the run so far.
-        source: with all classes of the plan, and maybe others.
-        protocol: as for `begin`.
+        plan: plan of the run so far.
+        source: source with all classes of the plan, and possibly others.
+        protocol: see `begin`.
 
     Raises:
-        ValueError: a class of the plan, or the images' shape, is another; or
-            the file with the order does not begin with the classes of the plan.
+        ValueError: the source lacks a class of the plan or has another image
+            shape, or the class order file does not start with the plan's
+            classes.
     """
     check_data(plan, source)
     known = set(plan.classes)
@@ -73,7 +74,7 @@ def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
         added = arrange(added, protocol)
     else:
         names = arrange(source.class_names, protocol)
-        check_start(names, plan, protocol.class_order_file)
+        check_prefix(names, plan, protocol.class_order_file)
         added = names[len(known) :]
     if not added:
         return plan
@@ -86,13 +87,13 @@ def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
 
 
 def from_json(content: dict[str, Any]) -> Plan:
-    """The plan of which `content` is `_asdict()`, written as JSON and read."""
+    """Restores a plan from its `_asdict()`, read from JSON."""
     plan = Plan(**{name: tuple(content[name]) for name in Plan._fields})
     return plan._replace(bounds=tuple((a, b) for a, b in plan.bounds))
 
 
 def apply(plan: Plan, source: Source) -> tuple[Source, np.ndarray]:
-    """What a plan says of a source that has its classes.
+    """Applies a plan to a source that has exactly its classes.
 
     Returns:
         The source with the plan's statistics, and int64[K], the original label
@@ -104,7 +105,7 @@ def apply(plan: Plan, source: Source) -> tuple[Source, np.ndarray]:
 
 
 def arrange(names: Sequence[str], protocol: Any) -> tuple[str, ...]:
-    """Names in the order of the seed, or of the file."""
+    """Orders class names by the seed or the class order file."""
     if protocol.class_order_file is None:
         order = class_order.class_order(len(names), protocol.class_order_seed)
     else:
@@ -112,7 +113,7 @@ def arrange(names: Sequence[str], protocol: Any) -> tuple[str, ...]:
     return tuple(names[k] for k in order)
 
 
-def appearance(source: Source) -> tuple[tuple[Any, ...], ...]:
+def image_properties(source: Source) -> tuple[tuple[Any, ...], ...]:
     """Shape, means and standard deviations of a source's images."""
     return (
         tuple(source.image_shape),
@@ -122,28 +123,28 @@ def appearance(source: Source) -> tuple[tuple[Any, ...], ...]:
 
 
 def check_data(plan: Plan, source: Source) -> None:
-    """Raises ValueError if the data are not those of the plan, or more."""
+    """Raises ValueError if a class is missing or the image shape differs."""
     missing = [name for name in plan.classes if name not in source.class_names]
     if missing:
         raise ValueError(
-            f'data: no class {missing[0]!r}, which this run has planned; '
-            f'allowed: its {len(plan.classes)} classes, and new ones'
+            f'data: missing class {missing[0]!r}: must have all '
+            f'{len(plan.classes)} classes that this run started with'
         )
     if tuple(source.image_shape) != plan.image_shape:
         raise ValueError(
-            f'data: images of the shape {tuple(source.image_shape)}; allowed: '
-            f'{plan.image_shape}, which this run was begun with'
+            f'data: image shape {tuple(source.image_shape)}: must be '
+            f'{plan.image_shape}, as at the start of this run'
         )
 
 
-def check_start(names: Sequence[str], plan: Plan, path: str) -> None:
-    """Raises ValueError if an order does not begin with that of the plan."""
+def check_prefix(names: Sequence[str], plan: Plan, path: str) -> None:
+    """Raises ValueError if an order does not start with that of the plan."""
     for position, (ours, theirs) in enumerate(
         zip(names, plan.classes, strict=False)
     ):
         if ours != theirs:
             raise ValueError(
                 f'protocol.class_order_file={path!r}: class {position + 1} is '
-                f'{ours!r}; allowed: {theirs!r}, since new classes come after '
-                'those that this run was begun with'
+                f'{ours!r}: must be {theirs!r}; new classes come after those '
+                'that this run started with'
             )

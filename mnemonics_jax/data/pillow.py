@@ -1,4 +1,4 @@
-"""One encoded image by Pillow: opened, made upright, converted, cut out."""
+"""Loads an encoded image with Pillow: rotates, converts, crops, resizes it."""
 
 import contextlib
 import io
@@ -10,13 +10,13 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mnemonics_jax.data.errors import BadImageError
 
-# No others: some of Pillow's readers run programs on what they are given.
+# Only these: some of Pillow's readers run external programs on the file.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF')
 
-# Top, left, height and width in pixels, maybe fractions.
+# Top, left, height and width in pixels, possibly fractional.
 Box = tuple[float, float, float, float]
 
-# What makes an image upright, by EXIF orientation; 1 is upright.
+# Transposition to upright by EXIF orientation; 1 is upright.
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,10 +31,10 @@ _SIDES_SWAPPED = (5, 6, 7, 8)
 
 @contextlib.contextmanager
 def opened(data: bytes) -> Iterator[Image.Image]:
-    """Opens an encoded image, not loaded yet.
+    """Opens an encoded image without loading its pixels.
 
     Raises:
-        BadImageError: for whatever goes wrong here or in the block.
+        BadImageError: an error here or in the body of the `with` statement.
     """
     if not data:
         raise BadImageError('empty')
@@ -47,22 +47,22 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         raise BadImageError(f'broken: {reason(e)}') from e
 
 
-def whole(image: Image.Image, channels: int) -> Image.Image:
-    """Loads an opened image as large as it is.
+def load(image: Image.Image, channels: int) -> Image.Image:
+    """Loads an opened image at its own size.
 
     Args:
-        image: from `opened`.
+        image: opened image.
         channels: 1 for mode L, 3 for mode RGB.
     """
     image.load()
     return _convert(_turn(image, _orientation(image)), channels)
 
 
-def square(image: Image.Image, channels: int, size: int) -> Image.Image:
+def load_square(image: Image.Image, channels: int, size: int) -> Image.Image:
     """Loads the central square of an opened image, resized.
 
     Args:
-        image: from `opened`.
+        image: opened image.
         channels: 1 for mode L, 3 for mode RGB.
         size: side of the result.
     """
@@ -71,10 +71,10 @@ def square(image: Image.Image, channels: int, size: int) -> Image.Image:
     image = _turn(image, _orientation(image))
     side = min(image.size)
     top, left = (image.height - side) // 2, (image.width - side) // 2
-    return _cut(image, channels, size, (top, left, side, side))
+    return _crop(image, channels, size, (top, left, side, side))
 
 
-def part(
+def load_crop(
     image: Image.Image,
     channels: int,
     size: int,
@@ -83,9 +83,9 @@ def part(
     """Loads a box of an opened image, resized.
 
     Args:
-        image: from `opened`.
+        image: opened image.
         channels: 1 for mode L, 3 for mode RGB.
-        size: both sides of the result.
+        size: side of the result.
         choose: `(height, width) -> Box`, in the upright image.
     """
     orientation = _orientation(image)
@@ -93,17 +93,17 @@ def part(
     if orientation in _SIDES_SWAPPED:
         width, height = height, width
     box = choose(height, width)
-    # Exact where the size is a multiple of the scale or the corner of the file
-    # stays at top left, else less than one pixel of the drafted image away.
+    # Exact if the image size is a multiple of the scale or the file's corner
+    # stays at the top left; otherwise off by less than one pixel of the draft.
     scale = _draft(image, min(box[2:]), size)
     image.load()
     image = _turn(image, orientation)
-    top, left, high, wide = (side / scale for side in box)
-    return _cut(image, channels, size, (top, left, high, wide))
+    top, left, height, width = (value / scale for value in box)
+    return _crop(image, channels, size, (top, left, height, width))
 
 
-def mirrored(image: Image.Image) -> Image.Image:
-    """An image mirrored left and right."""
+def flipped(image: Image.Image) -> Image.Image:
+    """An image flipped horizontally."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
@@ -114,21 +114,21 @@ def brightened(image: Image.Image, factor: float) -> Image.Image:
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, on one line."""
+    """The message of an exception, on one line."""
     text = getattr(error, 'strerror', None) or str(error)
     return ' '.join(text.split()) or type(error).__name__
 
 
 def _draft(image: Image.Image, side: float, size: int) -> int:
-    """Lets a large JPEG shrink while it is decoded, which is many times faster.
+    """Decodes a large JPEG at a reduced scale, which is many times faster.
 
     Args:
-        image: not loaded yet.
-        side: the shorter one of the box that is to be resized, in pixels.
-        size: that it is resized to; no less than twice that is decoded.
+        image: opened image, not loaded yet.
+        side: shorter side of the box, in pixels.
+        size: side of the result; at least twice as many pixels are decoded.
 
     Returns:
-        How many pixels become one along each side: 1, 2, 4 or 8.
+        The factor by which each side shrinks: 1, 2, 4 or 8.
     """
     scale = max(k for k in (1, 2, 4, 8) if k == 1 or k * 2 * size <= side)
     width, height = image.size
@@ -137,21 +137,21 @@ def _draft(image: Image.Image, side: float, size: int) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """By EXIF: 1, upright, to 8, and 1 if that cannot be read."""
+    """The EXIF orientation, 1 (upright) to 8; 1 if it cannot be read."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Broken EXIF data are no fault of the pixels.
+    except Exception:  # The pixels may be fine though EXIF data are broken.
         return 1
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
-    """An image made upright."""
+    """Turns an image upright."""
     transposition = _TRANSPOSITIONS.get(orientation)
     return image if transposition is None else image.transpose(transposition)
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:
-    """An image of mode L or RGB."""
+    """Converts an image to mode L or RGB."""
     if image.mode.startswith('I'):
         pixels = np.asarray(image) >> 8
         image = Image.fromarray(pixels.astype(np.uint8))
@@ -162,12 +162,13 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
     return image.convert('L' if channels == 1 else 'RGB')
 
 
-def _cut(image: Image.Image, channels: int, size: int, box: Box) -> Image.Image:
+def _crop(
+    image: Image.Image, channels: int, size: int, box: Box
+) -> Image.Image:
     """A box of a loaded image, converted and resized."""
     top, left, height, width = box
     y, x = math.floor(top), math.floor(left)
-    # Resizing alone would look beyond the edges. Thus it sees nothing of
-    # pixels that the box does not touch.
+    # Resizing alone would mix in pixels outside of the box.
     right, bottom = left + width, top + height
     image = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
     edges = (left - x, top - y, right - x, bottom - y)

@@ -1,9 +1,9 @@
-"""Which box of an image a random-resized crop shows: the usual rule, once.
+"""The box of a random resized crop, for NumPy and JAX.
 
 The area is uniform in [0.08, 1] of the image's, the logarithm of width / height
-uniform in [log 3/4, log 4/3], the position uniform among those in the image. A
-box that does not fit is drawn again; after ten of them it is the largest
-central one with a ratio in those bounds.
+uniform in [log 3/4, log 4/3], the position uniform within the image. A box that
+does not fit is drawn again; after ten attempts it is the largest central box
+with a ratio in these bounds.
 """
 
 import math
@@ -19,9 +19,9 @@ def crop_box(height: int, width: int, draws: Any) -> Any:
     """Chooses a box of pixels.
 
     Args:
-        height: of the image, >= 1.
-        width: of the image, >= 1.
-        draws: float[ATTEMPTS,4] of NumPy or JAX, uniform in [0, 1): area,
+        height: image height, >= 1.
+        width: image width, >= 1.
+        draws: float[ATTEMPTS,4], a NumPy or JAX array, uniform in [0, 1): area,
             ratio, top and left of each attempt.
 
     Returns:
@@ -34,7 +34,7 @@ def crop_box(height: int, width: int, draws: Any) -> Any:
     widths = xp.round(xp.sqrt(areas * ratios))
     fits = (heights <= height) & (widths <= width)
     fits &= (heights >= 1) & (widths >= 1)
-    first = xp.argmax(fits)  # 0 if none does.
+    first = xp.argmax(fits)  # 0 if no attempt fits.
     found = fits[first]
     tall = min(height, round(width * _RATIO))
     wide = min(width, round(height * _RATIO))

@@ -1,8 +1,7 @@
-"""Batches by tf.data of images that are decoded on the way.
+"""tf.data batches of images that are decoded in every epoch.
 
 For images that do not fit in memory, and for random crops of large originals.
-Every pass over them decodes them anew, in threads. What a crop shows depends on
-the epoch's seed and the example's position alone.
+A crop depends on the epoch's seed and the example's position alone.
 """
 
 import math
@@ -15,20 +14,20 @@ import numpy as np
 from mnemonics_jax.data import decode, errors, tf_import
 from mnemonics_jax.data.batches import Batch, BatchReader
 
-# More batches ahead than this even out no pause worth it.
+# Prefetching more batches does not help.
 _MAX_PREFETCH = 16
 _MAX_CHUNK = 16
 
 
 class EvalView(NamedTuple):
-    """What is shown of an original image.
+    """Crops of original images.
 
     Attributes:
         shape: (H, W, C) of the result, H = W.
-        shorter: for evaluation: the shorter side before the central crop, None
-            for the crop's own.
-        flip: of random crops: whether to mirror half of them.
-        brightness: of random crops: jitter b, in [0, 1).
+        shorter: shorter side before the central crop, for evaluation; None for
+            the crop's side.
+        flip: whether to flip random crops with probability 1/2.
+        brightness: jitter b of random crops, in [0, 1).
     """
 
     shape: tuple[int, int, int]
@@ -42,7 +41,7 @@ class EncodedImages(NamedTuple):
 
     Attributes:
         load: `(row) -> bytes`, called in threads.
-        describe: `(row) -> str`, for messages.
+        describe: `(row) -> str`, the image's name in messages.
     """
 
     load: Callable[[int], bytes]
@@ -50,7 +49,7 @@ class EncodedImages(NamedTuple):
 
 
 def chunk_size(batch_size: int) -> int:
-    """Images that a thread decodes at a time; a part of every batch.
+    """Number of images that a thread decodes at a time; divides the batch size.
 
     A call from TensorFlow into Python costs about as much as a small image.
     """
@@ -58,10 +57,10 @@ def chunk_size(batch_size: int) -> int:
 
 
 class PrefetchBudget(NamedTuple):
-    """How far reading may run ahead.
+    """Limits of prefetching.
 
     Attributes:
-        batches: made ahead, >= 1, beside the one that is being put together.
+        batches: finished batches kept ahead, >= 1.
         threads: chunks of images decoded at a time, see `chunk_size`.
     """
 
@@ -72,21 +71,20 @@ class PrefetchBudget(NamedTuple):
 def plan(
     num_bytes: int, batch_size: int, shape: tuple[int, int, int], ahead: int
 ) -> PrefetchBudget:
-    """Fits reading ahead into a memory.
+    """Fits prefetching into a memory budget.
 
-    The memory holds images at their final size: those just decoded, a chunk a
-    thread; a batch that they are put together to; finished batches; and
-    `ahead` more that wait on their way to the device. Originals come on top,
-    one a thread.
+    The budget covers decoded images: one chunk per thread, the batch being
+    assembled, finished batches, and `ahead` batches held by the consumer. It
+    does not cover original images, one per thread.
 
     Args:
-        num_bytes: the memory.
-        batch_size: of this process.
+        num_bytes: memory budget.
+        batch_size: examples of this process.
         shape: (H, W, C) of an image.
-        ahead: batches that the consumer holds.
+        ahead: batches held by the consumer.
 
     Raises:
-        ValueError: it does not suffice for one batch ahead.
+        ValueError: the budget is too small for one batch ahead.
     """
     threads = os.cpu_count() or 1
     image = int(np.prod(shape))
@@ -96,7 +94,7 @@ def plan(
     if batches < 1:
         least = decoded + (2 + ahead) * batch
         raise ValueError(
-            f'data.read_ahead_mb={num_bytes / 2**20:g}: allowed: at least '
+            f'data.read_ahead_mb={num_bytes / 2**20:g}: must be >= '
             f'{-(-least // 2**20)} with batches of {batch_size} images of '
             f'{shape[0]}x{shape[1]}'
         )
@@ -110,16 +108,16 @@ def from_encoded(
     *,
     augmented: bool,
 ) -> BatchReader:
-    """Delivers images that it decodes.
+    """Makes a reader that decodes images.
 
     Args:
-        originals: the images.
-        view: what is shown of them.
-        budget: of memory, see `plan`.
-        augmented: random crops, or the view of evaluation.
+        originals: images to decode.
+        view: crops of them.
+        budget: limits of prefetching, see `plan`.
+        augmented: whether to take random crops instead of central ones.
 
     Returns:
-        A `BatchReader`. Its batches raise `errors.BadImageError` if an image
+        A `BatchReader`. Its iterators raise `errors.BadImageError` if an image
         cannot be read.
     """
 
@@ -128,10 +126,10 @@ def from_encoded(
             return np.zeros(view.shape, np.uint8)
         return _decode(originals, view, row, augmented and (seed, index))
 
-    def deliver(columns, seed):
+    def read_batches(columns, seed):
         return _batches(image_of, columns, seed, view.shape, budget)
 
-    return deliver
+    return read_batches
 
 
 def _decode(
@@ -140,7 +138,7 @@ def _decode(
     row: int,
     draw: tuple[int, int] | bool,
 ) -> np.ndarray:
-    """One image; with `draw`, (seed, index), a random crop."""
+    """Decodes one image; with `draw`, (seed, index), a random crop."""
     size, _, channels = view.shape
     try:
         data = originals.load(row)
@@ -171,7 +169,7 @@ def _batches(
     shape: tuple[int, int, int],
     budget: PrefetchBudget,
 ) -> Iterator[Batch]:
-    """The batches of an epoch, images put together in the order of columns."""
+    """The batches of an epoch."""
     tf = tf_import.tensorflow()
     failures: list[Exception] = []
 
@@ -180,7 +178,7 @@ def _batches(
         try:
             for i, (row, index) in enumerate(zip(rows, indices, strict=True)):
                 decoded[i] = image_of(int(row), int(index), seed)
-        except Exception as e:  # TensorFlow would make a text of it, and log.
+        except Exception as e:  # TensorFlow would lose its type and log it.
             failures.append(e)
         return decoded
 

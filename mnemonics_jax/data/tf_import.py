@@ -1,4 +1,4 @@
-"""TensorFlow, imported late and kept away from accelerators."""
+"""Lazy import of TensorFlow, with accelerators hidden from it."""
 
 import contextlib
 import functools
@@ -9,35 +9,34 @@ from typing import Any
 
 @functools.cache
 def tensorflow() -> types.ModuleType:
-    """Imports TensorFlow, quiet and unable to see GPUs or TPUs.
+    """Imports TensorFlow without logs and without access to GPUs and TPUs.
 
-    JAX owns the accelerators; TensorFlow would reserve their memory.
+    TensorFlow would otherwise reserve their memory, which JAX needs.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    # Numerics of kernels that reading data does not use; logs when on.
+    # Data loading uses none of oneDNN's kernels, and oneDNN logs when on.
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
     import tensorflow as tf
 
     tf.get_logger().setLevel('ERROR')
     for kind in ('GPU', 'TPU'):
-        # Refused if the user's program has used TensorFlow before: then the
-        # devices are its choice.
+        # Fails if the user's program has used TensorFlow before: then the
+        # visible devices are its choice.
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], kind)
     return tf
 
 
 def options(threads: int) -> Any:
-    """Options of a dataset that leaves the cores to the model.
+    """Dataset options that leave the cores to the model.
 
-    The optimiser of graphs would cost more time at each start than it could
-    win, having nothing to fuse.
+    Graph optimisation is off: it slows down each start and has nothing to fuse.
 
     Args:
-        threads: of its own.
+        threads: size of the dataset's thread pool.
     """
-    chosen = tensorflow().data.Options()
-    chosen.autotune.enabled = False
-    chosen.experimental_optimization.apply_default_optimizations = False
-    chosen.threading.private_threadpool_size = threads
-    return chosen
+    options = tensorflow().data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    options.threading.private_threadpool_size = threads
+    return options

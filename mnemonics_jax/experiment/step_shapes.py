@@ -227,7 +227,7 @@ def abstract_block(
     low, high = parts.bounds[phase]
     if held is not None and parts.method.keeps_data:
         low = 0
-    most = parts.loader.most('train', low, high)
+    most = parts.loader.max_images('train', low, high)
     kinds = {'label': jnp.int32, 'index': jnp.int32, 'weight': jnp.float32}
     shape, pool = parts.source.image_shape, None
     if held is not None:
