@@ -98,8 +98,8 @@ def load_crop(
     scale = _draft(image, min(box[2:]), size)
     image.load()
     image = _turn(image, orientation)
-    top, left, height, width = (value / scale for value in box)
-    return _crop(image, channels, size, (top, left, height, width))
+    y, x, h, w = (value / scale for value in box)
+    return _crop(image, channels, size, (y, x, h, w))
 
 
 def flipped(image: Image.Image) -> Image.Image:

@@ -1,9 +1,8 @@
-"""Where images come from: one file of this package for each source.
+"""Data sources, one file each.
 
 A source is a file of this package that defines `make(options) -> Source`;
 `options` is the `data` section of the config, a mapping or an object with
-attributes. A source imports what it needs inside `make`, so that listing the
-sources stays cheap.
+attributes. Slow imports go inside `make`, so that listing the sources is fast.
 """
 
 import importlib
@@ -18,14 +17,14 @@ from mnemonics_jax.core import plugins
 
 
 class Encoded(NamedTuple):
-    """The images of a source as they are stored, one by one.
+    """The encoded images of a source.
 
     Both functions may be called in threads.
 
     Attributes:
-        load: `(split, position) -> bytes`, an encoded image; it raises OSError
-            or `errors.BadDataError` where it cannot be read.
-        describe: `(split, position) -> str`, names it in messages.
+        load: `(split, position) -> bytes`, an encoded image; raises OSError or
+            `errors.BadDataError` if it cannot be read.
+        describe: `(split, position) -> str`, the image's name in messages.
     """
 
     load: Callable[[str, int], bytes]
@@ -35,22 +34,22 @@ class Encoded(NamedTuple):
 class Source(NamedTuple):
     """A labelled set of images with the splits 'train' and 'test'.
 
-    Labels are known from the start, images are read on demand: a phase reads
-    those of its own classes and no others, so the whole need not fit in memory.
+    Labels are in memory; images are read on demand. A phase reads only images
+    of its own classes, so the whole set need not fit in memory.
 
     Attributes:
         num_classes: K.
-        image_shape: (H, W, C) of what `read` returns.
-        mean: per channel, of the training pixels in [0, 1].
-        std: per channel, of the training pixels in [0, 1].
+        image_shape: (H, W, C) of the images that `read` returns.
+        mean: mean per channel of the training pixels in [0, 1].
+        std: standard deviation per channel of the training pixels in [0, 1].
         class_names: K names, by original label.
         labels: split -> int32[n], original labels 0..K-1 by position.
         read: `(split, positions int64[k]) -> uint8[k,H,W,C]`, the images at
-            any positions in 0..n-1, in any order; reads these only.
-        encoded: the images before they are cropped and resized, if what `read`
-            gives is square, H = W; None where they are in memory anyway.
-        skipped: `<path>: <reason>` of each image that is left out since it
-            cannot be decoded.
+            any positions in 0..n-1, in any order; reads no others.
+        encoded: images before cropping and resizing, if H = W; None if the
+            images are in memory.
+        skipped: `<path>: <reason>` of each image that cannot be decoded and is
+            left out.
     """
 
     num_classes: int
@@ -77,68 +76,69 @@ def source_names() -> tuple[str, ...]:
 
 
 def make_source(name: str, options: Any) -> Source:
-    """Makes the source of a name.
+    """Makes a source.
 
     Args:
         name: one of `source_names()`.
-        options: the `data` section of the config; a source reads its own
-            fields of it and ignores the others.
+        options: the `data` section of the config; a source ignores the fields
+            that it does not use.
 
     Raises:
-        ValueError: there is no such source, or it refuses an option.
+        ValueError: there is no such source, or an option is invalid.
     """
     names = source_names()
     if name not in names:
         raise ValueError(
-            f'data.source={name!r}: no such source; allowed: {", ".join(names)}'
+            f'data.source={name!r}: must be one of {", ".join(names)}'
         )
     return _module(name).make(options)
 
 
 def take_classes(source: Source, chosen: np.ndarray) -> Source:
-    """A source with some of the classes of another, numbered anew.
+    """A source with a subset of the classes, renumbered.
 
     Args:
-        source: with K classes.
+        source: source with K classes.
         chosen: int64[k], original labels; the i-th becomes label i.
     """
     return match_classes(source, [source.class_names[k] for k in chosen])
 
 
 def match_classes(source: Source, names: Sequence[str]) -> Source:
-    """A source of the classes of these names; some may be empty.
+    """A source with the classes of these names; some may be empty.
 
     Args:
-        source: with classes of these names, or some of them, or others.
-        names: of k classes; the i-th becomes label i.
+        source: source of which any classes may be missing in `names`.
+        names: k class names, in `source` or not; the i-th becomes label i.
     """
     new = {name: label for label, name in enumerate(names)}
     ranks = np.array(
         [new.get(name, -1) for name in source.class_names], np.int32
     )
     positions, labels = {}, {}
-    for split, theirs in source.labels.items():
-        positions[split] = np.flatnonzero(ranks[theirs] >= 0)
-        labels[split] = ranks[theirs[positions[split]]]
+    for split, original in source.labels.items():
+        positions[split] = np.flatnonzero(ranks[original] >= 0)
+        labels[split] = ranks[original[positions[split]]]
 
-    def moved(function: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
-        return lambda split, wanted: function(split, positions[split][wanted])
+    def remap(function: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+        return lambda split, rows: function(split, positions[split][rows])
 
     encoded = source.encoded
     return source._replace(
         num_classes=len(names),
         class_names=tuple(names),
         labels=labels,
-        read=moved(source.read),
-        encoded=None if encoded is None else Encoded(*map(moved, encoded)),
+        read=remap(source.read),
+        encoded=None if encoded is None else Encoded(*map(remap, encoded)),
     )
 
 
 def encoded_splits(splits: Mapping[str, Any]) -> Encoded:
-    """Encoded images of splits that have `load` and `describe` themselves.
+    """The encoded images of several splits.
 
     Args:
-        splits: by name; methods `load` and `describe` take a position.
+        splits: name -> split with methods `load(position)` and
+            `describe(position)`.
     """
     return Encoded(
         lambda split, position: splits[split].load(position),
@@ -149,10 +149,10 @@ def encoded_splits(splits: Mapping[str, Any]) -> Encoded:
 def phase_positions(
     source: Source, split: str, order: np.ndarray, low: int, high: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the examples of the classes order[low:high], reading no image.
+    """Finds the examples of the classes order[low:high] without reading images.
 
     Args:
-        source: where the examples are.
+        source: source of the examples.
         split: 'train' or 'test'.
         order: int64[K], original label of the class at each position.
         low: first position in the class order, 0..high.

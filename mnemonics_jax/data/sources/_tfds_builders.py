@@ -1,4 +1,4 @@
-"""Finding the sets of TensorFlow Datasets by name, and preparing them."""
+"""Finds and prepares data sets of TensorFlow Datasets."""
 
 import contextlib
 import difflib
@@ -15,15 +15,15 @@ from mnemonics_jax.core import cli
 from mnemonics_jax.data import tf_import
 
 _RETRIES = 4
-# What TensorFlow puts around the reason of an error.
+# Markup that TensorFlow adds to error messages.
 _NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name:)?')
-# TFDS and what writes for it raise many types: the words tell. The last are of
-# TFDS, which compares sizes before it begins.
+# TFDS and its writers raise many types on a full disk, so match the message. The
+# last one is from TFDS, which checks the free space before it starts.
 _NO_SPACE = (*map(os.strerror, cli.FULL), 'Not enough disk space')
 
 
 def library() -> types.ModuleType:
-    """Imports TFDS, after TensorFlow with its devices hidden."""
+    """Imports TFDS, after TensorFlow with accelerators hidden from it."""
     tf_import.tensorflow()
     import tensorflow_datasets
 
@@ -31,7 +31,7 @@ def library() -> types.ModuleType:
 
 
 def find_set(name: str, directory: str | None) -> Any:
-    """The set of a name, perhaps not prepared yet."""
+    """The builder of a data set, which may not be prepared yet."""
     tfds = library()
     try:
         return tfds.builder(name, data_dir=directory)
@@ -41,14 +41,13 @@ def find_set(name: str, directory: str | None) -> Any:
         reason = one_line(e)
         if stem not in known:
             near = difflib.get_close_matches(stem.lower(), known, 6)
-            reason = 'TFDS has no such set; nearest: ' + ', '.join(
-                near or ['none']
-            )
+            similar = ', '.join(near or ['none'])
+            reason = f'TFDS has no such set; similar: {similar}'
         raise ValueError(f'data.name={name!r}: {reason}') from e
 
 
 def prepare(builder: Any, name: str) -> None:
-    """Has TFDS download and prepare a set that is not there."""
+    """Downloads and prepares a data set with TFDS if it is not on disk."""
     if builder.data_path.exists():
         return
     has_array_record = importlib.util.find_spec('array_record') is not None
@@ -69,13 +68,13 @@ def prepare(builder: Any, name: str) -> None:
             ) from e
         raise ValueError(
             f'data.name={name!r}: not in {builder.data_dir}, and TFDS cannot '
-            f'prepare it: {one_line(e)}; where there is a network, '
+            f'prepare it: {one_line(e)}; on a machine with a network, '
             f'{command(name, builder.data_dir_root)} writes a folder to copy'
         ) from e
 
 
 def _unfinished_downloads(builder: Any) -> set[epath.Path]:
-    """What TFDS has begun to download or to extract, and leaves if it fails."""
+    """Incomplete downloads and extractions, which TFDS leaves if it fails."""
     root = builder.data_dir_root / 'downloads'
     return {
         *(root / builder.name).glob('*.tmp.*'),
@@ -84,7 +83,7 @@ def _unfinished_downloads(builder: Any) -> set[epath.Path]:
 
 
 def command(name: str, directory: Any, **options: str) -> str:
-    """The command that prepares a set; the one of TFDS needs Apache Beam."""
+    """A command that prepares a set; the `tfds` tool needs Apache Beam."""
     options = {'file_format': 'array_record', **options}
     arguments = ', '.join(f"{key}='{value}'" for key, value in options.items())
     return (
@@ -96,18 +95,18 @@ def command(name: str, directory: Any, **options: str) -> str:
 
 @contextlib.contextmanager
 def _fewer_retries() -> Iterator[None]:
-    """Lets TFDS see within seconds that there is no network, not minutes."""
+    """Makes TFDS fail within seconds, not minutes, without a network."""
     from tensorflow_datasets.core.download import downloader
 
-    usual = downloader.MAX_RETRIES
+    default = downloader.MAX_RETRIES
     downloader.MAX_RETRIES = _RETRIES
     try:
         yield
     finally:
-        downloader.MAX_RETRIES = usual
+        downloader.MAX_RETRIES = default
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, on one line."""
+    """The message of an exception, on one line."""
     text = _NOISE.sub('', str(error))
     return ' '.join(text.split()) or type(error).__name__

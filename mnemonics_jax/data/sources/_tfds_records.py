@@ -1,4 +1,4 @@
-"""The records of a prepared set of TensorFlow Datasets, images encoded."""
+"""Records of a prepared TensorFlow Datasets set, with encoded images."""
 
 import contextlib
 import io
@@ -20,10 +20,10 @@ _RECORDS_PER_READ = 256
 class Split:
     """The records of a split, in the order of its files.
 
-    All of its methods raise `errors.BadDataError` where files cannot be read.
+    All methods raise `errors.BadDataError` if a file cannot be read.
 
     Attributes:
-        field: how messages name it.
+        field: name of the split in messages.
         random_access: whether single records can be read.
     """
 
@@ -49,22 +49,22 @@ class Split:
         return self._num
 
     def is_labelled(self) -> bool:
-        """Whether the first record has a label; it is -1 where none has."""
+        """Whether the split has labels; all are -1 otherwise."""
         return next(self._values(self._label_key, np.arange(1)))[0] >= 0
 
-    def labels(self, *, keep: bool) -> np.ndarray:
-        """All labels, int32[n], not decoding any image.
+    def labels(self, *, cache: bool) -> np.ndarray:
+        """All labels, int32[n]; decodes no images.
 
         Args:
-            keep: whether to write them to a file, and to read it if there.
+            cache: whether to cache them in a file beside the records.
 
         Raises:
             ValueError: the disk is too full for that file.
         """
-        if keep:
+        if cache:
             name = f'mnemonics_labels_{self._split}.npy'
             path = self._builder.data_path / name
-            return _kept(path, len(self), lambda: self.labels(keep=False))
+            return _cached(path, len(self), lambda: self.labels(cache=False))
         values = self._values(self._label_key, np.arange(len(self)))
         labels = np.concatenate([np.asarray(v, np.int32) for v in values])
         self._check_num(len(labels))
@@ -75,37 +75,37 @@ class Split:
         if num != self._num:
             raise BadDataError(
                 f'{self.field}: {num} of {self._num} records are in '
-                f'{self._builder.data_dir}; it must be prepared anew'
+                f'{self._builder.data_dir}; must be prepared again'
             )
 
     def encoded_images(self, positions: np.ndarray) -> Iterator[list[bytes]]:
-        """Images as they are stored, some at a time.
+        """Yields encoded images in batches.
 
         Args:
-            positions: int64[k]; without random access 0..k-1.
+            positions: int64[k]; 0..k-1 without random access.
         """
         return self._values(self._image_key, positions)
 
     def load(self, position: int) -> bytes:
-        """An image as it is stored; takes random access, allows threads."""
+        """An encoded image; needs random access, may be called in threads."""
         with self._reading():
-            # TFDS starts threads for several records, not for a single one,
-            # which is faster by an order of magnitude.
+            # TFDS starts threads for several records, but not for a single one,
+            # which is ten times faster.
             return self._value(self._source[position], self._image_key)
 
     def describe(self, position: int) -> str:
-        """How messages name a record."""
+        """The name of a record in messages."""
         return f'{self.field}: record {position}'
 
     def _values(self, key: str, positions: np.ndarray) -> Iterator[Any]:
-        """The stored values of a feature, some at a time."""
-        values = self._picked if self.random_access else self._scanned
+        """Yields the encoded values of a feature in batches."""
+        values = self._random_access if self.random_access else self._scan
         with self._reading():
             yield from values(key, positions)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Explains what files that are missing, truncated or broken raise."""
+        """Raises BadDataError for files that are missing or broken."""
         try:
             yield
         except NotImplementedError:
@@ -116,22 +116,22 @@ class Split:
                 f'be read: {one_line(e)}'
             ) from e
 
-    def _picked(self, key: str, positions: np.ndarray) -> Iterator[Any]:
+    def _random_access(self, key: str, positions: np.ndarray) -> Iterator[Any]:
         for start in range(0, len(positions), _RECORDS_PER_READ):
-            some = positions[start : start + _RECORDS_PER_READ].tolist()
-            examples = self._source.__getitems__(some)
+            batch = positions[start : start + _RECORDS_PER_READ].tolist()
+            examples = self._source.__getitems__(batch)
             yield [self._value(example, key) for example in examples]
 
     def _value(self, example: Any, key: str) -> Any:
-        """The stored value of a feature of a record."""
+        """The encoded value of a feature of a record."""
         feature = example.features.feature[key]
         is_image = key == self._image_key
         values = (feature.bytes_list if is_image else feature.int64_list).value
-        if not values:  # A file that was cut gives empty records.
+        if not values:  # A truncated file gives empty records.
             raise ValueError(f'a record has no {key!r}')
         return values[0]
 
-    def _scanned(self, key: str, positions: np.ndarray) -> Iterator[Any]:
+    def _scan(self, key: str, positions: np.ndarray) -> Iterator[Any]:
         tfds = library()
         skip = {self._image_key: tfds.decode.SkipDecoding()}
         dataset = self._builder.as_dataset(
@@ -139,7 +139,7 @@ class Split:
             decoders=tfds.decode.PartialDecoding(
                 {key: True}, skip if key == self._image_key else None
             ),
-            # In the order of the files, which is that of random access.
+            # In the order of the files, as with random access.
             read_config=tfds.ReadConfig(
                 interleave_cycle_length=1, try_autocache=False
             ),
@@ -149,10 +149,10 @@ class Split:
             yield batch[key]
 
 
-def _kept(
+def _cached(
     path: epath.Path, num: int, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """Labels from a file; where it is missing or bad, computed and written.
+    """Reads labels from a file; if it is missing or bad, computes and writes it.
 
     Raises:
         ValueError: there is no space for the file.
@@ -174,6 +174,6 @@ def _kept(
         message = f'{path}: cannot be written: {e.strerror or one_line(e)}'
         if e.errno in FULL:  # The run would fail at its first checkpoint.
             raise ValueError(message) from e
-        # The file only saves later runs the pass over the records.
+        # Without the file, later runs have to scan the records again.
         logging.warning('%s', message)
     return labels

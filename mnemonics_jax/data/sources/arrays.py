@@ -1,8 +1,8 @@
-"""Images of one's own in an `.npz` file; reading it needs no TensorFlow.
+"""Images in an `.npz` file, as written by `numpy.savez`.
 
-`data.dir` names the file. It holds `train_images` and `test_images`,
+`data.dir` is the path of the file. It holds `train_images` and `test_images`,
 uint8[n,H,W,C], `train_labels` and `test_labels`, integers[n] in 0..K-1, and
-perhaps `class_names`, K texts; `numpy.savez` writes such a file.
+optionally `class_names`, K strings. Reading it needs no TensorFlow.
 """
 
 import zipfile
@@ -22,20 +22,20 @@ _NAMES = {
 }
 _KINDS: dict[type, str] = {
     np.uint8: 'uint8',
-    np.integer: 'of integers',
-    np.str_: 'of texts',
+    np.integer: 'an integer type',
+    np.str_: 'a string type',
 }
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def make(options: Any) -> Source:
-    """Reads all of the file; mean and std are of the training images.
+    """Reads the file, and computes mean and std of the training images.
 
     Args:
         options: must have `dir`, the path of the file, local or `gs://`.
 
     Raises:
-        ValueError: the file cannot be read, or an array of it is not as above.
+        ValueError: the file cannot be read, or one of its arrays is invalid.
     """
     path = checks.text_option(
         options, 'dir', 'the path of an .npz file with train_images'
@@ -64,13 +64,13 @@ def make(options: Any) -> Source:
 
 
 def _load(path: str, field: str) -> dict[str, np.ndarray]:
-    """The arrays of the file that have a meaning here."""
+    """The known arrays of the file."""
     name = 'no .npz file'
     found = {}
     try:
         with (
             epath.Path(path).expanduser().open('rb') as file,
-            zipfile.ZipFile(file),  # Or else NumPy may take it for a pickle.
+            zipfile.ZipFile(file),  # NumPy may take other files for a pickle.
             np.load(file, allow_pickle=False) as arrays,
         ):
             for name in sorted(_NAMES & set(arrays.files)):
@@ -84,7 +84,7 @@ def _load(path: str, field: str) -> dict[str, np.ndarray]:
 def _array(
     arrays: dict[str, np.ndarray], name: str, rank: int, kind: type, field: str
 ) -> np.ndarray:
-    """An array that is there and has this rank and kind of elements."""
+    """Returns an array after checking its rank and dtype."""
     if name not in arrays:
         raise ValueError(f'{field}: {name}: missing')
     array = arrays[name]
@@ -108,8 +108,8 @@ def _images(arrays: dict[str, np.ndarray], field: str) -> dict[str, np.ndarray]:
     train, test = (pixels[split].shape[1:] for split in _SPLITS)
     if train != test:
         raise ValueError(
-            f'{field}: test_images: images of shape {test}, in train_images of '
-            f'{train}'
+            f'{field}: test_images: image shape {test}: must be {train}, as in '
+            'train_images'
         )
     return pixels
 
@@ -122,7 +122,8 @@ def _labels(
     array = _array(arrays, name, 1, np.integer, field)
     if len(array) != num:
         raise ValueError(
-            f'{field}: {name}: {len(array)} labels of {num} images'
+            f'{field}: {name}: {len(array)} labels: must be {num}, the number '
+            'of images'
         )
     return array.astype(np.int64)
 
@@ -130,12 +131,12 @@ def _labels(
 def _class_names(
     arrays: dict[str, np.ndarray], train_labels: np.ndarray, field: str
 ) -> tuple[str, ...]:
-    """The names in the file, or else 'class 0', 'class 1' and so on."""
+    """The names in the file, by default 'class 0', 'class 1' and so on."""
     if 'class_names' not in arrays:
         num_classes = len(np.unique(train_labels))
         return tuple(f'class {label}' for label in range(num_classes))
     names = _array(arrays, 'class_names', 1, np.str_, field).tolist()
     for label, name in enumerate(names):
         if name in names[:label]:
-            raise ValueError(f'{field}: class_names: {name!r} stands twice')
+            raise ValueError(f'{field}: class_names: {name!r} is repeated')
     return tuple(names)

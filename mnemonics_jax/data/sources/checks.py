@@ -1,4 +1,4 @@
-"""What the sources that read files check, and what they raise."""
+"""Checks of options and labels, shared by the sources."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,32 +12,29 @@ def positive_option(options: Any, field: str, default: int) -> int:
     Args:
         options: a mapping or an object with attributes.
         field: name of the option.
-        default: the value where the option is missing or None.
+        default: value if the option is missing or None.
 
     Raises:
-        ValueError: the value is no positive integer.
+        ValueError: the value is not a positive integer.
     """
-    if isinstance(options, Mapping):
-        value = options.get(field)
-    else:
-        value = getattr(options, field, None)
+    value = option(options, field)
     if value is None:
         return default
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f'data.{field}={value!r}: must be a positive integer')
+        raise ValueError(f'data.{field}={value!r}: must be an integer >= 1')
     return value
 
 
 def text_option(options: Any, field: str, meaning: str) -> str:
-    """Reads a text that must be there from the options of a source.
+    """Reads a required string from the options of a source.
 
     Args:
         options: a mapping or an object with attributes.
         field: name of the option.
-        meaning: what the text is, for the message.
+        meaning: description of the value, for the message.
 
     Raises:
-        ValueError: the value is missing, empty or no text.
+        ValueError: the value is missing, empty or not a string.
     """
     value = option(options, field)
     if not isinstance(value, str) or not value:
@@ -46,7 +43,7 @@ def text_option(options: Any, field: str, meaning: str) -> str:
 
 
 def option(options: Any, field: str, default: Any = None) -> Any:
-    """Reads an option that may be missing or None, for the default."""
+    """Reads an option; returns the default if it is missing or None."""
     if isinstance(options, Mapping):
         value = options.get(field)
     else:
@@ -55,17 +52,17 @@ def option(options: Any, field: str, default: Any = None) -> Any:
 
 
 def eval_resize_option(options: Any, size: int) -> int | None:
-    """Reads `eval_resize`: what images are resized to before they are cropped.
+    """Reads `eval_resize`: the shorter side of images before the central crop.
 
     Args:
         options: a mapping or an object with attributes.
-        size: `image_size`, the side of the crop; 0 for none.
+        size: `image_size`, the side of the crop; 0 if not given.
 
     Returns:
-        The length of the shorter side, at least the size; None if not given.
+        The length of the shorter side, >= `size`; None if not given.
 
     Raises:
-        ValueError: the value is none of these, or there is no size.
+        ValueError: the value is not such a length, or there is no size.
     """
     shorter = positive_option(options, 'eval_resize', 0)
     if not shorter:
@@ -73,23 +70,23 @@ def eval_resize_option(options: Any, size: int) -> int | None:
     field = f'data.eval_resize={shorter}'
     if not size:
         raise ValueError(
-            f'{field}: must be None, or data.image_size be given, the side of '
-            'the square that is cut out'
+            f'{field}: must be None without data.image_size, the side of the '
+            'central crop'
         )
     if shorter < size:
-        raise ValueError(f'{field}: must be at least data.image_size={size}')
+        raise ValueError(f'{field}: must be >= data.image_size={size}')
     return shorter
 
 
 def check_labels(
     labels: np.ndarray, class_names: Sequence[str], name: str
 ) -> None:
-    """Checks that every class, and nothing else, has images in a split.
+    """Checks that labels are in range and that every class has an image.
 
     Args:
         labels: int[n].
         class_names: K names, by label.
-        name: what a message calls the labels.
+        name: name of the labels in messages.
 
     Raises:
         ValueError: a label is not in 0..K-1, or a class has no image.
@@ -104,6 +101,6 @@ def check_labels(
     if not counts.all():
         missing = int(counts.argmin())
         raise ValueError(
-            f'{name}: no image of the class {class_names[missing]!r} (label '
+            f'{name}: no image of class {class_names[missing]!r} (label '
             f'{missing})'
         )

@@ -1,6 +1,6 @@
-"""Handwritten digits: 1797 grey images of 8x8, inside scikit-learn.
+"""Handwritten digits: 1797 grey images of 8x8 pixels, part of scikit-learn.
 
-Real data that needs no download, hence the default source.
+The default source, since it needs no download.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from mnemonics_jax.data.sources import Source
 
-# The split belongs to the data, not to a run: all seeds share one test set.
+# The split does not depend on the run's seed: all runs share one test set.
 _SPLIT_SEED = 0
 _TEST_FRACTION = 0.25
 _NUM_CLASSES = 10
@@ -24,7 +24,7 @@ def make(options: Any) -> Source:
         class a quarter of the images is held out for testing.
     """
     del options
-    from sklearn import datasets  # Takes a second: only who needs it pays.
+    from sklearn import datasets  # Importing it takes a second.
 
     values, labels = datasets.load_digits(return_X_y=True)
     pixels = np.rint(values * (255 / _MAX_VALUE)).astype(np.uint8)
@@ -48,7 +48,7 @@ def make(options: Any) -> Source:
 
 def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Positions of each split, ascending."""
-    # The legacy generator is frozen: the split outlives NumPy versions.
+    # The legacy generator is frozen: the same split in all NumPy versions.
     random = np.random.RandomState(_SPLIT_SEED)
     is_test = np.zeros(len(labels), bool)
     for label in range(_NUM_CLASSES):

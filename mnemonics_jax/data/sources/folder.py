@@ -1,15 +1,15 @@
 """A folder of image files: `train/<class>/*` and `validation/<class>/*`.
 
-`data.dir` names it, local or `gs://`. The second part may be called `val` or
-`test` as well. Files end in .jpg, .jpeg, .png, .bmp or .gif; others are left
-out, with a warning. A class is named by its folder, or by the line
-`<folder> <tab> <name>` of a file `labels.txt` beside `train`; labels follow
-the sorted names of folders.
+`data.dir` is its path, local or `gs://`. `validation` may also be called `val`
+or `test`. Files end in .jpg, .jpeg, .png, .bmp or .gif; others are ignored with
+a warning. The name of a class is that of its folder, or is given by a line
+`<folder> <tab> <name>` in a file `labels.txt` beside `train`; labels follow the
+sorted names of folders.
 
-All images are made RGB and `data.image_size` pixels high and wide, the middle
-of what `data.eval_resize` makes of them if that is given: see `decode.decode`.
-Mean and std are those of ImageNet, the constants that models for natural images
-use; to compute them would take reading every file.
+Images are converted to RGB and `data.image_size` pixels high and wide, the
+central crop after resizing to `data.eval_resize` if that is given: see
+`decode.decode`. Mean and std are ImageNet's constants, as usual for natural
+images; computing them would require reading every file.
 """
 
 import collections
@@ -31,7 +31,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Listing waits for the disk or the network, not for a core.
+# Listing is limited by the disk or the network, not by cores.
 _LISTING_THREADS = 32
 _TEST_FOLDERS = ('validation', 'val', 'test')
 _MAX_LISTED = 20
@@ -39,10 +39,10 @@ _MAX_IN_ERROR = 5
 
 
 class Files(NamedTuple):
-    """The image files of a split, class by class, sorted within each.
+    """The image files of a split, sorted by class and name.
 
     Attributes:
-        root: of the split, `<data.dir>/train`, say.
+        root: directory of the split, such as `<data.dir>/train`.
         classes: K folder names, sorted.
         names: n paths within the root, `<class>/<file>`.
         labels: int32[n].
@@ -66,13 +66,13 @@ def make(options: Any) -> Source:
     """Lists the files; `read` decodes them.
 
     Args:
-        options: must have `dir` and `image_size`, may have `eval_resize`, and
-            `on_bad_image`: 'fail' (default) raises when a file that cannot be
-            decoded is read, 'skip' decodes every file here, once, to leave
-            those out from the start, and logs them.
+        options: must have `dir` and `image_size`, may have `eval_resize` and
+            `on_bad_image`: 'fail' (default) raises when reading a file that
+            cannot be decoded, 'skip' decodes every file once here, and leaves
+            out and logs those that cannot.
 
     Raises:
-        ValueError: an option or the folder is not as described; from `read`,
+        ValueError: an option or the folder is invalid; `read` raises
             `errors.BadImageError`.
     """
     path, size, shorter, policy = _read_options(options)
@@ -106,25 +106,26 @@ def make(options: Any) -> Source:
 
 
 def _read_options(options: Any) -> tuple[str, int, int | None, str]:
-    """The folder, two sizes of images, and what to do about bad ones."""
+    """Checks and returns `dir`, `image_size`, `eval_resize`, `on_bad_image`."""
     path = checks.text_option(options, 'dir', 'the path of an image folder')
     size = positive_option(options, 'image_size', 0)
     if not size:
         raise ValueError(
-            'data.image_size=None: must be a positive integer, the side that '
-            'the images of a folder are resized to'
+            'data.image_size=None: must be an integer >= 1 with '
+            'data.source=folder'
         )
     shorter = checks.eval_resize_option(options, size)
     policy = checks.option(options, 'on_bad_image', POLICIES[0])
     if policy not in POLICIES:
         raise ValueError(
-            f'data.on_bad_image={policy!r}: allowed: {", ".join(POLICIES)}'
+            f'data.on_bad_image={policy!r}: must be one of '
+            f'{", ".join(POLICIES)}'
         )
     return path, size, shorter, policy
 
 
 def _list_splits(root: epath.Path, field: str) -> dict[str, Files]:
-    """The files of both splits, which have the same classes."""
+    """Lists the files of both splits; checks that their classes are equal."""
     if not root.is_dir():
         raise ValueError(f'{field}: no such directory')
     try:
@@ -135,49 +136,45 @@ def _list_splits(root: epath.Path, field: str) -> dict[str, Files]:
         }
     except OSError as e:
         raise ValueError(f'{field}: cannot be listed: {e}') from e
-    ours, theirs = (set(split.classes) for split in files.values())
-    for name in sorted(ours ^ theirs):
-        has, lacks = ('train', test) if name in ours else (test, 'train')
-        raise ValueError(
-            f'{field}: class {name!r} is in {has} and not in {lacks}'
-        )
+    in_train, in_test = (set(split.classes) for split in files.values())
+    for name in sorted(in_train ^ in_test):
+        has, lacks = ('train', test) if name in in_train else (test, 'train')
+        raise ValueError(f'{field}: class {name!r} is in {has}, not in {lacks}')
     return files
 
 
 def _test_folder(root: epath.Path, field: str) -> str:
-    """The name of the second folder; raises ValueError if one is missing."""
+    """Name of the test folder; raises ValueError if a folder is missing."""
     if not (root / 'train').is_dir():
         near = [root / name for name in _names_in(root)[:_MAX_LISTED]]
         if root.name in ('train', *_TEST_FOLDERS):
             near = [root.parent]
         for path in near:
             if (path / 'train').is_dir():
-                raise ValueError(
-                    f'{field}: no folder train in it; one is in {path}'
-                )
+                raise ValueError(f'{field}: no folder train; {path} has one')
         raise ValueError(
-            f'{field}: no folder train in it, but {_contents(root)}; needs '
+            f'{field}: no folder train, but {_contents(root)}; must have '
             'train/<class>/<image> and validation/<class>/<image>'
         )
     for name in _TEST_FOLDERS:
         if (root / name).is_dir():
             return name
     raise ValueError(
-        f'{field}: no folder {", ".join(_TEST_FOLDERS)} in it, but '
+        f'{field}: no folder {" or ".join(_TEST_FOLDERS)}, but '
         f'{_contents(root)}'
     )
 
 
 def _names_in(folder: epath.Path) -> list[str]:
-    """Names of what is in a folder and not hidden, sorted."""
-    # A path object for each of a million files would take ten seconds.
+    """Sorted names of the files and folders in a folder, without hidden ones."""
+    # Path objects of a million files would take ten seconds.
     local = os.path.isdir(folder)
     names = os.listdir(folder) if local else [p.name for p in folder.iterdir()]
     return sorted(name for name in names if not name.startswith('.'))
 
 
 def _contents(folder: epath.Path) -> str:
-    """What is in a folder, its folders first, for a message."""
+    """The contents of a folder for a message, folders first."""
     entries = []
     for name in _names_in(folder):
         is_image = name.lower().endswith(SUFFIXES)
@@ -190,7 +187,7 @@ def _contents(folder: epath.Path) -> str:
 
 
 def _list_files(root: epath.Path) -> Files:
-    """The files of a split, found by listing folders alone."""
+    """Lists the files of a split."""
     with concurrent.futures.ThreadPoolExecutor(_LISTING_THREADS) as pool:
         names = _names_in(root)
         are_folders = pool.map(lambda name: (root / name).is_dir(), names)
@@ -200,10 +197,10 @@ def _list_files(root: epath.Path) -> Files:
             if is_folder
         ]
         if not classes:
-            raise ValueError(f'{root}: no folder in it; needs one each class')
+            raise ValueError(f'{root}: no folder; must have one per class')
         listed = list(pool.map(lambda name: _list_class(root / name), classes))
     others = [path for _, ignored in listed for path in ignored]
-    _warn('not an image file by its name, left out', others)
+    _warn('ignored, not image files by their names', others)
     return Files(
         root=root,
         classes=tuple(classes),
@@ -225,8 +222,8 @@ def _list_class(folder: epath.Path) -> tuple[list[str], list[str]]:
     files = [name for name in names if name.lower().endswith(SUFFIXES)]
     if not files:
         raise ValueError(
-            f'{folder}: no image in it, but {_contents(folder)}; files must '
-            f'end in {", ".join(SUFFIXES)}'
+            f'{folder}: no image, but {_contents(folder)}; files must end in '
+            f'{", ".join(SUFFIXES)}'
         )
     others = set(names) - set(files)
     return files, [str(folder / name) for name in sorted(others)]
@@ -235,7 +232,7 @@ def _list_class(folder: epath.Path) -> tuple[list[str], list[str]]:
 def _skip_bad(
     files: Files, shape: tuple[int, int, int], shorter: int | None
 ) -> tuple[Files, tuple[str, ...]]:
-    """Leaves out the files that cannot be decoded, having tried them all."""
+    """Decodes all files, and leaves out those that cannot be decoded."""
     num = len(files.names)
     bad = decode.find_bad(files.load, num, shape, shorter=shorter)
     skipped = [f'{files.describe(row)}: {why}' for row, why in bad.items()]
@@ -244,7 +241,7 @@ def _skip_bad(
     counts = np.bincount(files.labels[kept], minlength=len(files.classes))
     if not counts.all():
         empty = files.classes[int(counts.argmin())]
-        raise ValueError(f'{files.root / empty}: no image in it can be decoded')
+        raise ValueError(f'{files.root / empty}: no image can be decoded')
     files = files._replace(
         names=[files.names[row] for row in kept.tolist()],
         labels=files.labels[kept],
@@ -255,7 +252,7 @@ def _skip_bad(
 def _display_names(
     root: epath.Path, classes: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Names by label, from labels.txt where there is one; all differ."""
+    """Unique class names by label, from labels.txt if it exists."""
     path = root / 'labels.txt'
     if not path.exists():
         return classes
@@ -273,7 +270,7 @@ def _display_names(
         names[folder] = name.strip()
     chosen = [names.get(folder, folder) for folder in classes]
     counts = collections.Counter(chosen)
-    # ImageNet has two classes 'crane': the bird and the machine.
+    # ImageNet has two classes named 'crane', the bird and the machine.
     return tuple(
         name if counts[name] == 1 else f'{name} ({folder})'
         for name, folder in zip(chosen, classes, strict=True)
@@ -281,7 +278,7 @@ def _display_names(
 
 
 def _warn(what: str, paths: Sequence[str]) -> None:
-    """Logs how many files something happened to, and the first of them."""
+    """Logs the number of files and the first of them."""
     if paths:
         more = ', ...' if len(paths) > _MAX_LISTED else ''
         listed = ', '.join(paths[:_MAX_LISTED])

@@ -1,7 +1,7 @@
-"""Synthetic images for tests: any number of classes, no file, no array.
+"""Synthetic images for tests, with any number of classes.
 
-A class is a smooth random pattern; an image of it is the pattern shifted,
-brightened or dimmed, and noisy. Each image is computed from its position alone.
+A class is a smooth random pattern; its images are the pattern with a random
+shift, brightness and noise. An image is a function of its position alone.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from mnemonics_jax.data.sources.checks import positive_option
 
 _SEED = 1993
 _SPLITS = ('train', 'test')
-_GRID = 4  # Random values per side of a pattern; pixels interpolate them.
+_GRID = 4  # Random values per side of a pattern, interpolated to pixels.
 _MAX_SHIFT = 1
 _GAIN = (0.6, 1.4)
 _NOISE = 0.2
@@ -27,7 +27,7 @@ def make(options: Any) -> Source:
             `test_per_class` (20), `image_size` (8) and `channels` (3).
 
     Raises:
-        ValueError: an option is no positive integer.
+        ValueError: an option is not a positive integer.
     """
     num_classes = positive_option(options, 'num_classes', 10)
     size = positive_option(options, 'image_size', 8)

@@ -1,25 +1,25 @@
-"""Any image classification set of TensorFlow Datasets, by its name.
+"""Any image classification set of TensorFlow Datasets (TFDS), by its name.
 
-`data.name` is as TFDS has it: `cifar100`, `imagenet_resized/64x64`, `food101`;
-`data.dir` is where TFDS keeps prepared sets, TFDS's own default if None. A set
+`data.name` is the TFDS name: `cifar100`, `imagenet_resized/64x64`, `food101`;
+`data.dir` is the TFDS directory of prepared sets, by default TFDS's own. A set
 that is not there is downloaded and prepared by TFDS, as array_record files.
 
-The training split is 'train', the test split 'test', or 'validation' where the
-former is missing or has no labels, as ImageNet's. Images are resized where
-`data.image_size` is given, and `data.eval_resize` perhaps (see
-`decode.decode`); a set whose images vary in size needs the former.
+The training split is 'train'; the test split is 'test', or 'validation' if the
+former is missing or has no labels, as for ImageNet. Images are resized if
+`data.image_size` is given, see `decode.decode` for `data.eval_resize`; a set
+with images of varying size needs `data.image_size`.
 
 A set of up to 512 MB as uint8 is read into memory, each split when it is first
-needed. Of a larger one, and of one whose images vary in size, only the wanted
-records are read; this takes array_record files, or parquet, which TFDS holds in
-memory as it is, since tfrecord, the default of TFDS, can be read from end to
-end only. (Images that vary in size but fit when resized are read into memory
-from tfrecord.) The labels of a set that is not in memory are found by one pass
-over its records, and kept in a file beside them for later runs.
+needed. From a larger one, and from one with images of varying size, single
+records are read on demand. This needs array_record files, or parquet, which
+TFDS holds in memory; tfrecord, the default of TFDS, has no random access.
+(Images of varying size in tfrecord files are read into memory if they fit when
+resized.) The labels of a set that is not in memory are found by one pass over
+its records, and cached in a file beside them for later runs.
 
-Mean and std are the field's constants for cifar100 and the ImageNet family, or
-else computed on the training images; where they are not in memory, on the first
-2,000, which are a random sample, since TFDS shuffles what it prepares.
+Mean and std are the usual constants for cifar100 and the ImageNet family, and
+otherwise computed on the training images; if these are not in memory, on the
+first 2,000, a random sample, since TFDS shuffles the records it prepares.
 """
 
 import functools
@@ -42,7 +42,7 @@ from mnemonics_jax.data.sources.checks import positive_option
 
 _MEMORY = 2**29
 _NUM_FOR_STATISTICS = 2000
-# By the start of the set's name.
+# Mean and std by the prefix of the set's name.
 _STATISTICS = {
     'cifar100': ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023)),
     'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -52,18 +52,18 @@ Read = Callable[[str, np.ndarray], np.ndarray]
 
 
 def make(options: Any) -> Source:
-    """Prepares a set if need be, and indexes its labels.
+    """Prepares a set if necessary, and reads its labels.
 
     Args:
-        options: has `name`, perhaps `dir`, `image_size`, `eval_resize`.
+        options: must have `name`, may have `dir`, `image_size`, `eval_resize`.
 
     Raises:
-        ValueError: there is no such set, or it cannot be prepared or read, or
-            it is not as described above; from `read`, `errors.BadDataError` or
+        ValueError: there is no such set, it cannot be prepared or read, or it
+            is not as described above; `read` raises `errors.BadDataError` or
             `errors.BadImageError`.
     """
     name = checks.text_option(
-        options, 'name', 'the name of a set of TFDS, such as cifar100'
+        options, 'name', 'the name of a TFDS set, such as cifar100'
     )
     size = positive_option(options, 'image_size', 0)
     shorter = checks.eval_resize_option(options, size)
@@ -75,7 +75,7 @@ def make(options: Any) -> Source:
     splits = _splits(builder, name, image_key, label_key)
     in_memory = _in_memory(builder, name, splits, shape, image_key)
     class_names = tuple(features[label_key].names)
-    labels = _labels(splits, class_names, keep=not in_memory)
+    labels = _labels(splits, class_names, cache=not in_memory)
     read = _reader(splits, shape, resize=bool(size), shorter=shorter)
     if in_memory:
         read = _in_memory_reader(read, labels)
@@ -93,33 +93,34 @@ def make(options: Any) -> Source:
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
-    """Names of the features that are the image and its class."""
-    features = _tfds_builders.library().features
-    ours, keys = builder.info.features, builder.info.supervised_keys
-    if isinstance(keys, tuple) and len(keys) == 2 and set(keys) <= set(ours):
-        image, label = (ours[key] for key in keys)
-        is_image = isinstance(image, features.Image) and len(image.shape) == 3
-        is_label = isinstance(label, features.ClassLabel)
+    """Names of the features of the image and its label."""
+    library = _tfds_builders.library().features
+    features, keys = builder.info.features, builder.info.supervised_keys
+    is_pair = isinstance(keys, tuple) and len(keys) == 2
+    if is_pair and set(keys) <= set(features):
+        image, label = (features[key] for key in keys)
+        is_image = isinstance(image, library.Image) and len(image.shape) == 3
+        is_label = isinstance(label, library.ClassLabel)
         if is_image and is_label and image.np_dtype == np.uint8:
             return keys
     raise ValueError(
-        f'data.name={name!r}: no set for image classification: it must have '
-        'one uint8 image and one class label as its supervised keys'
+        f'data.name={name!r}: must be a set for image classification, with a '
+        'uint8 image and a class label as its supervised keys'
     )
 
 
 def _image_shape(
     shape: tuple[int | None, ...], name: str, size: int
 ) -> tuple[int, int, int]:
-    """The shape of images that are read, 1 or 3 channels."""
+    """Shape (H, W, C) of the images to read, with 1 or 3 channels."""
     height, width, channels = shape
     channels = 1 if channels == 1 else 3
     if size:
         return size, size, channels
     if height is None or width is None:
         raise ValueError(
-            f'data.image_size=None: must be given with data.name={name!r}, '
-            'whose images vary in size'
+            'data.image_size=None: must be an integer >= 1 with '
+            f'data.name={name!r}, whose images vary in size'
         )
     return height, width, channels
 
@@ -127,7 +128,7 @@ def _image_shape(
 def _splits(
     builder: Any, name: str, image_key: str, label_key: str
 ) -> dict[str, Split]:
-    """The training and the test split."""
+    """The training split and the test split."""
     names = list(builder.info.splits)
     splits = {}
     for candidate in ('train', 'test', 'validation'):
@@ -145,12 +146,12 @@ def _splits(
 
 
 def _labels(
-    splits: dict[str, Split], class_names: tuple[str, ...], *, keep: bool
+    splits: dict[str, Split], class_names: tuple[str, ...], *, cache: bool
 ) -> dict[str, np.ndarray]:
-    """The labels of each split, checked; `keep` as `Split.labels` has it."""
+    """The labels of each split, checked; for `cache` see `Split.labels`."""
     labels = {}
     for key, split in splits.items():
-        labels[key] = split.labels(keep=keep)
+        labels[key] = split.labels(cache=cache)
         checks.check_labels(labels[key], class_names, split.field)
     return labels
 
@@ -178,8 +179,8 @@ def _in_memory(
     raise ValueError(
         f'data.name={name!r}: {num_bytes / 2**20:.0f} MB of images do not fit '
         f'in memory, and the {builder.info.file_format.value} files in '
-        f'{builder.data_dir} give no single records; {command} writes files '
-        f'that do, for data.dir={elsewhere}'
+        f'{builder.data_dir} have no random access; {command} writes files '
+        f'that have, for data.dir={elsewhere}'
     )
 
 
@@ -194,12 +195,12 @@ def _reader(
 
     def read(split: str, positions: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(positions), *shape), np.uint8)
-        ours, start = splits[split], 0
-        for blobs in ours.encoded_images(positions):
+        records, start = splits[split], 0
+        for blobs in records.encoded_images(positions):
             rows = positions[start : start + len(blobs)]
 
             def describe(row: int, rows: np.ndarray = rows) -> str:
-                return ours.describe(rows[row])
+                return records.describe(rows[row])
 
             pixels[start : start + len(blobs)] = decode.decode_many(
                 blobs.__getitem__,
@@ -216,7 +217,7 @@ def _reader(
 
 
 def _in_memory_reader(read: Read, labels: dict[str, np.ndarray]) -> Read:
-    """A function `read` that reads a split whole, when it is first needed."""
+    """A function `read` that reads a whole split when it is first needed."""
 
     @functools.cache
     def read_split(split: str) -> np.ndarray:
@@ -228,7 +229,7 @@ def _in_memory_reader(read: Read, labels: dict[str, np.ndarray]) -> Read:
 def _encoded(
     splits: dict[str, Split], shape: tuple[int, int, int]
 ) -> Encoded | None:
-    """The images as they are stored, if squares are made of them."""
+    """The encoded images, if `read` makes them square."""
     return encoded_splits(splits) if shape[0] == shape[1] else None
 
 
@@ -239,7 +240,7 @@ def _statistics(
     labels: dict[str, np.ndarray],
     in_memory: bool,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std, known or computed."""
+    """Mean and std, from the table or computed."""
     for start, known in _STATISTICS.items():
         if name.startswith(start) and len(known[0]) == shape[-1]:
             return known
