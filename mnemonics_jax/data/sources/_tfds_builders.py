@@ -17,8 +17,8 @@ from mnemonics_jax.data import tf_import
 _RETRIES = 4
 # Markup that TensorFlow adds to error messages.
 _NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name:)?')
-# TFDS and its writers raise many types on a full disk, so match the message. The
-# last one is from TFDS, which checks the free space before it starts.
+# TFDS and its writers raise many types on a full disk: match the message.
+# The last one is from TFDS, which checks the free space before it starts.
 _NO_SPACE = (*map(os.strerror, cli.FULL), 'Not enough disk space')
 
 

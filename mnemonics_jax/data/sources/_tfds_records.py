@@ -99,7 +99,7 @@ class Split:
 
     def _values(self, key: str, positions: np.ndarray) -> Iterator[Any]:
         """Yields the encoded values of a feature in batches."""
-        values = self._random_access if self.random_access else self._scan
+        values = self._fetch if self.random_access else self._scan
         with self._reading():
             yield from values(key, positions)
 
@@ -116,7 +116,7 @@ class Split:
                 f'be read: {one_line(e)}'
             ) from e
 
-    def _random_access(self, key: str, positions: np.ndarray) -> Iterator[Any]:
+    def _fetch(self, key: str, positions: np.ndarray) -> Iterator[Any]:
         for start in range(0, len(positions), _RECORDS_PER_READ):
             batch = positions[start : start + _RECORDS_PER_READ].tolist()
             examples = self._source.__getitems__(batch)
@@ -152,7 +152,7 @@ class Split:
 def _cached(
     path: epath.Path, num: int, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """Reads labels from a file; if it is missing or bad, computes and writes it.
+    """Reads labels from a file, or computes them and writes the file.
 
     Raises:
         ValueError: there is no space for the file.

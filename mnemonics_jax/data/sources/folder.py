@@ -166,7 +166,7 @@ def _test_folder(root: epath.Path, field: str) -> str:
 
 
 def _names_in(folder: epath.Path) -> list[str]:
-    """Sorted names of the files and folders in a folder, without hidden ones."""
+    """Sorted names of the entries of a folder, without hidden ones."""
     # Path objects of a million files would take ten seconds.
     local = os.path.isdir(folder)
     names = os.listdir(folder) if local else [p.name for p in folder.iterdir()]

@@ -94,13 +94,13 @@ def make(options: Any) -> Source:
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
     """Names of the features of the image and its label."""
-    library = _tfds_builders.library().features
+    kinds = _tfds_builders.library().features
     features, keys = builder.info.features, builder.info.supervised_keys
     is_pair = isinstance(keys, tuple) and len(keys) == 2
     if is_pair and set(keys) <= set(features):
         image, label = (features[key] for key in keys)
-        is_image = isinstance(image, library.Image) and len(image.shape) == 3
-        is_label = isinstance(label, library.ClassLabel)
+        is_image = isinstance(image, kinds.Image) and len(image.shape) == 3
+        is_label = isinstance(label, kinds.ClassLabel)
         if is_image and is_label and image.np_dtype == np.uint8:
             return keys
     raise ValueError(
