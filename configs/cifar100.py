@@ -7,16 +7,17 @@ Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25
     method      lucir (default), icarl, lwf, bic, wa, podnet, finetune, joint
     exemplars   mnemonics (default), herding, random or none
-    adjust      true, false; by default as the preset says
+    adjust      true or false; the default depends on the preset
     preset      tuned (default), bilevel, or paper (its literal constants)
     transfer    true (default, the paper's "w/ ours") or false
 
-ResNet-32, 160 epochs a phase, SGD 0.1 divided by 10 at 80 and 120, 20
-exemplars a class. To be held against, for LUCIR w/ mnemonics, in percent:
+ResNet-32, 160 epochs per phase, SGD with learning rate 0.1, divided by 10 after
+80 and 120 epochs, 20 exemplars per class. Published results of LUCIR w/
+mnemonics, in percent:
     average incremental accuracy   N=5    N=10   N=25
     CVPR 2020, Table 1             64.95  63.25  63.70
     arXiv v6 (2021)                63.34  62.28  60.96
-Later papers quote v6.
+Later papers cite v6.
 """
 
 from mnemonics_jax.config import apply_arguments, default_config

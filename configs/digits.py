@@ -1,10 +1,10 @@
-"""Handwritten digits, 4 + 3 x 2 classes, 5 learned exemplars a class.
+"""Handwritten digits, 4 + 3 x 2 classes, 5 learned exemplars per class.
 
     python -m mnemonics_jax.main --config=configs/digits.py \
         --workdir=runs/digits
 
-Runs anywhere: the 1,797 images of 8x8 pixels are part of scikit-learn. Every
-stage of the method is in it.
+Needs no download: the 1,797 images of 8x8 pixels are part of scikit-learn. The
+run has every stage of the method.
 """
 
 from mnemonics_jax.config import default_config

@@ -4,27 +4,26 @@
         --config.data.dir=/data/imagenet --workdir=runs/imagenet
 
 The directory has train/<synset>/*.JPEG and validation/<synset>/*.JPEG (or
-val/). With `source=tfds` it is where TFDS keeps imagenet2012, prepared as
+val/). With `source=tfds` it is the TFDS directory of imagenet2012, prepared as
 array_record files.
 
 Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25
     method      lucir (default), icarl, lwf, bic, wa, podnet, finetune, joint
     exemplars   mnemonics (default), herding, random or none
-    adjust      true, false; by default as the preset says
+    adjust      true or false; the default depends on the preset
     preset      tuned (default), bilevel, or paper (its literal constants)
     transfer    true (default, the paper's "w/ ours") or false
     source      folder (default) or tfds
 
-ResNet-18, random crops of 224 pixels and mirroring, 90 epochs a phase, SGD 0.1
-divided by 10 at 30 and 60, 20 exemplars a class; evaluated on the central 224
-pixels of images whose shorter side is 256. To be held against, for LUCIR w/
-mnemonics, in percent:
+ResNet-18, random crops of 224 pixels and flips, 90 epochs per phase, SGD with
+learning rate 0.1, divided by 10 after 30 and 60 epochs, 20 exemplars per class;
+evaluated on central crops of 224 pixels from a shorter side of 256. Published
+results of LUCIR w/ mnemonics, in percent:
     average incremental accuracy   N=5    N=10   N=25
     CVPR 2020, Table 1             66.15  63.12  63.08
     arXiv v6 (2021)                64.54  63.01  61.00
-Later papers quote v6. The memory of 20,000 images is 3 GB, as bytes, on every
-device.
+Later papers cite v6. The memory of 20,000 uint8 images takes 3 GB per device.
 """
 
 from mnemonics_jax.config import apply_arguments, default_config, set_imagenet

@@ -4,27 +4,27 @@
         --config.data.dir=/data/imagenet --workdir=runs/imagenet_subset
 
 The directory has train/<synset>/*.JPEG and validation/<synset>/*.JPEG (or val/)
-of all 1,000 classes, of which the field's 100 are drawn: NumPy's legacy
-generator, seed 1993, from the synsets in alphabetical order. With `source=tfds`
-it is where TFDS keeps imagenet2012, prepared as array_record files.
+of all 1,000 classes. The usual 100 are drawn from the sorted synsets with
+NumPy's legacy generator, seed 1993. With `source=tfds` it is the TFDS directory
+of imagenet2012, prepared as array_record files.
 
 Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25
     method      lucir (default), icarl, lwf, bic, wa, podnet, finetune, joint
     exemplars   mnemonics (default), herding, random or none
-    adjust      true, false; by default as the preset says
+    adjust      true or false; the default depends on the preset
     preset      tuned (default), bilevel, or paper (its literal constants)
     transfer    true (default, the paper's "w/ ours") or false
     source      folder (default) or tfds
 
-ResNet-18, random crops of 224 pixels and mirroring, 90 epochs a phase, SGD 0.1
-divided by 10 at 30 and 60, 20 exemplars a class; evaluated on the central 224
-pixels of images whose shorter side is 256. To be held against, for LUCIR w/
-mnemonics, in percent:
+ResNet-18, random crops of 224 pixels and flips, 90 epochs per phase, SGD with
+learning rate 0.1, divided by 10 after 30 and 60 epochs, 20 exemplars per class;
+evaluated on central crops of 224 pixels from a shorter side of 256. Published
+results of LUCIR w/ mnemonics, in percent:
     average incremental accuracy   N=5    N=10   N=25
     CVPR 2020, Table 1             73.30  72.17  71.50
     arXiv v6 (2021)                72.58  71.37  69.74
-Later papers quote v6. The authors' later code (AANets) has another schedule:
+Later papers cite v6. The authors' later code (AANets) has another schedule:
     --config.train.lr=0.05 --config.train.schedule=cosine
     --config.data.brightness=0.247
 """

@@ -1,7 +1,7 @@
-"""Distils the digits into ten images a class, learned from random ones.
+"""Distils the digits into ten images per class.
 
-A fresh network then learns from them alone, beside one that learns from the
-real images that they started as.
+Afterwards new networks are trained on the learned images, and for comparison
+on the random real images that learning started from.
 
     python examples/distill.py
 """
@@ -41,21 +41,21 @@ def main() -> None:
     state = learner.init(real)
     for step in range(OUTER_STEPS):
         rows = random.choice(1300, QUERY)
-        # The inner steps are those of a new network each time.
+        # Each outer step starts from a new network.
         params = init(jax.random.key(step), real)
         state, _ = learner.step(
             state, params, labels, images[rows], targets[rows]
         )
     for name, pixels in (('real', real), ('learned', state.pixels)):
-        right = []
+        accuracies = []
         for key in jax.random.split(jax.random.key(-1), NETWORKS):
             params = learner.train(
                 init(key, real), pixels, labels, num_steps=TEST_STEPS
             )
-            found = jnp.argmax(network.apply(params, images[1300:]), axis=1)
-            right.append(np.mean(found == targets[1300:]))
-        share = 100 * np.mean(right)
-        print(f'{PER_CLASS} {name} images a class: {share:.1f} % right')
+            predicted = jnp.argmax(network.apply(params, images[1300:]), axis=1)
+            accuracies.append(np.mean(predicted == targets[1300:]))
+        accuracy = 100 * np.mean(accuracies)
+        print(f'{PER_CLASS} {name} images per class: accuracy {accuracy:.1f} %')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""A backbone of one's own, in one file: an MLP with BatchNorm.
+"""A user's backbone in one file: an MLP with BatchNorm.
 
-This file trains it on digits, class by class; with any other run it goes by
+Running this file trains it on digits in four phases. Use it in another run with
 
     python -m mnemonics_jax.main --config.plugins=examples/own_backbone.py \
         --config.backbone.name=mlp
@@ -11,10 +11,10 @@ from flax import linen as nn
 
 
 class Mlp(nn.Module):
-    """Images to features; a trunk, on which heads are put.
+    """The trunk; heads are added to it.
 
     Attributes:
-        widths: of its layers.
+        widths: widths of the layers.
     """
 
     widths: tuple[int, ...] = (128, 64)
@@ -23,10 +23,10 @@ class Mlp(nn.Module):
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Normalised images [B, H, W, C] to features [B, D], and no maps.
+        """Maps normalised images [B, H, W, C] to features [B, D], no maps.
 
-        Statistics are of the examples that the mask bool[B] keeps. Maps are for
-        methods that compare them, such as PODNet.
+        BatchNorm statistics are over the examples in the mask bool[B]. Only
+        methods such as PODNet need maps.
         """
         x = x.reshape(len(x), -1)
         if mask is not None:
@@ -42,8 +42,8 @@ BACKBONES = {'mlp': Mlp}
 
 
 def main() -> None:
-    """Digits in four phases, few epochs, with exemplars that are learned."""
-    from small_run import run  # A plug-in runs where this is not found.
+    """Trains on digits in four phases, with learned exemplars."""
+    from small_run import run  # Not importable when this file is a plug-in.
 
     run(plugins=__file__, backbone__name='mlp')
 

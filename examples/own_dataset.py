@@ -1,7 +1,8 @@
-"""A data source of one's own, in one file: shapes that are drawn here.
+"""A user's data source in one file: random drawings of six shapes.
 
-Images in folders and `.npz` files need none: data.source=folder and arrays read
-them. This file runs on its shapes; with any other run it goes by
+Images in folders and `.npz` files need no source of their own: use
+data.source=folder or data.source=arrays. Running this file trains on the
+shapes. Use it in another run with
 
     python -m mnemonics_jax.main --config.plugins=examples/own_dataset.py \
         --config.data.source=own_dataset
@@ -13,7 +14,7 @@ import numpy as np
 
 from mnemonics_jax import Source
 
-SIZE, TRAIN, TEST = 12, 100, 30  # Pixels of a side, images a class.
+SIZE, TRAIN, TEST = 12, 100, 30  # Pixels per side, images per class.
 SHAPES = {
     'disc': lambda x, y: x**2 + y**2 < 1,
     'ring': lambda x, y: abs(x**2 + y**2 - 0.7) < 0.35,
@@ -25,7 +26,7 @@ SHAPES = {
 
 
 def draw(shape: Any, random: np.random.Generator) -> np.ndarray:
-    """A shape somewhere, of some size, with noise: uint8[H, W, 1]."""
+    """Draws a shape at a random position and scale, noisy: uint8[H, W, 1]."""
     axis = np.linspace(-1.6, 1.6, SIZE)
     dx, dy = random.uniform(-0.4, 0.4, 2)
     scale = random.uniform(0.8, 1.3)
@@ -35,7 +36,7 @@ def draw(shape: Any, random: np.random.Generator) -> np.ndarray:
 
 
 def make(options: Any) -> Source:
-    """The source; `options`, the section data, has nothing for it."""
+    """Makes the source; it needs no option of the section `data`."""
     del options
     random = np.random.default_rng(0)
     counts = {'train': TRAIN, 'test': TEST}
@@ -60,8 +61,8 @@ def make(options: Any) -> Source:
 
 
 def main() -> None:
-    """Six shapes in three phases, few epochs."""
-    from small_run import run  # A plug-in runs where this is not found.
+    """Trains on six shapes in three phases."""
+    from small_run import run  # Not importable when this file is a plug-in.
 
     run(
         plugins=__file__,

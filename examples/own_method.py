@@ -1,12 +1,10 @@
-"""A class-incremental method of one's own, in one file.
+"""A user's class-incremental method in one file.
 
-Cross entropy, and the features of the model of the phase before as targets.
-This file runs it on digits; with any other run it goes by
+Cross entropy plus the squared distance to the previous model's features.
+Running this file trains on digits. Use it in another run with
 
     python -m mnemonics_jax.main --config.plugins=examples/own_method.py \
         --config.method.name=own_method --config.method.own_method.weight=2.0
-
-as it would if it lay in mnemonics_jax/methods.
 """
 
 from typing import Any
@@ -16,33 +14,33 @@ import jax.numpy as jnp
 from mnemonics_jax import Method, losses
 from mnemonics_jax.core import rules
 
-# The fields of the section method.own_method: default, rule and text.
+# Fields of the section method.own_method: default, rule and text.
 SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE, 'Weight of old features.')}
-# Of fields that all methods have.
+# Defaults of fields that all methods share.
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
 HEADS = ('cosine', 'linear')
 
 
 def make(settings: Any) -> Method:
-    """The method with its settings."""
+    """Makes the method."""
 
     def loss(outputs, ref_outputs, labels, phase):
-        moved = jnp.mean((outputs.features - ref_outputs.features) ** 2, axis=1)
+        change = outputs.features - ref_outputs.features
         values = {
             'cross_entropy': losses.cross_entropy(
                 outputs.logits, labels, phase.num_seen
             ),
-            'features': settings.weight * moved,
+            'features': settings.weight * jnp.mean(change**2, axis=1),
         }
-        # Of each term the values and weights of the examples of a batch.
+        # Each term has values f32[B] and weights f32[B] of the examples.
         return {k: (v, jnp.ones_like(v)) for k, v in values.items()}
 
     return Method(loss=loss, uses_reference=True, predictor='cnn')
 
 
 def main() -> None:
-    """Digits in four phases, few epochs, with herding exemplars."""
-    from small_run import run  # A plug-in runs where this is not found.
+    """Trains on digits in four phases, with herding exemplars."""
+    from small_run import run  # Not importable when this file is a plug-in.
 
     run(
         plugins=__file__,

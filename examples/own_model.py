@@ -1,7 +1,7 @@
-"""Learns exemplars for a model of one's own: an MLP, without a phase loop.
+"""Learns exemplars for a user's model, an MLP, without a phase loop.
 
-Ten digits, one a class, are changed so that an MLP that is trained on them
-alone does well on all others: any function of params and images is a model.
+Ten digits, one per class, are optimised so that an MLP trained on them alone
+classifies other digits well. Any function of params and images is a model.
 
     python examples/own_model.py
 """
@@ -28,7 +28,7 @@ learner = make_exemplar_learner(
 
 
 def main() -> None:
-    """Learns, and tests with weights that took no part in learning."""
+    """Learns the exemplars, and tests them with new initial weights."""
     images, targets = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     train, test = np.arange(1300), np.arange(1300, len(images))
@@ -37,22 +37,23 @@ def main() -> None:
     state = learner.init(real)
     for step in range(OUTER_STEPS):
         rows = random.choice(train, QUERY)
-        # The inner steps start from new weights each time.
+        # Each outer step starts from new weights.
         params = init(jax.random.key(step), real)
         state, metrics = learner.step(
             state, params, labels, images[rows], targets[rows]
         )
     print(f'loss of the last outer step: {metrics["outer_loss"]:.3f}')
     for name, pixels in (('real', real), ('learned', state.pixels)):
-        right = []
+        accuracies = []
         for key in jax.random.split(jax.random.key(-1), 5):
             params = init(key, real)
             params = learner.train(
                 params, pixels, labels, num_steps=INNER_STEPS
             )
-            found = jnp.argmax(mlp.apply(params, images[test]), axis=1)
-            right.append(np.mean(found == targets[test]))
-        print(f'one {name} image a class: {100 * np.mean(right):.1f} % right')
+            predicted = jnp.argmax(mlp.apply(params, images[test]), axis=1)
+            accuracies.append(np.mean(predicted == targets[test]))
+        accuracy = 100 * np.mean(accuracies)
+        print(f'one {name} image per class: accuracy {accuracy:.1f} %')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The small run that the examples of this folder make."""
+"""A small run, shared by the examples of this folder."""
 
 import tempfile
 from typing import Any
@@ -20,10 +20,10 @@ FIELDS = {
 
 
 def run(**fields: Any) -> None:
-    """Runs it to the end, with other fields, and prints the averages.
+    """Runs to the end, and prints average accuracies.
 
     Args:
-        **fields: by name, `__` for the dot.
+        **fields: values of other configuration fields, `__` for the dot.
     """
     config = default_config()
     config.update_from_flattened_dict(FIELDS)

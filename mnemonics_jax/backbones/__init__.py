@@ -1,9 +1,9 @@
-"""Networks, found by name: a file with a `BACKBONES` dict adds its own.
+"""Backbones, found by name in the `BACKBONES` dicts of this folder's files.
 
 `BACKBONES` maps names to constructors of linen modules, called as
 `trunk(x, train=..., mask=...)`: normalised images [B, H, W, C] to features
 [B, D] and a tuple of maps [B, h, w, c], the output of each stage before its
-final ReLU. All randomness is in the initial parameters. A trunk computes in the
+final ReLU. Only the initial parameters are random. A trunk computes in the
 dtype of its images, with parameters and statistics in float32.
 """
 
@@ -20,7 +20,7 @@ from mnemonics_jax import types
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core import plugins
 
-# What trunks compute in. With 'float32' the images' dtype is left as it is.
+# Precisions of trunks. 'float32' keeps the dtype of the images.
 PRECISIONS = ('float32', 'bf16')
 
 
@@ -45,23 +45,23 @@ def make_backbone(
         name: one of `backbone_names()`.
         num_classes: rows of the head, for the classes of all phases.
         image_shape: (H, W, C).
-        mean: of each channel, for pixels in [0, 1].
-        std: of each channel, for pixels in [0, 1].
-        head: one of `heads.HEADS`: 'cosine' is the paper's.
-        precision: one of `PRECISIONS`, of the trunk. Parameters, statistics,
-            gradients, features, maps and the head are float32 with both.
+        mean: mean per channel, for pixels in [0, 1].
+        std: standard deviation per channel, for pixels in [0, 1].
+        head: one of `heads.HEADS`; 'cosine' is the paper's.
+        precision: precision of the trunk, one of `PRECISIONS`. Parameters,
+            statistics, gradients, features, maps and the head are float32 with
+            both.
 
     Returns:
         A model whose first operation is `(images - mean) / std`.
 
     Raises:
-        ValueError: there is no such backbone, or `mean` or `std` does not fit
-            the images.
+        ValueError: there is no such backbone, or see `from_trunk`.
     """
     trunks = _trunks()
     if name not in trunks:
         raise ValueError(
-            f'backbone.name={name!r}: no such backbone; allowed: '
+            f'backbone.name={name!r}: must be one of '
             f'{", ".join(sorted(trunks))}'
         )
     return from_trunk(
@@ -85,30 +85,29 @@ def from_trunk(
     head: str = 'cosine',
     precision: str = 'float32',
 ) -> types.Backbone:
-    """Builds a model around a trunk of one's own.
+    """Builds a model from a user's trunk.
 
     Args:
-        trunk: a linen module, called as those of `BACKBONES`.
-        num_classes: see `make_backbone`, as the rest.
+        trunk: a linen module with the interface of those in `BACKBONES`.
+        num_classes: see `make_backbone`.
         image_shape: (H, W, C).
-        mean: of each channel.
-        std: of each channel.
+        mean: see `make_backbone`.
+        std: see `make_backbone`.
         head: see `make_backbone`.
         precision: see `make_backbone`.
 
     Raises:
-        ValueError: `mean` or `std` does not fit the images, or there is no such
-            precision.
+        ValueError: `mean`, `std`, `head` or `precision` is invalid.
     """
     channels = image_shape[-1]
     if not len(mean) == len(std) == channels or min(std) <= 0:
         raise ValueError(
-            f'Images with {channels} channels need as many means and positive '
-            f'standard deviations, got mean={mean} and std={std}.'
+            f'mean={mean}, std={std}: must have {channels} values, one per '
+            'channel, std > 0'
         )
     if precision not in PRECISIONS:
         raise ValueError(
-            f'precision={precision!r}: allowed: {", ".join(PRECISIONS)}'
+            f'precision={precision!r}: must be one of {", ".join(PRECISIONS)}'
         )
     classifier = heads.make_head(head)
 
@@ -120,7 +119,7 @@ def from_trunk(
 
 
 def _trunks() -> dict[str, Callable[[], nn.Module]]:
-    """Collects the `BACKBONES` of plug-ins and of this folder's files."""
+    """Collects the `BACKBONES` of plug-ins and this folder's files."""
     trunks = {}
     for module in plugins.registered('backbones').values():
         trunks.update(module.BACKBONES)
@@ -166,28 +165,28 @@ def _embed(
     """The `embed` of a `types.Backbone`."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
-            'A backbone takes images as floats in [0, 1], got '
-            f'{images.dtype}: divide by 255.'
+            f'images of dtype {images.dtype}: must be floats in [0, 1]; divide '
+            'by 255'
         )
-    # Constants in the dtype of the images leave their precision as it is.
+    # Constants in the dtype of the images do not promote it.
     images = images - jnp.asarray(mean, images.dtype)
     images = images / jnp.asarray(std, images.dtype)
-    precise = images.dtype
+    image_dtype = images.dtype
     inputs = {
         'params': variables.params['trunk'],
         'batch_stats': variables.batch_stats,
     }
     (features, maps), updated = trunk.apply(
         inputs,
-        images.astype(dtype or precise),
+        images.astype(dtype or image_dtype),
         train=train,
         mask=mask if train else None,
         mutable=['batch_stats'] if train else [],
     )
     if not train:
         updated = inputs
-    # What losses read of a lesser precision they read in that of the images.
+    # Losses compute in the precision of the images.
     if dtype is not None:
-        features = features.astype(precise)
-        maps = tuple(each.astype(precise) for each in maps)
+        features = features.astype(image_dtype)
+        maps = tuple(each.astype(image_dtype) for each in maps)
     return features, maps, updated.get('batch_stats', {})

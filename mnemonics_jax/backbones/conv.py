@@ -1,11 +1,11 @@
-"""Convolution whose gradients stay fast inside loops on CPU.
+"""Convolution with gradients that are fast inside loops on CPU.
 
-The bilevel problem differentiates, twice, through a `lax.scan` of inner steps.
-Inside a loop, XLA's CPU backend knows fast code only for convolutions whose
-axes come in the order NHWC, HWIO, and whose images are no smaller than the
-kernel. Automatic differentiation names the axes in other orders, so that the
-gradients run tens of times slower in the loop than outside. The loop-safe form
-moves the data instead, and replaces convolutions of tiny images.
+The bilevel problem differentiates twice through a `lax.scan` of inner steps.
+Inside a loop, XLA's CPU backend has fast code only for convolutions with axes
+in the order NHWC, HWIO and with images no smaller than the kernel. Automatic
+differentiation permutes the axes, so that gradients are tens of times slower
+in the loop than outside. The loop-safe form transposes the data instead, and
+replaces convolutions of tiny images by matrix products.
 """
 
 import functools
@@ -21,14 +21,14 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
 class _Geometry(NamedTuple):
-    """What the shapes of two of (x, kernel, y) do not tell of the third."""
+    """Stride and sizes; two of (x, kernel, y) do not determine the third's."""
 
     stride: int
     image: tuple[int, int]
     kernel: tuple[int, int]
 
     def padding(self, sign: int) -> list[tuple[int, int]]:
-        """Zeros on both sides, plus or minus the pixels no kernel stands on.
+        """Padding; at the end plus or minus the pixels that no kernel covers.
 
         With an even image and stride 2 the last kernel ends one pixel early.
         """
@@ -45,29 +45,27 @@ def conv2d(
     *,
     loop_safe: bool | None = None,
 ) -> jax.Array:
-    """Convolves, with (size - 1) / 2 zeros of padding on every side.
+    """Convolution with zero padding of (kernel side - 1) / 2 on every side.
 
-    That is the padding of the authors' networks. It differs from 'SAME', which
-    pads images of even size unevenly when the stride is 2.
+    As in the authors' networks. 'SAME' differs: with stride 2 it pads images of
+    even size unevenly.
 
     Args:
         x: [B, H, W, Ci].
         kernel: [kh, kw, Ci, Co], kh and kw odd.
-        stride: of both axes.
-        loop_safe: whether to use the form for loops on CPU, which has reverse
-            derivatives of any order but no forward-mode ones. None means
-            wherever the default backend is the CPU.
+        stride: stride of both axes.
+        loop_safe: whether to use the form for loops on CPU, which supports
+            reverse-mode differentiation of any order but no forward mode. None
+            means True if the default backend is the CPU.
 
     Returns:
-        [B, ceil(H / stride), ceil(W / stride), Co], in the common dtype.
+        [B, ceil(H / stride), ceil(W / stride), Co], in the promoted dtype.
 
     Raises:
         ValueError: a kernel side is even.
     """
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
-        raise ValueError(
-            f'conv2d needs odd kernel sides, got {kernel.shape[:2]}.'
-        )
+        raise ValueError(f'kernel sides {kernel.shape[:2]}: must be odd')
     if loop_safe is None:
         loop_safe = jax.default_backend() == 'cpu'
     x, kernel = nn.dtypes.promote_dtype(x, kernel)
@@ -83,15 +81,15 @@ def conv2d(
 
 
 class Conv(nn.Module):
-    """`conv2d` with a learnable kernel and, as in the paper, no bias.
+    """`conv2d` with a learnable kernel and no bias, as in the paper.
 
     The initial kernel is Kaiming normal over the fan-out: mean 0, standard
     deviation sqrt(2 / (kh * kw * features)).
 
     Attributes:
         features: number of output channels.
-        kernel_size: both sides of the kernel, odd.
-        stride: of both axes.
+        kernel_size: side of the kernel, odd.
+        stride: stride of both axes.
     """
 
     features: int
@@ -109,12 +107,11 @@ class Conv(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution and BatchNorm, whose scale starts at 1 and bias at 0.
+    """Convolution and BatchNorm, with initial scale 1 and bias 0.
 
-    Training statistics are those of the global batch wherever its examples
-    lie, and of the examples that the mask keeps. Convolutions compute in the
-    dtype of x; parameters, statistics and what is done with them stay float32
-    at least.
+    Training statistics are over the unmasked examples of the global batch, on
+    all devices. Convolutions compute in the dtype of x; parameters, statistics
+    and operations on them are at least float32.
     """
 
     features: int
@@ -134,16 +131,16 @@ class ConvNorm(nn.Module):
 
 
 def average(x: jax.Array) -> jax.Array:
-    """Averages [B, H, W, C] over all pixels: [B, C], in float32 at least."""
+    """Averages [B, H, W, C] over all pixels: [B, C], at least float32."""
     return jnp.mean(
         x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32)
     )
 
 
 def _sum_of_products(x, kernel, stride, outputs):
-    """The convolution as a matrix product for each position in the kernel.
+    """Convolution as a matrix product for each position in the kernel.
 
-    Slower than a convolution for large images, faster for tiny ones.
+    Slower for large images, faster for tiny ones.
     """
     height, width = kernel.shape[:2]
     pads = [(0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)]
@@ -156,10 +153,11 @@ def _sum_of_products(x, kernel, stride, outputs):
     )
 
 
-# A convolution y(x, kernel), its gradient by x and its gradient by the kernel
-# are the three gradients of one function that is linear in x, kernel and y. So
-# each of the three maps below has the two others for its own gradients, and
-# the derivatives of every order are convolutions in the fast order of axes.
+# A convolution y(x, kernel), its gradient with respect to x and its gradient
+# with respect to the kernel are the three gradients of one function that is
+# linear in x, kernel and y. So the gradients of each of the three functions
+# below are the other two, and derivatives of every order are convolutions in
+# the fast order of axes.
 
 
 def _convolve(x, kernel, geometry):
@@ -174,13 +172,13 @@ def _convolve(x, kernel, geometry):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _outputs(x, kernel, geometry):
-    """y of x and kernel."""
+    """The outputs y."""
     return _convolve(x, kernel, geometry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _image_grads(y, kernel, geometry):
-    """Gradient by x, for the cotangent y of the outputs."""
+    """Gradient with respect to x, for the cotangent y of the outputs."""
     return lax.conv_general_dilated(
         y,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
@@ -193,10 +191,10 @@ def _image_grads(y, kernel, geometry):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_grads(x, y, geometry):
-    """Gradient by the kernel, for the cotangent y of the outputs.
+    """Gradient with respect to the kernel, for the cotangent y of the outputs.
 
-    The channels of x act as examples, the examples as channels, and y as one
-    large kernel with gaps.
+    The channels of x act as examples, the examples as channels, and y as a
+    large dilated kernel.
     """
     return lax.conv_general_dilated(
         _computed_once(x).transpose(3, 1, 2, 0),
@@ -212,18 +210,18 @@ _identity = jax.jit(lambda x: x)
 
 
 def _computed_once(x):
-    """x, through a call that XLA leaves closed.
+    """Returns x through a call that XLA does not inline.
 
-    XLA would merge the transposition that follows with what x comes from, and
-    compute that again: in a residual network the sum of all blocks before. It
-    drops `lax.optimization_barrier` before it merges.
+    XLA would fuse the following transposition with the computation of x and
+    repeat that: in a residual network the sum of all earlier blocks. It removes
+    `lax.optimization_barrier` before fusion.
     """
     with xla_metadata.set_xla_metadata(inlineable='false'):
         return _identity(x)
 
 
 def _keep_inputs(function):
-    """The forward rule of all three: their gradients need the two inputs."""
+    """The forward rule of all three; the residuals are the two inputs."""
     return lambda a, b, geometry: (function(a, b, geometry), (a, b))
 
 

@@ -9,10 +9,10 @@ from mnemonics_jax.backbones import conv
 
 
 class ConvNet(nn.Module):
-    """3x3 convolutions with BatchNorm and the average over all pixels.
+    """3x3 convolutions with BatchNorm, then average pooling.
 
-    Each but the first halves the image size. As in the residual networks there
-    is no final ReLU.
+    Each convolution but the first halves the image size. There is no final
+    ReLU, as in the residual networks.
 
     Attributes:
         widths: output channels of the convolutions.
@@ -36,6 +36,6 @@ class ConvNet(nn.Module):
 
 BACKBONES = {
     'convnet': ConvNet,
-    # For smoke runs: compiles in a third of the time.
+    # For smoke tests: compiles in a third of the time.
     'convnet_tiny': functools.partial(ConvNet, widths=(8, 16)),
 }

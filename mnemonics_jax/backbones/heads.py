@@ -1,9 +1,9 @@
-"""Classifier heads, and what class-incremental learning does to their rows.
+"""Classifier heads, and operations on their rows.
 
-A head has a row for each of the K classes from the start: one vector, or P of
-them (proxies) in the head 'local_similarity'. Which rows belong to old, new or
-unseen classes is said by counts that may be traced, so one compiled program
-serves all phases.
+A head has a row for each of the K classes from the start: one vector, or P
+vectors (proxies) in the head 'local_similarity'. The rows of old, new and
+unseen classes are given by counts, which may be traced, so that all phases
+share one compiled program.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from mnemonics_jax.core.numerics import norms, unit
 # The parameters whose leading axis is the class axis.
 _ROW_PARAMS = ('kernel', 'bias')
 
-# Of the local similarity head, as in PODNet.
+# Proxies per class of the head 'local_similarity', as in PODNet.
 NUM_PROXIES = 10
 
 
@@ -35,13 +35,13 @@ class Head(NamedTuple):
 
 
 def make_head(name: str) -> Head:
-    """Returns the head called `name`, one of `HEADS`.
+    """Returns the head `name`, one of `HEADS`.
 
     Raises:
         ValueError: there is no such head.
     """
     if name not in HEADS:
-        raise ValueError(f'Unknown head {name!r}; there are {sorted(HEADS)}.')
+        raise ValueError(f'head={name!r}: must be one of {", ".join(HEADS)}')
     return HEADS[name]
 
 
@@ -51,29 +51,29 @@ def _uniform_rows(key, *shape):
 
 
 def _init_cosine(key, num_classes, num_features):
-    """Rows uniform in +-1/sqrt(D) and the learnable scale sigma = 1."""
+    """Rows uniform in +-1/sqrt(D), and the learnable scale sigma = 1."""
     kernel = _uniform_rows(key, num_classes, num_features)
     return {'kernel': kernel, 'sigma': jnp.ones((), jnp.float32)}
 
 
 def _init_local_similarity(key, num_classes, num_features):
-    """Proxies uniform in +-1/sqrt(D) and the scale sigma (PODNet's eta) = 1."""
+    """Proxies uniform in +-1/sqrt(D), and sigma (PODNet's eta) = 1."""
     kernel = _uniform_rows(key, num_classes, NUM_PROXIES, num_features)
     return {'kernel': kernel, 'sigma': jnp.ones((), jnp.float32)}
 
 
 def _apply_cosine(params, features):
-    """Cosines of feature and row; the logits are sigma times those."""
+    """Scores are cosines of features and rows; logits are sigma * scores."""
     scores = unit(features) @ unit(params['kernel']).T
     return params['sigma'] * scores, scores
 
 
 def _apply_local_similarity(params, features):
-    """PODNet's classifier: sum_p s_kp cos_kp, s_k the softmax of cos_k.
+    """PODNet's classifier: sum_p s_kp cos_kp with s_k = softmax(cos_k).
 
-    The paper's form. The authors' code takes the negative squared distance of
-    unit vectors, 2 cos - 2, for the cosine in both places: a softmax twice as
-    sharp, and scores in [-4, 0].
+    As in the paper. The authors' code replaces the cosine by the negative
+    squared distance of unit vectors, 2 cos - 2, which makes the softmax twice
+    as sharp and gives scores in [-4, 0].
     """
     cosines = jnp.einsum('bd,kpd->bkp', unit(features), unit(params['kernel']))
     weights = jax.nn.softmax(cosines, axis=-1)
@@ -104,13 +104,13 @@ HEADS = {
 def rows_between(
     num_classes: int, low: jax.Array | int, high: jax.Array | int
 ) -> jax.Array:
-    """Marks rows low..high-1: bool[K]; `low` and `high` may be traced."""
+    """Mask bool[K] of rows low..high-1; `low` and `high` may be traced."""
     rows = jnp.arange(num_classes)
     return (rows >= low) & (rows < high)
 
 
 def row_params(head: types.Params) -> types.Params:
-    """Returns the parameters with a row per class: all but the scale sigma."""
+    """Returns the parameters with a row per class: all but sigma."""
     return {name: head[name] for name in _ROW_PARAMS if name in head}
 
 
@@ -120,17 +120,17 @@ def redraw_rows(
     low: jax.Array | int,
     high: jax.Array | int,
 ) -> types.Params:
-    """Draws rows low..high-1 anew, as if their classes had not been learned.
+    """Redraws rows low..high-1, as if their classes had not been learned.
 
     Each row, or each of its proxies, gets a direction uniform on the sphere and
-    keeps its norm; its bias becomes 0. Differentiable in the head, through the
-    norms.
+    keeps its norm; its bias becomes 0. Differentiable with respect to the head,
+    through the norms.
 
     Args:
         key: PRNG key of the directions.
         head: parameters of a head with K rows.
-        low: int32[], first row to draw.
-        high: int32[], the row after the last one.
+        low: int32[], first row to redraw.
+        high: int32[], one past the last row.
 
     Returns:
         The head with those rows replaced.
@@ -147,21 +147,21 @@ def imprint(
     num_old: jax.Array | int,
     num_seen: jax.Array | int,
 ) -> types.Params:
-    """Writes what the features of the new classes centre on into their rows.
+    """Initialises the rows of new classes from centres of their features.
 
     As in the authors' code, rows num_old..num_seen-1 become the class means,
-    scaled to the mean L2 norm of the old classes' rows. Where there are no old
-    classes, the mean is over all rows. New biases become 0.
+    scaled to the mean L2 norm of the old classes' rows, or of all rows if there
+    are no old classes. New biases become 0.
 
-    The proxies of a class become the centres of k-means on its features, as in
-    PODNet, in the same way. They have to differ, see
+    Proxies become the centres of k-means on the features of their class, as in
+    PODNet, with the same scaling. They must differ, see
     `prototypes.class_centres`.
 
     Args:
         head: parameters of a head with K rows.
         centres: f32[K, D], or f32[K, P, D] for a head with proxies, of any
-            norm; the rows of other classes are not used.
-        num_old: int32[], classes of all earlier phases.
+            norm; only rows of new classes are used.
+        num_old: int32[], number of classes of all earlier phases.
         num_seen: int32[], `num_old` plus the classes of this phase.
 
     Returns:
@@ -177,15 +177,15 @@ def imprint(
 def row_mask_updates(
     updates: types.Params, low: jax.Array | int, high: jax.Array | int
 ) -> types.Params:
-    """Zeroes the updates of the rows outside low..high-1; sigma keeps its own.
+    """Zeroes the updates of rows outside low..high-1, but not that of sigma.
 
-    Masking updates rather than gradients freezes a row for momentum and weight
-    decay too: those of old classes, and those of classes not yet seen.
+    Masking updates rather than gradients also stops momentum and weight decay
+    of frozen rows, those of old and unseen classes.
 
     Args:
-        updates: what an optax transform gives for a head with K rows.
+        updates: optax updates of a head with K rows.
         low: int32[], first row to update.
-        high: int32[], the row after the last one.
+        high: int32[], one past the last row.
 
     Returns:
         Updates of the same structure.
@@ -198,7 +198,7 @@ def row_mask_updates(
 
 
 def _replace_rows(head, kernel, low, high):
-    """Takes rows low..high-1 from `kernel`, with biases of 0."""
+    """Replaces rows low..high-1 by those of `kernel`, with biases of 0."""
     replaced = {'kernel': kernel, 'bias': 0}
     rows = {
         name: jnp.where(_mask_like(old, low, high), replaced[name], old)

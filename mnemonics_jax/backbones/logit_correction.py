@@ -1,8 +1,8 @@
-"""Corrected logits: a scale and a shift for each class, part of the head.
+"""Corrected logits: a scale and a shift per class, part of the head.
 
-A method's `end_phase` sets them (BiC's alpha and beta); training leaves them
-alone. Being in the head's params, they are in force wherever the model is: for
-the reference of the next phase, in fine-tuning, in learning exemplars and in
+A method's `end_phase` sets them (BiC's alpha and beta); training does not
+change them. As params of the head they apply wherever the model is used:
+in the next phase's reference model, fine-tuning, exemplar learning and
 evaluation.
 """
 
@@ -15,7 +15,7 @@ FIELDS = ('scale', 'shift')
 
 
 def wrap(backbone: Backbone) -> Backbone:
-    """The same model with logits `scale * logits + shift`, 1 and 0 at first."""
+    """The model with logits `scale * logits + shift`, initially 1 and 0."""
 
     def init(key: jax.Array) -> Variables:
         variables = backbone.init(key)
@@ -34,7 +34,7 @@ def wrap(backbone: Backbone) -> Backbone:
 
 
 def mask_updates(head_updates: Params) -> Params:
-    """Zeroes the updates of scale and shift; without them, no change."""
+    """Zeroes the updates of scale and shift, if the head has them."""
     frozen = {
         name: jnp.zeros_like(head_updates[name])
         for name in FIELDS

@@ -1,7 +1,7 @@
-"""Residual networks of the paper: for CIFAR (32x32) and for ImageNet (224x224).
+"""Residual networks of the paper, for CIFAR (32x32) and ImageNet (224x224).
 
-As in the authors' code, the last block has no final ReLU, so that features may
-be negative and cosines between them use the whole range [-1, 1].
+As in the authors' code, the last block has no final ReLU, so features may be
+negative and their cosines cover the whole range [-1, 1].
 """
 
 import functools
@@ -14,7 +14,7 @@ from mnemonics_jax.backbones import conv
 
 
 class _BasicBlock(nn.Module):
-    """Two 3x3 convolutions, and a shortcut around them; no final ReLU."""
+    """Two 3x3 convolutions with a shortcut; no final ReLU."""
 
     features: int
     stride: int
@@ -32,12 +32,12 @@ class _BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem, stages of basic blocks and the average over all pixels.
+    """Stem, stages of basic blocks, and average pooling.
 
-    From one stage to the next the width doubles and the image size halves.
+    Each stage after the first doubles the width and halves the image size.
 
     Attributes:
-        num_blocks: blocks of each stage.
+        num_blocks: number of blocks in each stage.
         width: channels of the first stage.
         imagenet_stem: whether to start with a 7x7 convolution of stride 2 and a
             max pool of stride 2, instead of a 3x3 convolution.
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
         flags: dict[str, Any] = {'train': train, 'mask': mask}
         if self.imagenet_stem:
             x = conv.ConvNorm(self.width, 7, 2)(x, **flags)
-            # Before the ReLU, which gives the same as after it.
+            # Max pooling commutes with the ReLU that follows.
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         else:
             x = conv.ConvNorm(self.width, 3)(x, **flags)

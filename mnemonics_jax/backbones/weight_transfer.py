@@ -1,15 +1,13 @@
 """Weight transfer: convolutions frozen after phase 0, with learned scales.
 
-The effective kernel is W * S with S of shape [1, 1, C_in, C_out], one scale for
-each pair of channels, 1 at first. In phase 0 the network is plain: W is trained
-and S stays 1. From phase 1 on W stays at its phase-0 values for ever; S,
-BatchNorm and the head are trained, and go on from phase to phase.
+The effective kernel is W * S with S of shape [1, 1, C_in, C_out], one scale per
+pair of channels, initially 1. Phase 0 trains W with S = 1. Later phases train
+S, BatchNorm and the head, and keep W frozen.
 
-There is no shift: a shift belongs to a convolution's bias, and the
-convolutions of these networks have none. BatchNorm's bias plays its part.
+There are no shifts: a shift replaces a convolution's bias, and the convolutions
+of these networks have none. BatchNorm's bias serves instead.
 
-A model with transfer is a `Backbone` like any other, whose params have a third
-entry, 'scales': nothing else needs to know.
+The result is an ordinary `Backbone` whose params have a third entry, 'scales'.
 """
 
 from typing import Any
@@ -43,14 +41,14 @@ def merge(trunk: Params, scales: Params) -> Params:
 
 
 def wrap(backbone: Backbone) -> Backbone:
-    """The same model with scales.
+    """Adds scales to a model.
 
     Args:
-        backbone: a model whose params are {'trunk', 'head'}.
+        backbone: a model with params {'trunk', 'head'}.
 
     Returns:
-        A model whose params are {'trunk', 'head', 'scales'} and that computes
-        the same while the scales are 1.
+        A model with params {'trunk', 'head', 'scales'}, equal to `backbone`
+        while the scales are 1.
     """
 
     def init(key: jax.Array) -> Variables:
@@ -68,11 +66,11 @@ def wrap(backbone: Backbone) -> Backbone:
 
 
 def mask_updates(updates: Params, phase_index: jax.Array) -> Params:
-    """Zeroes updates of what a phase does not train; no scales, no change.
+    """Zeroes the updates of kernels or scales, depending on the phase.
 
     Args:
-        updates: of params, with 'scales' if the model has transfer.
-        phase_index: int32[], 0 trains kernels, any other trains scales.
+        updates: updates of params; without 'scales' they are not changed.
+        phase_index: int32[], 0 trains kernels, later phases train scales.
     """
     if 'scales' not in updates:
         return updates
@@ -103,7 +101,7 @@ def masked(
 
 
 def count_params(params: Params) -> dict[str, int]:
-    """Numbers of kernel weights, scales and BatchNorm parameters of a model."""
+    """Numbers of kernel weights, scales and BatchNorm parameters."""
     counts = {'kernels': 0, 'scales': 0, 'batch_norm': 0}
     for path, value in traverse_util.flatten_dict(params).items():
         if path[0] == 'scales':

@@ -1,11 +1,11 @@
-"""Class-incremental methods, one file each: a new file is a new method.
+"""Class-incremental methods, one file each; a new file adds a method.
 
-A method's file says at its top what it follows and has
+The docstring of a method's file cites its paper. The file defines
     make: `(settings) -> Method`, from its own section of the configuration.
     SETTINGS: name -> (default, rule, text), the fields of that section.
-    DEFAULTS: general fields as the method's paper has them: `head` (of
-        `backbone`), `imprint` and `freeze_old_rows` (of `method`).
-    HEADS: the heads that it works with.
+    DEFAULTS: defaults of general fields, as in the method's paper:
+        `backbone.head`, `method.imprint` and `method.freeze_old_rows`.
+    HEADS: supported heads.
 """
 
 import importlib
@@ -21,18 +21,18 @@ if TYPE_CHECKING:  # It loads jax, and the names of methods need none.
 
 
 def method_names() -> list[str]:
-    """Names of all methods: the files of this folder, and plug-ins."""
+    """Sorted names of all methods: the files of this folder and plug-ins."""
     files = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted({*files, *plugins.registered('methods')})
 
 
 def make_method(name: str, config: Any) -> 'Method':
-    """A method with its settings.
+    """Makes a method with its settings.
 
     Args:
         name: one of `method_names()`.
-        config: the section `method` of the configuration, or anything with the
-            method's settings under the method's name.
+        config: config section `method`, or any mapping from the method's name
+            to its settings.
 
     Raises:
         ValueError: there is no such method.
@@ -47,12 +47,12 @@ def settings_of(name: str) -> dict[str, Field]:
 
 
 def defaults_of(name: str) -> dict[str, Any]:
-    """General fields as a method's paper has them."""
+    """Defaults of general fields for a method."""
     return _file(name).DEFAULTS
 
 
 def heads_of(name: str) -> tuple[str, ...]:
-    """Heads that a method works with."""
+    """Heads that a method supports."""
     return _file(name).HEADS
 
 

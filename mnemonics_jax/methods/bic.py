@@ -1,13 +1,13 @@
-"""BiC (Wu et al. 2019): the bias of the logits of new classes, corrected.
+"""BiC (Wu et al. 2019): bias correction of the logits of new classes.
 
 L = (1 - lambda) L_ce + lambda L_kd with lambda = old / seen classes and T = 2.
-A tenth of the memory, and as many images of each new class, are held out of
-training. After it, two scalars are fitted on them: the logits of the new
-classes become alpha o + beta. They stay with the classes, so the next phase
-distils from corrected logits and trains through the old correction.
+A tenth of the memory, and as many images per new class, are held out of
+training. After training, two scalars are fitted on them: the logits of the new
+classes become alpha o + beta. The correction stays with its classes, so the
+next phase distils from corrected logits and trains through it.
 
-Fitted here by Newton's method, the problem being convex in the two; `ridge`
-pulls weakly to (1, 0), without which a separable held-out set has no minimum.
+The convex problem is solved by Newton's method. The penalty `ridge` on the
+distance to (1, 0) ensures a minimum for a separable held-out set.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ NEWTON_STEPS = 20
 def balanced_loss(
     temperature: float,
 ) -> Callable[[Outputs, Outputs, jax.Array, Phase], Terms]:
-    """Cross entropy and distillation, weighed by the share of old classes."""
+    """Cross entropy and distillation, weighted by the share of old classes."""
 
     def loss(outputs, ref_outputs, labels, phase):
         cross_entropy = losses.cross_entropy(
@@ -53,10 +53,10 @@ def balanced_loss(
             outputs.logits, ref_outputs.logits, phase.num_old, temperature
         )
         share = phase.num_old / phase.num_seen
-        everywhere = jnp.ones_like(cross_entropy)
+        ones = jnp.ones_like(cross_entropy)
         return {
-            'cross_entropy': ((1 - share) * cross_entropy, everywhere),
-            'distillation': (share * distilled, everywhere),
+            'cross_entropy': ((1 - share) * cross_entropy, ones),
+            'distillation': (share * distilled, ones),
         }
 
     return loss
@@ -67,8 +67,8 @@ def fit_correction(held_out: HeldOut, phase: Phase, ridge: float) -> jax.Array:
 
     Args:
         held_out: logits f32[h, K] not yet corrected for the new classes.
-        phase: which classes are new.
-        ridge: > 0, weight of (alpha - 1)^2 + beta^2.
+        phase: the phase of the new classes.
+        ridge: weight of (alpha - 1)^2 + beta^2, > 0.
 
     Returns:
         f32[2], alpha and beta.
@@ -81,24 +81,25 @@ def fit_correction(held_out: HeldOut, phase: Phase, ridge: float) -> jax.Array:
         corrected = pair[0] * held_out.logits + pair[1]
         logits = jnp.where(new, corrected, held_out.logits)
         values = losses.cross_entropy(logits, held_out.labels, phase.num_seen)
-        pull = jnp.sum((pair - identity) ** 2)
-        return weighted_mean(values, held_out.weights) + ridge * pull
+        penalty = jnp.sum((pair - identity) ** 2)
+        return weighted_mean(values, held_out.weights) + ridge * penalty
 
-    lengths = jnp.array([1.0, 0.5, 0.25, 0.1, 0.01, 0.0])
+    step_sizes = jnp.array([1.0, 0.5, 0.25, 0.1, 0.01, 0.0])
 
     def newton(pair, _):
         direction = jnp.linalg.solve(
             jax.hessian(objective)(pair), jax.grad(objective)(pair)
         )
-        # The best of a few lengths, zero among them: it never gets worse.
-        tried = pair - lengths[:, None] * direction
-        return tried[jnp.argmin(jax.vmap(objective)(tried))], None
+        # The best of a few step sizes; with 0 the objective never increases.
+        candidates = pair - step_sizes[:, None] * direction
+        best = jnp.argmin(jax.vmap(objective)(candidates))
+        return candidates[best], None
 
     return jax.lax.scan(newton, identity, None, length=NEWTON_STEPS)[0]
 
 
 def make(settings: Any) -> Method:
-    """The method with its settings."""
+    """Makes the method."""
 
     def correct(head: Params, held_out: HeldOut, phase: Phase) -> Params:
         alpha, beta = fit_correction(held_out, phase, settings.ridge)

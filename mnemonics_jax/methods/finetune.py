@@ -1,6 +1,6 @@
-"""Plain training on the new data and the exemplars: cross entropy, no more.
+"""Plain training on the new data and the exemplars with cross entropy.
 
-The lower end of every comparison; without exemplars it forgets everything.
+The lower bound; without exemplars it forgets everything.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ HEADS = ('cosine', 'linear', 'local_similarity')
 
 
 def make(settings: Any) -> Method:
-    """The method; it has no settings of its own."""
+    """Makes the method; it has no settings."""
     del settings
 
     def loss(outputs, ref_outputs, labels, phase):

@@ -1,10 +1,10 @@
-"""iCaRL (Rebuffi et al. 2017) in the form the paper compares with.
+"""iCaRL (Rebuffi et al. 2017), as compared with in the Mnemonics paper.
 
-Cross entropy over the classes seen plus distillation of the previous model's
-logits of the old classes, on new data and exemplars alike; judged by nearest
-exemplar means. The paper weighs the two by lambda = 0.5 and 1 - lambda;
-the authors' code adds them with weights 1 and beta T^2 = 0.25 * 4 = 1, which is
-the default here (`method.icarl.distill_weight` is that second weight).
+Cross entropy over the seen classes plus distillation of the previous model's
+logits of the old classes, both on new data and exemplars; evaluated by nearest
+mean of exemplars. The paper weights the two by lambda = 0.5 and 1 - lambda;
+the authors' code by 1 and beta T^2 = 0.25 * 4 = 1, which is the default here
+(`method.icarl.distill_weight` is the second weight).
 """
 
 from typing import Any
@@ -23,14 +23,14 @@ SETTINGS = {
     ),
     'temperature': (2.0, rules.POSITIVE, 'Divides old logits in distillation.'),
 }
-# As in the authors' code. LUCIR's code runs iCaRL with a linear head instead,
-# nothing imprinted and nothing frozen: another baseline under the same name.
+# As in the authors' code. LUCIR's code runs iCaRL with a linear head, without
+# imprinting or frozen rows: a different baseline of the same name.
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': True}
 HEADS = ('cosine', 'linear', 'local_similarity')
 
 
 def make(settings: Any) -> Method:
-    """The method with its settings."""
+    """Makes the method."""
     weight, temperature = settings.distill_weight, settings.temperature
 
     def loss(outputs, ref_outputs, labels, phase):
@@ -40,10 +40,10 @@ def make(settings: Any) -> Method:
         distilled = losses.distillation(
             outputs.logits, ref_outputs.logits, phase.num_old, temperature
         )
-        everywhere = jnp.ones_like(cross_entropy)
+        ones = jnp.ones_like(cross_entropy)
         return {
-            'cross_entropy': (cross_entropy, everywhere),
-            'distillation': (weight * distilled, everywhere),
+            'cross_entropy': (cross_entropy, ones),
+            'distillation': (weight * distilled, ones),
         }
 
     return Method(loss=loss, uses_reference=True, predictor='nme')

@@ -1,8 +1,8 @@
-"""Joint training: all data of all classes seen, the upper bound.
+"""Joint training on all data of all seen classes, the upper bound.
 
-The one method that keeps real images of old phases; exemplars are chosen as for
-the others, so that the other two classifiers can be measured, but the training
-has no use for them.
+The only method that keeps real images of old phases. Training does not use
+exemplars; they are chosen as for other methods, so that all classifiers can be
+evaluated.
 """
 
 from typing import Any
@@ -16,5 +16,5 @@ HEADS = finetune.HEADS
 
 
 def make(settings: Any) -> Method:
-    """The method; it has no settings of its own."""
+    """Makes the method; it has no settings."""
     return finetune.make(settings)._replace(keeps_data=True)

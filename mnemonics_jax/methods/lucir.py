@@ -1,9 +1,9 @@
-"""LUCIR (Hou et al. 2019): cosine head, less-forget and margin ranking.
+"""LUCIR (Hou et al. 2019): cosine head, less-forget and margin ranking losses.
 
 L = L_ce + lambda L_lf + L_mr, lambda = lambda_base sqrt(old / new classes) with
-lambda_base = 5 for CIFAR and 10 for ImageNet; margin 0.5 against the two
-nearest new classes, over examples of old classes only. The scores that the
-margin compares are cosines, so this method needs the cosine head.
+lambda_base = 5 for CIFAR and 10 for ImageNet; L_mr has margin 0.5 to the two
+highest-scoring new classes, for examples of old classes only. The margin is a
+difference of cosines, so the method needs the cosine head.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ HEADS = ('cosine',)
 
 
 def make(settings: Any) -> Method:
-    """The method with its settings."""
+    """Makes the method."""
 
     def loss(outputs, ref_outputs, labels, phase):
         cross_entropy = losses.cross_entropy(
@@ -54,13 +54,13 @@ def make(settings: Any) -> Method:
             margin=settings.margin,
             top_k=settings.top_k,
         )
-        everywhere = jnp.ones_like(cross_entropy)
-        is_old = (labels < phase.num_old).astype(everywhere.dtype)
+        ones = jnp.ones_like(cross_entropy)
+        is_old = (labels < phase.num_old).astype(ones.dtype)
         return {
-            'cross_entropy': (cross_entropy, everywhere),
+            'cross_entropy': (cross_entropy, ones),
             'less_forget': (
                 settings.lambda_base * jnp.sqrt(ratio) * less_forget,
-                everywhere,
+                ones,
             ),
             'margin_ranking': (settings.margin_weight * ranking, is_old),
         }

@@ -1,8 +1,7 @@
-"""LwF (Li and Hoiem 2016) with exemplars, as the paper compares with it.
+"""LwF (Li and Hoiem 2016) with exemplars, as in the Mnemonics paper.
 
-The loss is iCaRL's (see there for the constants as published and as coded);
-the difference is the classifier that it is judged by, the network's own head.
-In the authors' table the two rows are two readings of one training run.
+It has iCaRL's loss and settings (see `icarl`), but is evaluated by the
+network's own head. In the authors' table both rows come from one training run.
 """
 
 from typing import Any
@@ -16,5 +15,5 @@ HEADS = icarl.HEADS
 
 
 def make(settings: Any) -> Method:
-    """The method with its settings."""
+    """Makes the method."""
     return icarl.make(settings)._replace(predictor='cnn')

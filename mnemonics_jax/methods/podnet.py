@@ -1,16 +1,16 @@
 """PODNet (Douillard et al. 2020): pooled outputs distillation.
 
 L = L_nca + sqrt(seen / new classes) (spatial_weight L_spatial + flat_weight
-L_flat), the last two from phase 1 on, on new data and exemplars alike. Weights
-of 3 and 1 are the paper's for CIFAR, 8 and 10 for ImageNet. Its classifier is
-the head 'local_similarity'; 'cosine' is the paper's ablation with one proxy.
+L_flat), the last two from phase 1 on, on new data and exemplars. The paper's
+weights are 3 and 1 for CIFAR, 8 and 10 for ImageNet. Its classifier is the head
+'local_similarity'; 'cosine' is the paper's ablation with one proxy.
 
 Proxies of new classes start as centres of k-means on the previous model's
-features (`method.imprint`); old ones stay frozen (`method.freeze_old_rows`).
+features (`method.imprint`); old ones are frozen (`method.freeze_old_rows`).
 
-It is judged by the classifier after fine-tuning on a balanced memory, here
-'finetuned'. The authors tune the classifier alone, by L_nca; here it is the
-whole model, by cross-entropy, as for every method.
+It is evaluated after fine-tuning on the balanced memory, as 'finetuned'. The
+authors fine-tune only the classifier, with L_nca; here, as for every method,
+the whole model is fine-tuned with cross entropy.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ HEADS = ('local_similarity', 'cosine')
 
 
 def make(settings: Any) -> Method:
-    """The method with its settings."""
+    """Makes the method."""
 
     def loss(outputs, ref_outputs, labels, phase):
         nca = losses.nca(
@@ -64,14 +64,11 @@ def make(settings: Any) -> Method:
         growth = jnp.where(
             phase.num_old > 0, jnp.sqrt(phase.num_seen / num_new), 0
         )
-        everywhere = jnp.ones_like(nca)
+        ones = jnp.ones_like(nca)
         return {
-            'nca': (nca, everywhere),
-            'pod_spatial': (
-                settings.spatial_weight * growth * spatial,
-                everywhere,
-            ),
-            'pod_flat': (settings.flat_weight * growth * flat, everywhere),
+            'nca': (nca, ones),
+            'pod_spatial': (settings.spatial_weight * growth * spatial, ones),
+            'pod_flat': (settings.flat_weight * growth * flat, ones),
         }
 
     return Method(loss=loss, uses_reference=True, predictor='finetuned')

@@ -1,12 +1,12 @@
-"""Weight aligning (Zhao et al. 2020): new head rows shrunk to the old ones.
+"""Weight aligning (Zhao et al. 2020): new head rows scaled to the old norm.
 
 L = (1 - lambda) L_ce + lambda L_kd with lambda = old / seen classes and T = 2,
-as in BiC. After training the rows of the new classes are multiplied by the mean
-norm of the old rows over that of the new ones. The paper also clips the head's
-weights to positive values while training, so that norms compare; the public
-implementations that the field measures with do not, and neither does this.
+as in BiC. After training, the rows of new classes are multiplied by the mean
+norm of the old rows over that of the new rows. The paper also clips the head's
+weights to positive values in training, so that norms are comparable; like the
+common public implementations, this one does not.
 
-Norms mean nothing to a cosine head, so this method needs the linear one.
+A cosine head ignores norms, so the method needs the linear head.
 """
 
 from typing import Any
@@ -26,12 +26,12 @@ HEADS = ('linear',)
 
 
 def align(head: Params, held_out: HeldOut, phase: Phase) -> Params:
-    """Gives new rows the mean norm of old ones.
+    """Scales new rows to the mean norm of old rows.
 
     Args:
-        head: with 'kernel' f32[K, D].
-        held_out: not read.
-        phase: with at least one old and one new class.
+        head: parameters with 'kernel' f32[K, D].
+        held_out: not used.
+        phase: a phase with at least one old and one new class.
     """
     del held_out
     lengths = norms(head['kernel'])[:, 0]
@@ -44,7 +44,7 @@ def align(head: Params, held_out: HeldOut, phase: Phase) -> Params:
 
 
 def make(settings: Any) -> Method:
-    """The method with its settings."""
+    """Makes the method."""
     return Method(
         loss=bic.balanced_loss(settings.temperature),
         uses_reference=True,
