@@ -95,8 +95,8 @@ def ragged():
         ),
         (
             {'test_images': np.zeros((6, 5, 5, 3), np.uint8)},
-            'test_images: images of shape (5, 5, 3), in train_images of '
-            '(5, 4, 3)',
+            'test_images: image shape (5, 5, 3): must be (5, 4, 3), as in '
+            'train_images',
         ),
         (
             {'test_images': np.zeros((0, 5, 4, 3), np.uint8)},
@@ -104,7 +104,7 @@ def ragged():
         ),
         (
             {'train_labels': np.zeros(12)},
-            'train_labels: dtype float64: must be of integers',
+            'train_labels: dtype float64: must be an integer type',
         ),
         (
             {'train_labels': np.zeros((12, 3), int)},
@@ -112,7 +112,7 @@ def ragged():
         ),
         (
             {'train_labels': np.arange(11) % 3},
-            'train_labels: 11 labels of 12 images',
+            'train_labels: 11 labels: must be 12, the number of images',
         ),
         (
             {'test_labels': np.array([0, 1, 2, 3, 0, 0])},
@@ -128,19 +128,19 @@ def ragged():
         ),
         (
             {'test_labels': np.zeros(6, int)},
-            "test_labels: no image of the class 'class 1' (label 1)",
+            "test_labels: no image of class 'class 1' (label 1)",
         ),
         (
             {'class_names': ['a', 'b', 'c', 'd']},
-            "train_labels: no image of the class 'd' (label 3)",
+            "train_labels: no image of class 'd' (label 3)",
         ),
         (
             {'class_names': ['a', 'b', 'a']},
-            "class_names: 'a' stands twice",
+            "class_names: 'a' is repeated",
         ),
         (
             {'class_names': [1, 2, 3]},
-            'class_names: dtype int64: must be of texts',
+            'class_names: dtype int64: must be a string type',
         ),
     ],
 )

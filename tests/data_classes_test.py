@@ -50,23 +50,23 @@ def test_phase_bounds_of_the_paper(phases):
     [
         (
             (10, 4, 7),
-            'protocol.phases=7: the 6 classes after the first 4 do not divide '
-            'into 7 equal phases; allowed: 1, 2, 3, 6',
+            'protocol.phases=7: must be a divisor of 6, the number of '
+            'classes after the first 4: 1, 2, 3, 6',
         ),
         (
             (10, 0, 3),
-            'protocol.phases=3: the 10 classes do not divide into 3 equal '
-            'phases; allowed: 1, 2, 5, 10',
+            'protocol.phases=3: must be a divisor of 10, the number of '
+            'classes: 1, 2, 5, 10',
         ),
         (
             (10, 4, 0),
-            'protocol.phases=0: the 6 classes after the first 4 do not divide '
-            'into 0 equal phases; allowed: 1, 2, 3, 6',
+            'protocol.phases=0: must be a divisor of 6, the number of '
+            'classes after the first 4: 1, 2, 3, 6',
         ),
         (
             (10, 10, 2),
-            'protocol.phases=2: no classes are left after the first 10; '
-            'allowed: 0',
+            'protocol.phases=2: must be 0, no classes are left after the '
+            'first 10',
         ),
         (
             (10, 11, 1),
@@ -117,7 +117,7 @@ def test_an_order_of_ones_own(tmp_path):
     [
         ('cat\nbird\n', "missing class 'dog'"),
         ('cat\nfish\nbird\n', "entry 2: no class 'fish'"),
-        ('cat\ndog\nbird\ncat\n', "class 'cat' stands there twice"),
+        ('cat\ndog\nbird\ncat\n', "class 'cat' is repeated"),
     ],
 )
 def test_a_wrong_order_is_refused_in_one_line(tmp_path, text, words):

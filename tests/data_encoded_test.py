@@ -206,10 +206,10 @@ def test_options_of_evaluation_by_tfds(tmp_path):
     for size, message in (
         (
             None,
-            'must be None, or data.image_size be given, the side of the square '
-            'that is cut out',
+            'must be None without data.image_size, the side of the central '
+            'crop',
         ),
-        (33, 'must be at least data.image_size=33'),
+        (33, 'must be >= data.image_size=33'),
     ):
         with pytest.raises(ValueError) as error:
             sources.make_source('tfds', {**options, 'image_size': size})

@@ -253,7 +253,7 @@ def test_other_files_are_left_out_with_a_warning(tmp_path, caplog):
     assert len(source.labels['train']) == 9
     assert source.skipped == ()  # Nothing was wrong with them.
     assert (
-        '2 files not an image file by its name, left out: '
+        '2 files ignored, not image files by their names: '
         f'{tmp_path}/train/bee/boxes.txt, {tmp_path}/train/bee/nested'
     ) in caplog.text
 
@@ -340,7 +340,7 @@ def test_a_class_of_bad_files_alone(tmp_path):
     with pytest.raises(ValueError) as error:
         make(tmp_path, on_bad_image='skip')
     assert str(error.value) == (
-        f'{tmp_path}/validation/bee: no image in it can be decoded'
+        f'{tmp_path}/validation/bee: no image can be decoded'
     )
 
 
@@ -350,21 +350,21 @@ def test_a_class_of_bad_files_alone(tmp_path):
         ({'dir': None}, 'data.dir=None: must be the path of an image folder'),
         (
             {'image_size': None},
-            'data.image_size=None: must be a positive integer, the side that '
-            'the images of a folder are resized to',
+            'data.image_size=None: must be an integer >= 1 with '
+            'data.source=folder',
         ),
-        ({'image_size': 0}, 'data.image_size=0: must be a positive integer'),
+        ({'image_size': 0}, 'data.image_size=0: must be an integer >= 1'),
         (
             {'eval_resize': 11},
-            'data.eval_resize=11: must be at least data.image_size=12',
+            'data.eval_resize=11: must be >= data.image_size=12',
         ),
         (
             {'eval_resize': 13.5},
-            'data.eval_resize=13.5: must be a positive integer',
+            'data.eval_resize=13.5: must be an integer >= 1',
         ),
         (
             {'on_bad_image': 'ignore'},
-            "data.on_bad_image='ignore': allowed: fail, skip",
+            "data.on_bad_image='ignore': must be one of fail, skip",
         ),
     ],
 )

@@ -23,20 +23,20 @@ def message_of(root, **options):
     return str(error.value)
 
 
-NEEDED = 'needs train/<class>/<image> and validation/<class>/<image>'
+NEEDED = 'must have train/<class>/<image> and validation/<class>/<image>'
 
 
 @pytest.mark.parametrize(
     ('removed', 'message'),
     [
         ('.', 'no such directory'),
-        ('train', f'no folder train in it, but validation/; {NEEDED}'),
+        ('train', f'no folder train, but validation/; {NEEDED}'),
         (
             'validation',
-            'no folder validation, val, test in it, but train/, a.txt',
+            'no folder validation or val or test, but train/, a.txt',
         ),
-        ('train/bee', "class 'bee' is in validation and not in train"),
-        ('validation/cow', "class 'cow' is in train and not in validation"),
+        ('train/bee', "class 'bee' is in validation, not in train"),
+        ('validation/cow', "class 'cow' is in train, not in validation"),
     ],
 )
 def test_bad_folders(tmp_path, removed, message):
@@ -52,13 +52,13 @@ def test_folders_without_images(tmp_path):
     for path in (tmp_path / 'train' / 'bee').glob('*.png'):
         path.rename(path.with_suffix('.webp'))
     assert message_of(tmp_path) == (
-        f'{tmp_path}/train/bee: no image in it, but 0.webp, 1.webp, 2.webp; '
+        f'{tmp_path}/train/bee: no image, but 0.webp, 1.webp, 2.webp; '
         'files must end in .jpg, .jpeg, .png, .bmp, .gif'
     )
     remove(tmp_path / 'train')
     (tmp_path / 'train').mkdir()
     assert message_of(tmp_path) == (
-        f'{tmp_path}/train: no folder in it; needs one each class'
+        f'{tmp_path}/train: no folder; must have one per class'
     )
 
 
@@ -70,7 +70,7 @@ def test_images_a_folder_too_deep(tmp_path):
         path.rename(inner / path.name)
     (inner.parent / 'boxes.txt').write_text('0 0 1 1')
     assert message_of(tmp_path).startswith(
-        f'{tmp_path}/train/ant: no image in it, but images/, boxes.txt; '
+        f'{tmp_path}/train/ant: no image, but images/, boxes.txt; '
     )
 
 
@@ -80,7 +80,7 @@ def test_classes_without_a_split(tmp_path):
         photo().save(tmp_path / f'class{label}' / '0.png')
     (tmp_path / 'LICENSE').write_text('free')
     assert message_of(tmp_path) == (
-        f"data.dir='{tmp_path}': no folder train in it, but class0/, class1/, "
+        f"data.dir='{tmp_path}': no folder train, but class0/, class1/, "
         f'class2/, class3/, class4/, ... (8 in all); {NEEDED}'
     )
 
@@ -89,7 +89,7 @@ def test_images_without_a_class(tmp_path):
     photo().save(tmp_path / 'ant_0.png')
     photo().save(tmp_path / 'bee_0.png')
     assert message_of(tmp_path) == (
-        f"data.dir='{tmp_path}': no folder train in it, but ant_0.png, "
+        f"data.dir='{tmp_path}': no folder train, but ant_0.png, "
         f'bee_0.png; {NEEDED}'
     )
 
@@ -97,7 +97,7 @@ def test_images_without_a_class(tmp_path):
 def test_an_empty_folder(tmp_path):
     (tmp_path / '.cache').mkdir()
     assert message_of(tmp_path) == (
-        f"data.dir='{tmp_path}': no folder train in it, but nothing; {NEEDED}"
+        f"data.dir='{tmp_path}': no folder train, but nothing; {NEEDED}"
     )
 
 
@@ -106,8 +106,7 @@ def test_the_folder_that_is_meant_is_named(tmp_path, given):
     root = write_folder(tmp_path / 'photos')
     (tmp_path / 'readme.txt').write_text('unpacked')
     assert message_of(tmp_path / given) == (
-        f"data.dir='{tmp_path / given}': no folder train in it; one is in "
-        f'{root}'
+        f"data.dir='{tmp_path / given}': no folder train; {root} has one"
     )
     assert make(root).num_classes == 3
 

@@ -43,7 +43,7 @@ def test_a_miss_names_what_exists():
     with pytest.raises(ValueError) as error:
         sources.make_source('nothing', {})
     assert str(error.value) == (
-        "data.source='nothing': no such source; allowed: "
+        "data.source='nothing': must be one of "
         + ', '.join(sources.source_names())
     )
 
@@ -140,7 +140,7 @@ def test_synthetic_refuses_an_option(value):
     with pytest.raises(ValueError) as error:
         sources.make_source('synthetic', {'image_size': value})
     assert str(error.value) == (
-        f'data.image_size={value!r}: must be a positive integer'
+        f'data.image_size={value!r}: must be an integer >= 1'
     )
 
 

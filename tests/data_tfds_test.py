@@ -184,8 +184,8 @@ def test_images_of_many_sizes(tmp_path, file_format):
     with pytest.raises(ValueError) as error:
         sources.make_source('tfds', options)
     assert str(error.value) == (
-        "data.image_size=None: must be given with data.name='food101', whose "
-        'images vary in size'
+        'data.image_size=None: must be an integer >= 1 with '
+        "data.name='food101', whose images vary in size"
     )
     source = sources.make_source('tfds', {**options, 'image_size': 12})
     assert source.image_shape == (12, 12, 3)
@@ -297,7 +297,9 @@ def test_no_network(tmp_path, monkeypatch):
 def test_what_is_no_classification_of_images(tmp_path):
     splits = {'train': [{'text': 'good', 'label': 1}]}
     write_set('imdb_reviews', tmp_path, splits, 'array_record')
-    with pytest.raises(ValueError, match='no set for image classification'):
+    with pytest.raises(
+        ValueError, match='must be a set for image classification'
+    ):
         sources.make_source('tfds', {'name': 'imdb_reviews', 'dir': tmp_path})
 
 
@@ -312,7 +314,7 @@ def test_a_missing_split_or_class(tmp_path):
             ),
             (
                 {'train': CIFAR['train'], 'test': few},
-                "split 'test': no image of the class '1' (label 1)",
+                "split 'test': no image of class '1' (label 1)",
             ),
         ]
     ):
@@ -335,7 +337,7 @@ def test_lost_records(tmp_path):
         sources.make_source('tfds', {'name': 'cifar100', 'dir': tmp_path})
     assert str(error.value) == (
         "data.name='cifar100': split 'train': 60 of 100 records are in "
-        f'{builder.data_dir}; it must be prepared anew'
+        f'{builder.data_dir}; must be prepared again'
     )
 
 

@@ -39,7 +39,7 @@ def test_an_example_is_short_and_names_its_command(name):
 def test_learned_images_teach_more_than_the_real_ones_they_were(name):
     # Its programs run for longer than they compile.
     output = run(name, XLA_FLAGS='')
-    shares = re.findall(r'(real|learned).*: ([\d.]+) % right', output)
+    shares = re.findall(r'(real|learned).*: accuracy ([\d.]+) %', output)
     real, learned = (float(share) for _, share in shares)
     assert [kind for kind, _ in shares] == ['real', 'learned']
     assert learned > real + 3

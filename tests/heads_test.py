@@ -129,7 +129,9 @@ def test_initial_values(name):
 
 
 def test_unknown_head_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"'dot'.*'cosine', 'linear'"):
+    with pytest.raises(
+        ValueError, match="head='dot': must be one of cosine, linear"
+    ):
         heads.make_head('dot')
 
 

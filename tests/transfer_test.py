@@ -27,11 +27,10 @@ def wrapped():
 def test_resnet32_has_the_published_numbers_of_parameters():
     model = weight_transfer.wrap(backbone('resnet32'))
     params = jax.eval_shape(model.init, jax.random.key(0)).params
-    assert weight_transfer.count_params(params) == {
-        'kernels': 463_792,
-        'scales': 53_808,
-        'batch_norm': 2_464,
-    }
+    trunk = jax.tree.leaves(params['trunk'])
+    assert sum(x.size for x in trunk if x.ndim == 4) == 463_792
+    assert sum(x.size for x in trunk if x.ndim < 4) == 2_464
+    assert sum(x.size for x in jax.tree.leaves(params['scales'])) == 53_808
 
 
 def test_with_scales_of_one_it_is_the_plain_model(wrapped):

@@ -100,17 +100,5 @@ def masked(
     return optax.GradientTransformation(tx.init, update)
 
 
-def count_params(params: Params) -> dict[str, int]:
-    """Numbers of kernel weights, scales and BatchNorm parameters."""
-    counts = {'kernels': 0, 'scales': 0, 'batch_norm': 0}
-    for path, value in traverse_util.flatten_dict(params).items():
-        if path[0] == 'scales':
-            counts['scales'] += value.size
-        elif path[0] == 'trunk':
-            kind = 'kernels' if _is_kernel(path, value) else 'batch_norm'
-            counts[kind] += value.size
-    return counts
-
-
 def _is_kernel(path: tuple[str, ...], value: jax.Array) -> bool:
     return path[-1] == 'kernel' and value.ndim == 4

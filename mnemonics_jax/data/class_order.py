@@ -133,9 +133,8 @@ def phase_bounds(
         divisors = [n for n in range(1, num_later + 1) if num_later % n == 0]
         after = f' after the first {base_classes}' if base_classes else ''
         raise ValueError(
-            f'protocol.phases={phases}: must be one of '
-            f'{", ".join(map(str, divisors))} to divide the {num_later} '
-            f'classes{after} equally'
+            f'protocol.phases={phases}: must be a divisor of {num_later}, '
+            f'the number of classes{after}: {", ".join(map(str, divisors))}'
         )
     step = num_later // phases
     edges = {0, *range(base_classes, num_classes + 1, step)}

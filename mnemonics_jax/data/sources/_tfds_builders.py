@@ -41,8 +41,8 @@ def find_set(name: str, directory: str | None) -> Any:
         reason = one_line(e)
         if stem not in known:
             near = difflib.get_close_matches(stem.lower(), known, 6)
-            similar = ', '.join(near or ['none'])
-            reason = f'TFDS has no such set; similar: {similar}'
+            nearest = ', '.join(near or ['none'])
+            reason = f'TFDS has no such set; nearest: {nearest}'
         raise ValueError(f'data.name={name!r}: {reason}') from e
 
 
