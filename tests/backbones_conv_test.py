@@ -156,7 +156,7 @@ def test_pads_both_sides_alike():
 
 @pytest.mark.parametrize('shape', [(2, 2, 3, 4), (3, 4, 3, 4)])
 def test_even_kernel_sides_are_refused(shape):
-    with pytest.raises(ValueError, match='odd kernel sides'):
+    with pytest.raises(ValueError, match='must be odd'):
         conv.conv2d(jnp.zeros((1, 8, 8, 3)), jnp.zeros(shape))
 
 

@@ -137,7 +137,7 @@ def test_the_flags_in_the_docstring_resolve_together(name):
 
 
 def test_milestones_are_numbers_with_commas_between():
-    block = docstring('folder').split('\n\n')[-2]
+    block = docstring('folder').split('\n\n')[-1]
     flags = re.findall(r'--config\.\S+', block)
     assert '--config.train.milestones=30,60' in flags
     assert load('folder', '', *flags).train.milestones == (30, 60)

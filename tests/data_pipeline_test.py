@@ -204,8 +204,7 @@ def test_refuses_shards_that_do_not_divide(make_feed):
     with pytest.raises(ValueError) as error:
         make_feed(10, shard=(0, 4))
     assert str(error.value) == (
-        'batch_size=10: must be a multiple of 4, the number of processes that '
-        'share a batch'
+        'batch_size=10: must be a multiple of 4, the number of processes'
     )
 
 

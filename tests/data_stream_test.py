@@ -170,7 +170,7 @@ def test_a_plan_names_the_least_memory():
         streaming.plan(2**20, 256, (224, 224, 3), 2)
     message = str(error.value)
     assert message.startswith('data.read_ahead_mb=1: must be >= ')
-    least = int(message.split('least ')[1].split(maxsplit=1)[0])
+    least = int(message.split('>= ')[1].split(maxsplit=1)[0])
     assert streaming.plan(least * 2**20, 256, (224, 224, 3), 2).batches == 1
     with pytest.raises(ValueError):
         streaming.plan((least - 1) * 2**20, 256, (224, 224, 3), 2)

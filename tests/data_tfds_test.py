@@ -248,8 +248,7 @@ def test_a_test_split_without_labels_is_passed_over(tmp_path):
     [
         (
             {},
-            'data.name=None: must be the name of a set of TFDS, such as '
-            'cifar100',
+            'data.name=None: must be the name of a TFDS set, such as cifar100',
         ),
         (
             {'name': 'cifar-100'},
