@@ -145,7 +145,7 @@ class Loader(NamedTuple):
     def max_images(self, split: str, low: int, high: int) -> int:
         """Largest number of examples among the phases like classes low..high-1.
 
-        Phases after the first share one number, and thereby compilations.
+        Phases after the first share one number, and so the compiled steps.
         """
         labels = self.source.labels[split]
         sizes = np.bincount(labels, minlength=self.source.num_classes)
@@ -156,7 +156,7 @@ class Loader(NamedTuple):
         return int(max(ends[b] - ends[a] for a, b in [*alike, (low, high)]))
 
     def _cached(
-        self, read: Read, labels: np.ndarray, most: int
+        self, read: Read, labels: np.ndarray, max_images: int
     ) -> PhaseExamples:
         """Examples read once, when first needed, to memory or the device."""
         settings = self.settings
@@ -168,14 +168,14 @@ class Loader(NamedTuple):
         @functools.cache
         def reader() -> BatchReader:
             if settings.feed == 'device':
-                return on_device.from_device(images(), most, settings.put)
+                return on_device.from_device(images(), max_images, settings.put)
             return in_memory.from_memory(images())
 
         return PhaseExamples(
             labels,
             lambda rows: images()[rows],
             lambda augmented: reader(),
-            most,
+            max_images,
             settings.shard,
         )
 
