@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mnemonics_jax.core import plugins
 from mnemonics_jax.core.rules import Field, one_of
 
-if TYPE_CHECKING:  # It loads jax, and the names of methods need none.
+if TYPE_CHECKING:  # Importing it loads jax, which names do not need.
     from mnemonics_jax.types import Method
 
 
