@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import made_runs
 import numpy as np
 import optax
 import pytest
@@ -23,6 +24,7 @@ import collectives
 import growth_page
 import hypergradients
 import parts
+import readme_picture
 import run
 import tables
 import targets
@@ -308,3 +310,14 @@ def test_rows_without_a_peer_leave_its_columns_empty():
         timing.jitted_work(lambda: {'x': np.ones(1)}, ()), None, {'x': 0.1}
     )
     assert timing.time_pair('alone', pair, 1)['peer'] is None
+
+
+def test_the_picture_of_the_readme_comes_from_a_work_directory(tmp_path):
+    workdir = made_runs.fill(tmp_path / 'run')
+    images = readme_picture.exemplars(workdir, num_phases=3)
+    assert images.shape == (2, 6, 4, 4, 1)
+    # Learning added 4 grey levels to each pixel.
+    np.testing.assert_allclose(images[1] - images[0], 4 / 255, atol=1e-6)
+    out = tmp_path / 'picture.png'
+    assert readme_picture.main([str(workdir), f'--out={out}']) == 0
+    assert out.stat().st_size > 10_000

@@ -17,6 +17,7 @@ from experiments import (
     images,
     recipe,
     replication,
+    results_page,
     statistics,
     tables,
 )
@@ -188,6 +189,50 @@ def test_bad_flags_are_refused_in_one_line(given, said, capsys):
     assert text.strip().count('\n') == 0
 
 
-def test_the_readme_has_what_the_results_give():
-    text = tables.README.read_text()
-    assert tables.insert(text, tables.section(tables.RESULTS)) == text
+def test_the_documents_have_what_the_results_give():
+    for path, body in tables.bodies(tables.RESULTS).items():
+        text = path.read_text()
+        assert tables.insert(text, body) == text
+
+
+def test_a_document_without_the_marks_is_refused():
+    with pytest.raises(ValueError, match='the text has no'):
+        tables.insert(f'{tables.BEGIN} and no end', 'body')
+
+
+def test_a_table_has_a_claim_and_at_most_six_columns():
+    found = list(results_page.sections(tables.RESULTS))
+    assert len({table.heading for table in found}) == len(found) > 8
+    for table in found:
+        assert table.claim.endswith('.')
+        assert len(table.titles) <= 6
+        assert {len(line) for line in table.lines} == {len(table.titles)}
+
+
+def test_a_tally_counts_the_intervals_that_exclude_zero():
+    rows = [
+        {'differences': {'herding': {'nme': {'average': values}}}}
+        for values in (
+            {'low': 0.1, 'high': 0.2},
+            {'low': -0.1, 'high': 0.2},
+            {'low': -0.3, 'high': 0.2},
+            {'low': -0.3, 'high': -0.2},
+        )
+    ]
+    text = results_page.tally(rows, 'herding', 'nme')
+    assert text == 'NME is higher in 1 of 4 cases and lower in 1'
+
+
+def test_recipes_that_no_longer_run_are_marked_as_records():
+    removed = results_page.removed_recipes(tables.RESULTS)
+    assert {name for name in removed if name.startswith('start: ')} == {
+        'start: previous model',
+        'start: between both',
+        'start: model made to forget',
+    }
+    assert 'balanced queries' in removed
+    assert 'augmented inside + means' not in removed
+    rows = results_page.recipes(tables.RESULTS).lines
+    assert {row[0].removesuffix(' †') for row in rows if '†' in row[0]} == (
+        removed
+    )

@@ -172,19 +172,19 @@ def named_in_text():
 def is_field(name):
     node = config_lib.default_config()
     for part in name.split('.'):
-        if part not in node:
+        if not hasattr(node, 'items') or part not in node:
             return False
         node = node[part]
     return True
 
 
 def is_attribute(name):
-    """Whether `module.name` is something in a module of the package."""
-    module, _, attribute = name.rpartition('.')
-    module = f'{mnemonics_jax.__name__}.{module}'
-    if importlib.util.find_spec(module) is None:
+    """Whether `folder.module.name` is something in the package."""
+    module, _, attribute = f'{mnemonics_jax.__name__}.{name}'.rpartition('.')
+    try:
+        return hasattr(importlib.import_module(module), attribute)
+    except ImportError:
         return False
-    return hasattr(importlib.import_module(module), attribute)
 
 
 def test_every_dotted_name_is_a_field_or_a_function():
