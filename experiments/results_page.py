@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import tables
-from experiments import comparison, scratch_table, statistics
+from experiments import comparison, runner, scratch_table, statistics
 
 DATA = {'images': 'Tiny-ImageNet', 'digits': 'digits'}
 HEADS = {
@@ -19,13 +19,6 @@ HEADS = {
     'nme': 'NME',
 }
 SHOWN = ('best', 'nme')
-# Options of study B that the package no longer has, and the commit that had
-# them all.
-REMOVED = {
-    'inner_start': ('previous', 'path', 'forgot'),
-    'balanced_queries': (True,),
-}
-REMOVED_AT = 'f5d9b01'
 Row = Mapping[str, Any]
 
 
@@ -224,7 +217,7 @@ def recipes(results: pathlib.Path) -> Table:
         f'on both seeds by both measures: {", ".join(better)}. Points at two '
         'exemplars a class, seed by seed; empty where not run. Rows with † '
         'are records: they used options that the package had at commit '
-        f'{REMOVED_AT} and no longer has.'
+        f'{runner.REMOVED_AT} and no longer has.'
     )
     titles = [f'{t}, {HEADS[h]}' for t in DATA.values() for h in SHOWN]
     return Table('Recipes', claim, ('recipe', *titles), lines)
@@ -255,12 +248,12 @@ def changes(
 
 
 def removed_recipes(results: pathlib.Path) -> set[str]:
-    """Recipes that used an option in `REMOVED`."""
+    """Recipes that used an option which the package no longer has."""
     return {
         run['labels']['recipe']
         for data in DATA
         for run in load(results, 'recipe', data)['runs']
-        if any(run['learning'][k] in v for k, v in REMOVED.items())
+        if runner.used_removed(run)
     }
 
 

@@ -40,6 +40,15 @@ QUICK = {
     'exemplars.adjust_steps': '2',
     'exemplars.query_batch': '32',
 }
+# Options that the package no longer has, and the commit that had them all.
+# Records that used them stay in the results.
+REMOVED: dict[str, tuple] = {
+    'inner_start': ('previous', 'path', 'forgot'),
+    'balanced_queries': (True,),
+}
+REMOVED_AT = 'f5d9b01'
+# Set by earlier records, to the only meaning that is left.
+IMPLIED = {'exemplars.balanced_queries': 'false'}
 
 
 class Case(NamedTuple):
@@ -179,10 +188,12 @@ def run(
             'settings': settings[key(case)],
         }
     order = {k: number for number, k in enumerate(settings)}
-    return sorted(
-        found.values(),
-        key=lambda r: (int(r['labels']['seed']), order[case_key(r['labels'])]),
-    )
+
+    def position(record):
+        case = order.get(case_key(record['labels']), len(order))
+        return int(record['labels']['seed']), case
+
+    return sorted(found.values(), key=position)
 
 
 def key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -198,7 +209,10 @@ def case_key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def earlier(
     args: argparse.Namespace, cases: Sequence[Case]
 ) -> list[dict[str, Any]]:
-    """Records in the file of results, of cases that are as they were."""
+    """Records in the file of results that are still valid.
+
+    These are of cases with the same settings as now, or used `REMOVED` options.
+    """
     path = args.out / f'{args.study}_{args.data.name}.json'
     if not path.exists():
         return []
@@ -206,8 +220,16 @@ def earlier(
     return [
         record
         for record in json.loads(path.read_text())['runs']
-        if settings.get(case_key(record['labels'])) == record.get('settings')
+        if used_removed(record)
+        or settings.get(case_key(record['labels']))
+        == dict(record.get('settings', {}).items() - IMPLIED.items())
     ]
+
+
+def used_removed(record: Mapping[str, Any]) -> bool:
+    """Whether a run used an option that the package no longer has."""
+    learning = record['learning']
+    return any(learning.get(k) in values for k, values in REMOVED.items())
 
 
 def do(

@@ -1,9 +1,11 @@
 """Studies: their statistics, their rows, and one from its command line."""
 
+import argparse
 import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import compiling
 import numpy as np
@@ -18,6 +20,7 @@ from experiments import (
     recipe,
     replication,
     results_page,
+    runner,
     statistics,
     tables,
 )
@@ -221,6 +224,21 @@ def test_a_tally_counts_the_intervals_that_exclude_zero():
     ]
     text = results_page.tally(rows, 'herding', 'nme')
     assert text == 'NME is higher in 1 of 4 cases and lower in 1'
+
+
+@pytest.mark.parametrize('data', ['digits', 'images'])
+def test_a_study_that_is_run_again_keeps_its_records(data):
+    args = argparse.Namespace(
+        out=tables.RESULTS,
+        study='recipe',
+        data=types.SimpleNamespace(name=data),
+    )
+    content = results_page.load(tables.RESULTS, 'recipe', data)
+    assert runner.earlier(args, recipe.cases(data)) == content['runs']
+    changed = [c._replace(settings={}) for c in recipe.cases(data)]
+    kept = runner.earlier(args, changed)
+    assert kept
+    assert all(map(runner.used_removed, kept))
 
 
 def test_recipes_that_no_longer_run_are_marked_as_records():
