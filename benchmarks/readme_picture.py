@@ -97,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--out', type=pathlib.Path, default='runs/digits.png')
     args = parser.parse_args(argv)
     draw(args.workdir).savefig(args.out, dpi=120, metadata={'Software': None})
+    print(f'picture: {args.out}')
     return 0
 
 
