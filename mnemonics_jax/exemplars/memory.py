@@ -1,8 +1,8 @@
-"""The exemplar memory as a value: how it is filled, shrunk, split and stored.
+"""The exemplar memory between phases: filled, shrunk, split and stored.
 
-An `ExemplarSet` has one row a class and its slots in rank order, so that
-keeping the best n of every class is keeping a prefix. Everything here is pure
-and works on padded rows, so that its shapes do not depend on the phase.
+An `ExemplarSet` has one row per class with slots in rank order: the best n
+exemplars of a class are a prefix. The functions are pure and take padded rows,
+so that shapes do not depend on the phase.
 """
 
 import jax
@@ -18,13 +18,13 @@ STORAGES = ('uint8', 'float32')
 def capacity(
     *, per_class: int, total: int, num_seen: int, num_available: int
 ) -> int:
-    """Exemplars a class may keep when `num_seen` classes share the memory.
+    """Exemplars per class when `num_seen` classes share the memory.
 
     Args:
-        per_class: exemplars a class (the paper's main mode), or 0.
+        per_class: exemplars per class (the paper's main mode), or 0.
         total: exemplars in all, shared equally and rounded down, or 0; exactly
-            one of the two is positive.
-        num_seen: classes that share.
+            one of the two is > 0.
+        num_seen: classes seen.
         num_available: training images of the smallest class.
 
     Returns:
@@ -37,7 +37,7 @@ def capacity(
 def empty(
     num_classes: int, slots: int, image_shape: tuple[int, ...], storage: str
 ) -> ExemplarSet:
-    """A memory without exemplars, images [K, m, H, W, C] of zeros."""
+    """An empty memory, images [K, m, H, W, C] of zeros."""
     shape = (num_classes, slots, *image_shape)
     return ExemplarSet(
         images=jnp.zeros(shape, jnp.dtype(storage)),
@@ -63,10 +63,10 @@ def put_rows(
     """Writes the rows of consecutive classes.
 
     Args:
-        memory: where to write; slots beyond those given become empty.
+        memory: memory; slots after the s given ones become empty.
         images: f32[c, s, H, W, C] in [0, 1], with s <= m.
         mask: bool[c, s].
-        first: int32[], class of the first row; rows past the last are dropped.
+        first: int32[], class of the first row; rows beyond K are dropped.
 
     Returns:
         The new memory.
@@ -84,7 +84,7 @@ def put_rows(
 
 
 def shrink(memory: ExemplarSet, num_kept: jax.Array) -> ExemplarSet:
-    """Keeps the first `num_kept` ranks of every class; the rest are erased."""
+    """Keeps the first `num_kept` ranks of every class and zeros the rest."""
     mask = memory.mask & (jnp.arange(memory.mask.shape[1]) < num_kept)
     images = jnp.where(mask[..., None, None, None], memory.images, 0)
     return ExemplarSet(images.astype(memory.images.dtype), mask)
@@ -95,12 +95,12 @@ def halves(
 ) -> tuple[ExemplarSet, ExemplarSet]:
     """Splits the first `num_classes` classes into A and B (the paper, Eq. 10).
 
-    A holds the even ranks and B the odd ones, so that both are balanced over
-    classes and alike in quality. With an odd count A holds one more; both have
-    the same shape, [K, ceil(m / 2), ...].
+    A has the even ranks and B the odd ones, so that both are balanced over
+    classes and similar in rank. Of an odd number A has one more; both have the
+    shape [K, ceil(m / 2), ...].
 
     Returns:
-        A and B with float32 images in [0, 1]; other classes' masks are false.
+        A and B, float32 images in [0, 1]; masks of other classes are false.
     """
     spare = memory.mask.shape[1] % 2
     images = jnp.pad(
@@ -117,7 +117,7 @@ def halves(
 def merge_halves(
     memory: ExemplarSet, half_a: ExemplarSet, half_b: ExemplarSet
 ) -> ExemplarSet:
-    """Writes A and B back; where their masks are false `memory` stays."""
+    """Writes A and B back into `memory` where their masks are true."""
     num_classes, slots = memory.mask.shape
 
     def interleave(a, b):
@@ -148,7 +148,7 @@ def drift_grey_levels(
 
 
 def num_bytes(memory: ExemplarSet) -> int:
-    """Bytes of the images that the memory holds, host side."""
+    """Bytes of the images in the memory, on the host."""
     mask = np.asarray(memory.mask)
     size = int(np.prod(memory.images.shape[2:]))
     return int(mask.sum()) * size * memory.images.dtype.itemsize

@@ -1,14 +1,14 @@
-"""What exemplars are learned by: losses of pixels, by name.
+"""Objectives: the losses that pixels are learned by, by name.
 
-`unroll` is the paper's bilevel problem; `hypergradients` says how it may be
-differentiated. `means` and `prototypes` are not: they
-have one level, no inner steps and no temporary model, and ask of the exemplars
-that their features, by the current model f, do what the nearest-mean rule (NME)
-needs. Below, u(x) = x / |x|, and the mean of a class c over a set S,
+`unroll` is the paper's bilevel problem, differentiated as `hypergradients`
+says. `means` and `prototypes` have one level, no inner steps and no temporary
+model: they fit the features of the exemplars, by the current model f, to the
+nearest-mean rule (NME). Below, u(x) = x / |x|, and the mean of a class c over a
+set S,
 
     m_c(S) = mean over the images x of class c in S of u(f(x)),
 
-takes in the mirror images of exemplars where NME's means do. E are the
+includes the mirror images of exemplars where NME's means do. E are the
 exemplars, Q is the query, w its weights.
 
 `a+means` is the sum of `a` and of `means_weight` times `means`.
@@ -34,7 +34,7 @@ from mnemonics_jax.types import Variables
 
 Metrics = dict[str, jax.Array]
 
-# Of cosines in `prototypes` for heads that have learned none, as iCaRL's.
+# Scale of cosines in `prototypes` for heads without a learned one (iCaRL).
 SCALE = 10.0
 
 
@@ -76,13 +76,12 @@ def unroll(
 def means(
     context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """How far class means of exemplars are from those of real images.
+    """Distance of the exemplars' class means from those of the query.
 
         mean over c in C of 1 - cos(m_c(E), m_c(Q))
 
-    C are the classes that have both exemplars and, by chance of the draw,
-    images in the query: a class without any in this step waits for another.
-    Weights of the query only say which images are there.
+    C are the classes that have exemplars and images in the query of this step.
+    A weight of the query only says whether an image is padding.
 
     Args:
         context: of the learner.
@@ -99,14 +98,14 @@ def means(
 def prototypes(
     context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """How well the exemplars' means classify the query.
+    """Cross entropy of the query under the nearest-mean rule.
 
         sum w_i CE(s <u(f(x_i)), u(m_c)>_c, y_i) / sum w_i
 
-    over the classes that have a mean: m_c(E) where there are exemplars to
-    learn, else that of the old exemplars in memory, which stay as they are. The
-    scale s is that of the model's head, or `SCALE`. Images of classes without a
-    mean do not count. Arguments are those of `means`.
+    over the classes that have a mean: m_c(E) for exemplars that are learned,
+    else that of the old exemplars in memory, which stay unchanged. The scale s
+    is that of the model's head, or `SCALE`. Images of classes without a mean
+    have weight 0. Arguments are those of `means`.
 
     Returns:
         f32[], weighted mean cross entropy in nats, and the metric 'outer_loss'.
@@ -118,7 +117,7 @@ def prototypes(
 def prototypes_and_means(
     context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """Both of these, with features computed once; see the module."""
+    """The sum of both, with features computed once; see the module."""
     embedded = _embed(context, problem, pixels)
     loss = _confusion(problem, embedded)
     return _add_gap(context, loss, {}, _gap(problem, embedded))
@@ -127,7 +126,7 @@ def prototypes_and_means(
 def unroll_and_means(
     context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """The bilevel problem with `means` beside it; see the module."""
+    """The bilevel problem plus `means`; see the module."""
     loss, metrics = unroll(context, problem, pixels)
     gap, _ = means(context, problem, pixels)
     return _add_gap(context, loss, metrics, gap)
@@ -180,7 +179,7 @@ def _confusion(problem: ExemplarProblem, embedded: _Embedded) -> jax.Array:
 def exemplar_means(
     context: Context, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Means m_c of exemplars, as NME takes them; augmented, if they are to be.
+    """Class means of the exemplars, as in NME; augmented with `inner_augment`.
 
     Returns:
         f32[K, D], zeros for classes without exemplars; bool[K], false for them.

@@ -18,8 +18,8 @@ def rank_by_herding(
 ) -> jax.Array:
     """`prototypes.herding` of c classes: [c, n, D], [c, n] -> int32[c, num].
 
-    Class by class: the features of one stay in the processor's cache from try
-    to try, and none waits for the class that takes most tries.
+    Class by class: the features of one class stay in the processor's cache, and
+    no class waits for the one that takes the most tries.
     """
     return jax.lax.map(
         lambda each: herding(each[0], each[1], num), (features, mask)
