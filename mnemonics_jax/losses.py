@@ -1,6 +1,6 @@
-"""Losses, one value per example; whoever calls them reduces.
+"""Losses with one value per example; the caller reduces.
 
-`num_old` and `num_seen` are counts of classes and may be traced: classes are
+`num_old` and `num_seen` are numbers of classes and may be traced. Classes are
 positions in the class order, so old and seen classes are prefixes.
 """
 
@@ -13,11 +13,10 @@ from mnemonics_jax.core.numerics import norms, unit
 
 
 def mask_logits(logits: jax.Array, num_classes: jax.Array | int) -> jax.Array:
-    """Logits f32[B, K] with those of classes >= `num_classes` at -1e9.
+    """Sets logits f32[B, K] of classes >= `num_classes` to -1e9.
 
-    The value is finite, so a batch without any class yields numbers and not
-    NaN; beside logits of usual size its exponential is zero, so masked classes
-    get no gradient.
+    The value is finite, so that `num_classes` = 0 does not give NaN. Next to
+    logits of usual size its softmax probability is 0, as is its gradient.
 
     Example:
         >>> import jax.numpy as jnp
@@ -37,7 +36,7 @@ def cross_entropy(
     Args:
         logits: f32[B, K].
         labels: int32[B], below `num_seen`.
-        num_seen: int32[], classes in the softmax.
+        num_seen: number of classes in the softmax, int32[].
 
     Returns:
         f32[B] in nats, >= 0.
@@ -63,14 +62,14 @@ def distillation(
 ) -> jax.Array:
     """KL(reference || model) of softened softmaxes over the old classes (L_d).
 
-    The paper writes the cross entropy of the same two distributions; it differs
-    by the reference's entropy, a constant.
+    The paper's cross entropy of the two distributions differs by the entropy of
+    the reference, a constant.
 
     Args:
-        logits: f32[B, K], of the model under training.
-        ref_logits: f32[B, K], of the previous phase's model.
-        num_old: int32[], classes in both softmaxes; 0 gives zeros.
-        temperature: > 0, divides both.
+        logits: f32[B, K], logits of the trained model.
+        ref_logits: f32[B, K], logits of the previous phase's model.
+        num_old: number of classes in both softmaxes, int32[]; 0 gives zeros.
+        temperature: > 0, divides both logits.
 
     Returns:
         f32[B] in nats, >= 0.
@@ -122,22 +121,21 @@ def margin_ranking(
     margin: float = 0.5,
     top_k: int = 2,
 ) -> jax.Array:
-    """Hinge of the true class against the nearest new classes (L_mr of LUCIR).
+    """Hinge loss against the highest-scoring new classes (L_mr of LUCIR).
 
-    Means something for examples of old classes only: weigh it with
-    `labels < num_old`.
+    Defined for examples of old classes only: use `labels < num_old` as weights.
 
     Args:
         scores: f32[B, K], cosines, before the learnable scale.
         labels: int32[B].
-        num_old: int32[], classes of earlier phases.
-        num_seen: int32[], classes seen.
-        margin: the least distance asked for.
-        top_k: how many of the new classes with the highest scores count; all of
-            them where there are fewer.
+        num_old: number of classes of earlier phases, int32[].
+        num_seen: number of classes seen, int32[].
+        margin: required margin of the true class.
+        top_k: number of highest-scoring new classes to average over; all if
+            there are fewer.
 
     Returns:
-        f32[B], >= 0, the mean over the new classes that count.
+        f32[B], >= 0, the mean over these new classes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -156,7 +154,7 @@ def margin_ranking(
     top_k = min(top_k, scores.shape[-1])
     rivals, _ = jax.lax.top_k(jnp.where(new, scores, -jnp.inf), top_k)
     counts = jnp.arange(top_k) < num_seen - num_old
-    # The score of an absent rival is -inf: its hinge and gradient are zero.
+    # A missing rival has score -inf, so its hinge and gradient are zero.
     hinge = jax.nn.relu(margin - truth + rivals)
     return jnp.sum(hinge, axis=-1) / jnp.maximum(jnp.sum(counts), 1)
 
@@ -171,24 +169,24 @@ def nca(
 ) -> jax.Array:
     """Hinge of neighbourhood component analysis with a margin (PODNet's L_LSC).
 
-    relu(-log(exp(sigma (s_y - margin)) / sum_{k != y} exp(sigma s_k))), k among
-    the classes seen; PODNet calls sigma eta and the margin delta.
+    relu(-log(exp(sigma (s_y - margin)) / sum_{k != y} exp(sigma s_k))), k over
+    the classes seen. PODNet calls sigma eta and the margin delta.
 
-    In `sigma * margin` sigma counts as a constant. Its gradient there, +margin,
-    would carry a learnable sigma that starts at 1 through 0 in a few steps, and
-    on to where the loss is zero and predictions are wrong. The authors' code
-    does not meet this: it takes the margin from all scores, so that it cancels.
-    Nor has it the hinge, and the largest score stands in for s_y in the sum.
+    In `sigma * margin`, sigma is treated as a constant. Otherwise its gradient,
+    +margin, moves a learnable sigma from 1 below 0 in a few steps, where the
+    loss is zero and predictions are wrong. The authors' code avoids this since
+    it subtracts the margin from all scores, so that it cancels. It also has no
+    hinge, and in the sum the largest score replaces s_y.
 
     Args:
         scores: f32[B, K], before the learnable scale.
         sigma: f32[], the learnable scale.
         labels: int32[B], below `num_seen`.
-        num_seen: int32[], classes in the sum.
-        margin: how far, in units of scores, the true class shall lead.
+        num_seen: number of classes in the sum, int32[].
+        margin: required margin of the true class, in units of scores.
 
     Returns:
-        f32[B], >= 0; zeros where only one class is seen.
+        f32[B], >= 0; zeros if only one class is seen.
 
     Example:
         >>> import jax.numpy as jnp
@@ -201,7 +199,7 @@ def nca(
     """
     is_truth = jnp.arange(scores.shape[-1]) == labels[:, None]
     rivals = mask_logits(sigma * scores, num_seen)
-    # Finite like the mask of unseen classes, for a sum without any term.
+    # Finite, like the mask of unseen classes, for an empty sum.
     rivals = jax.nn.logsumexp(jnp.where(is_truth, -1e9, rivals), axis=-1)
     truth = jnp.take_along_axis(scores, labels[:, None], axis=-1)[:, 0]
     slack = jax.lax.stop_gradient(sigma) * margin
@@ -211,16 +209,16 @@ def nca(
 def pod_spatial(
     maps: tuple[jax.Array, ...], ref_maps: tuple[jax.Array, ...]
 ) -> jax.Array:
-    """Distance of the maps' profiles over height and width (PODNet's L_POD).
+    """Distance of map profiles over height and width (PODNet's L_POD).
 
-    A map is squared and summed over its width, and over its height; the two
-    sums together get unit length. The paper states squared distances of sums
-    neither squared nor normalised; this is the form of the authors' code, which
-    the paper's weights belong to.
+    Each map is squared and summed over width and over height; the two sums are
+    concatenated and normalised. The paper states squared distances of sums that
+    are neither squared nor normalised. This is the form of the authors' code,
+    for which the paper's weights were chosen.
 
     Args:
-        maps: of each stage f32[B, h, w, c].
-        ref_maps: of the reference, in the same shapes.
+        maps: maps of each stage, f32[B, h, w, c].
+        ref_maps: maps of the reference, in the same shapes.
 
     Returns:
         f32[B] in [0, sqrt(2)] (to 1e-6), L2 distances averaged over stages.
@@ -244,8 +242,7 @@ def pod_spatial(
 def pod_flat(features: jax.Array, ref_features: jax.Array) -> jax.Array:
     """Squared L2 distance of unit features (PODNet's L_POD-flat).
 
-    That is 2 - 2 cosine. The authors' code has half of it, 1 - cosine, which is
-    `less_forget`.
+    Equal to 2 - 2 cosine; the authors' code has half of it, `less_forget`.
 
     Args:
         features: f32[B, D].
@@ -266,7 +263,7 @@ def pod_flat(features: jax.Array, ref_features: jax.Array) -> jax.Array:
 
 
 def _profiles(feature_map: jax.Array) -> jax.Array:
-    """Unit sums f32[B, (h + w) c] of squares over width and over height."""
+    """Normalised sums f32[B, (h + w) c] of squares over width and height."""
     squares = feature_map * feature_map
     sums = [jnp.sum(squares, axis=axis) for axis in (2, 1)]
     return unit(jnp.concatenate([s.reshape(len(s), -1) for s in sums], axis=-1))

@@ -1,8 +1,8 @@
-"""Metrics of a class-incremental run, from confusion counts alone (NumPy).
+"""Metrics of a class-incremental run from confusion matrices (NumPy).
 
 `confusions[i][t, p]` counts test images of class t that the model of phase i
-calls p, over all classes seen by then; classes are positions in the order.
-All values are fractions, not percent.
+predicts as p, over the classes seen by then. Classes are positions in the class
+order. All values are fractions, not percent.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ import numpy as np
 def accuracy(
     confusion: np.ndarray, first: int = 0, last: int | None = None
 ) -> float:
-    """Share of correct answers among test images of classes first..last-1.
+    """Accuracy on test images of classes first..last-1.
 
     Args:
         confusion: int[n, n], rows are true classes.
-        first: the first class that counts.
-        last: one past the last; all classes by default.
+        first: first class included.
+        last: first class excluded; None for no limit.
 
     Returns:
-        float in [0, 1]; NaN without any image.
+        float in [0, 1]; NaN without images.
 
     Example:
         >>> import numpy as np
@@ -38,10 +38,10 @@ def accuracy(
 
 
 def average_incremental_accuracy(confusions: Sequence[np.ndarray]) -> float:
-    """Mean over all phases, phase 0 included, of accuracy on classes seen.
+    """Mean over phases, including phase 0, of the accuracy on classes seen.
 
     Args:
-        confusions: one a phase, int[n, n] of the n classes seen by then.
+        confusions: one per phase, int[n, n] of the n classes seen by then.
 
     Returns:
         float in [0, 1]; the paper's average incremental accuracy.
@@ -60,14 +60,15 @@ def average_incremental_accuracy(confusions: Sequence[np.ndarray]) -> float:
 def initial_forgetting(
     confusions: Sequence[np.ndarray], base_classes: int
 ) -> float:
-    """The paper's forgetting rate F: phase-0 test data, first minus last model.
+    """The paper's forgetting rate F.
 
-    Both models answer among all classes that they have seen. Lower is better;
-    0 when there is one phase only.
+    Accuracy of the first model on the classes of phase 0 minus that of the last
+    model. Each model predicts among all classes that it has seen. Lower is
+    better; 0 if there is only one phase.
 
     Args:
-        confusions: one a phase, int[n, n] of the n classes seen by then.
-        base_classes: those of phase 0.
+        confusions: one per phase, int[n, n] of the n classes seen by then.
+        base_classes: number of classes of phase 0.
 
     Returns:
         float in [-1, 1].
@@ -90,15 +91,15 @@ def initial_forgetting(
 def max_forgetting(
     confusions: Sequence[np.ndarray], num_seen: Sequence[int]
 ) -> float:
-    """The field's usual forgetting: best past minus final, a mean over phases.
+    """Forgetting by Chaudhry et al. (2018).
 
-    For the classes that came in phase i: the best accuracy on them by the
-    models of phases i..N-1, minus that of model N; the mean over i < N
-    (Chaudhry et al. 2018). Lower is better; 0 when there is one phase only.
+    For the classes of phase i, the best accuracy of the models of phases
+    i..N-1 minus that of model N; averaged over i < N. Lower is better; 0 if
+    there is only one phase.
 
     Args:
-        confusions: one a phase.
-        num_seen: classes seen at each phase.
+        confusions: one per phase.
+        num_seen: number of classes seen at each phase.
 
     Returns:
         float in [-1, 1].
@@ -125,14 +126,15 @@ def max_forgetting(
 def backward_transfer(
     confusions: Sequence[np.ndarray], num_seen: Sequence[int]
 ) -> float:
-    """Accuracy on a phase's classes, last model minus the phase's own model.
+    """Backward transfer by Lopez-Paz and Ranzato (2017).
 
-    The mean over all phases but the last (Lopez-Paz and Ranzato 2017); negative
-    where learning new classes hurt old ones; 0 when there is one phase only.
+    Accuracy of the last model on a phase's classes minus that of the phase's
+    own model, averaged over all phases but the last. Negative if learning new
+    classes hurts old ones; 0 if there is only one phase.
 
     Args:
-        confusions: one a phase.
-        num_seen: classes seen at each phase.
+        confusions: one per phase.
+        num_seen: number of classes seen at each phase.
 
     Returns:
         float in [-1, 1].
@@ -160,7 +162,7 @@ def per_class_accuracy(confusion: np.ndarray) -> list[float]:
         confusion: int[n, n], rows are true classes.
 
     Returns:
-        n floats in [0, 1]; NaN for a class without any image.
+        n floats in [0, 1]; NaN for a class without images.
 
     Example:
         >>> import numpy as np

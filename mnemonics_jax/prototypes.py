@@ -1,4 +1,4 @@
-"""What stands for a class in feature space: means, herding, k-means."""
+"""Class prototypes in feature space: means, herding, k-means."""
 
 import warnings
 
@@ -11,15 +11,14 @@ from mnemonics_jax.core.numerics import unit, unit_on_host
 
 MAX_TRIES = 1000
 
-# Features whose distances to all means are in memory at once.
+# Features per chunk when computing distances to all means.
 _ROWS = 4096
 
-# Runs of k-means from different starts, of which the best is taken: the default
-# of scikit-learn that PODNet's authors ran.
+# Restarts of k-means, the scikit-learn default in PODNet's code.
 _NUM_STARTS = 10
 
-# Centres whose directions lie nearer to each other than this are moved apart by
-# about so much, both as L2 norms beside unit features.
+# Centres whose directions are closer than _NEAR get offsets of norm _SPREAD,
+# both L2 in the space of unit features.
 _NEAR = 1e-3
 _SPREAD = 0.1
 
@@ -28,7 +27,7 @@ def class_means(features: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean of the unit-length features of each class, not renormalised.
 
     Args:
-        features: f32[K, n, D], of padded classes.
+        features: f32[K, n, D], features of each class, padded.
         mask: bool[K, n], true for examples, false for padding.
 
     Returns:
@@ -42,7 +41,7 @@ def class_means(features: jax.Array, mask: jax.Array) -> jax.Array:
         [[0.5, 0.5]]
     """
     weights = mask.astype(features.dtype)
-    # A sum and no product of matrices: XLA then keeps no copy of unit length.
+    # A sum, not a matrix product, so that XLA does not store unit features.
     sums = jnp.sum(unit(features) * weights[..., None], axis=1)
     return sums / jnp.maximum(jnp.sum(weights, axis=1), 1)[:, None]
 
@@ -50,16 +49,17 @@ def class_means(features: jax.Array, mask: jax.Array) -> jax.Array:
 def labelled_means(
     vectors: jax.Array, labels: jax.Array, mask: jax.Array, num_classes: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Means of vectors by class, as they are.
+    """Means of vectors by class, without normalisation.
 
     Args:
         vectors: f32[b, D].
         labels: int32[b] in 0..num_classes - 1.
-        mask: bool[b], false for vectors that do not count.
+        mask: bool[b], false for vectors to ignore.
         num_classes: K.
 
     Returns:
-        f32[K, D], zeros for a class without vectors; bool[K], false for it.
+        Means f32[K, D], zeros for a class without vectors, and bool[K], false
+        for such a class.
     """
     member = (labels == jnp.arange(num_classes)[:, None]) & mask
     counts = jnp.sum(member, axis=1)
@@ -68,17 +68,17 @@ def labelled_means(
 
 
 def exact_product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x @ y; faster products of accelerators would round to 8 or 11 bits."""
+    """x @ y in full precision; accelerators default to 8 or 11 bits."""
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def class_means_on_host(
     features: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """The same of features f32[n, D] with labels int[n], in NumPy.
+    """`class_means` of features f32[n, D] with labels int[n], in NumPy.
 
-    For numbers of examples that differ from phase to phase, in the memory that
-    a class takes.
+    Class sizes may differ between phases without recompilation; memory grows
+    with the largest class.
     """
     means = np.zeros((num_classes, features.shape[1]), np.float32)
     for k in np.unique(labels):
@@ -87,14 +87,14 @@ def class_means_on_host(
 
 
 def nme_scores(features: jax.Array, means: jax.Array) -> jax.Array:
-    """Scores of the nearest-mean-of-exemplars rule; the highest wins.
+    """Scores of the nearest-mean-of-exemplars rule; predict the highest.
 
-    With means of unit length the nearest by Euclidean distance is the one with
-    the greatest inner product, whatever the length of the feature.
+    For unit means, the nearest in Euclidean distance has the largest inner
+    product, for features of any norm.
 
     Args:
         features: f32[B, D].
-        means: f32[K, D], of any length; they are normalised here.
+        means: f32[K, D], of any norm; normalised here.
 
     Returns:
         f32[B, K].
@@ -113,19 +113,20 @@ def nme_scores(features: jax.Array, means: jax.Array) -> jax.Array:
 def border_ratios(
     features: np.ndarray, labels: np.ndarray, means: np.ndarray
 ) -> np.ndarray:
-    """How far from the border to another class each feature lies, f32[n].
+    """Ratio of distances that locates features relative to the border, f32[n].
 
-    The distance to the nearest other mean over that to the own mean: 1 on the
-    border of the nearest-mean rule, > 1 on the own side of it. An image that a
-    mean is made of draws it to itself, the more the fewer there are.
+    The distance to the nearest mean of another class divided by that to the own
+    mean: 1 on the decision border of the nearest-mean rule, > 1 inside the own
+    class. A feature that its own mean includes is biased inwards, the more the
+    fewer features the mean has.
 
     Args:
         features: f32[n, D], of unit length.
-        labels: int32[n], the own means.
+        labels: int32[n], class of each feature.
         means: f32[K, D], of unit length, K >= 2.
     """
     ratios = np.empty(len(features), np.float32)
-    # Several threads might add in another order in another process.
+    # The order of sums of several threads may differ between processes.
     with threadpoolctl.threadpool_limits(1):
         for start in range(0, len(features), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -139,20 +140,20 @@ def border_ratios(
 
 
 def herding(features: jax.Array, mask: jax.Array, num: int) -> jax.Array:
-    """Ranks examples so that each prefix's mean stays near the class mean.
+    """Ranks examples so that the mean of each prefix is near the class mean.
 
-    The rule of iCaRL as LUCIR and the paper's authors run it: with unit
-    features d_j, mean mu and w = mu at first, repeat j = argmax <w, d_j>; a j
-    not yet ranked gets the next rank; w <- w + mu - d_j in any case. If 1000
-    tries rank fewer than `num`, the rest follow in the order of <mu, d_j>.
+    iCaRL's herding as implemented by LUCIR and the paper's authors. With unit
+    features d_j, their mean mu and initially w = mu, repeat j = argmax
+    <w, d_j>; j gets the next rank if it has none; w <- w + mu - d_j either way.
+    If 1000 tries rank fewer than `num`, the rest are ordered by <mu, d_j>.
 
     Args:
-        features: f32[n, D], of one class, padded with any finite values.
+        features: f32[n, D], features of one class, padded with finite values.
         mask: bool[n], true for examples, false for padding.
-        num: how many to rank; static.
+        num: number of examples to rank; static.
 
     Returns:
-        int32[num], indices of examples, best first; -1 beyond their number.
+        int32[num], indices of examples, best first, padded with -1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -176,7 +177,7 @@ def herding(features: jax.Array, mask: jax.Array, num: int) -> jax.Array:
         order, used, direction, count, tries = carry
         j = jnp.argmax(jnp.where(mask, features @ direction, -jnp.inf))
         fresh = ~used[j]
-        # A repeated pick writes behind the end, where `drop` discards it.
+        # A repeated pick writes past the end, which `drop` discards.
         slot = jnp.where(fresh, count, size)
         order = order.at[slot].set(j.astype(jnp.int32), mode='drop')
         direction = direction + mean - features[j]
@@ -208,27 +209,23 @@ def class_centres(
     *,
     seed: tuple[int, ...],
 ) -> np.ndarray:
-    """Centres of k-means on the unit-length features of each class.
+    """k-means centres of the unit-length features of each class, on the host.
 
-    Where PODNet's proxies of a class start. Of 10 runs of Lloyd's algorithm
-    from k-means++, each until no example changes its centre, the one with the
-    least sum_i min_p |d_i - c_p|^2 over the unit features d_i.
+    The initial values of PODNet's proxies: the best of 10 runs of Lloyd's
+    algorithm from k-means++, each run until convergence.
 
-    A class of at most `num_centres` different features has these for centres,
-    over and over. Centres of (almost) one direction get random offsets of L2
-    norm 0.1 or so, all but the first: proxies all alike would get the same
-    gradient in every step, and stay one proxy for ever.
-
-    On the host, for as many examples and classes as there are. All of k-means
-    and not of mini-batches, which at the size of a class is no faster.
+    A class of at most `num_centres` distinct features has these as centres,
+    repeated. Of centres with (almost) the same direction, all but the first get
+    random offsets of L2 norm about 0.1, since identical proxies would get
+    identical gradients and never separate.
 
     Args:
         features: f32[n, D], of any norm.
         labels: int32[n].
         num_classes: K.
         num_centres: P.
-        seed: numbers >= 0. The centres of a class follow from them, from its
-            label and its features alone.
+        seed: integers >= 0. The centres of a class depend only on the seed, its
+            label and its features.
 
     Returns:
         f32[K, P, D], not renormalised; zeros for a class without examples.
@@ -236,7 +233,7 @@ def class_centres(
     points = unit_on_host(features)
     shape = (num_classes, num_centres, points.shape[1])
     centres = np.zeros(shape, np.float32)
-    # Several threads add in no fixed order, and gain nothing at this size.
+    # One thread: a fixed order of sums, and no slower at this size.
     with threadpoolctl.threadpool_limits(1):
         for k in np.unique(labels):
             random = np.random.Generator(
@@ -248,11 +245,11 @@ def class_centres(
 
 def _k_means(points, num, random):
     """Centres f32[num, D], in different directions, of points f32[n, D]."""
-    from sklearn import cluster, exceptions  # It takes a second: late.
+    from sklearn import cluster, exceptions  # Imported late: takes a second.
 
     distinct = np.unique(points, axis=0)
     if len(distinct) <= num:
-        return _set_apart(np.resize(distinct, (num, points.shape[1])), random)
+        return _separate(np.resize(distinct, (num, points.shape[1])), random)
     model = cluster.KMeans(
         num,
         n_init=_NUM_STARTS,
@@ -260,13 +257,13 @@ def _k_means(points, num, random):
         random_state=int(random.integers(2**32)),
     )
     with warnings.catch_warnings():
-        # Of points that differ by rounding alone; their centres are set apart.
+        # Raised for points that differ by rounding only.
         warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-        return _set_apart(model.fit(points).cluster_centers_, random)
+        return _separate(model.fit(points).cluster_centers_, random)
 
 
-def _set_apart(centres, random):
-    """Moves centres [P, D] away from earlier ones of almost their direction."""
+def _separate(centres, random):
+    """Moves centres [P, D] away from earlier ones in almost their direction."""
     directions = unit_on_host(centres)
     gaps = np.linalg.norm(directions[:, None] - directions, axis=-1)
     repeats = np.any(np.tril(gaps < _NEAR, -1), axis=1, keepdims=True)

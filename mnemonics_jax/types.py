@@ -1,8 +1,8 @@
-"""The structs that the layers pass to each other.
+"""Structs shared by all folders.
 
-Letters in shapes: B batch, K classes in all, m exemplar slots a class,
+Letters in shapes: B batch size, K total classes, m exemplar slots per class,
 D features, H W C image height, width, channels. A class is its position in the
-class order, so the classes seen so far are always the prefix `arange(K) < n`.
+class order, so the n classes seen so far are always `arange(K) < n`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ Params = Mapping[str, Any]
 
 
 class Variables(struct.PyTreeNode):
-    """Everything a model consists of.
+    """The variables of a model.
 
     Attributes:
         params: `{'trunk': ..., 'head': ...}`, float32.
-        batch_stats: running BatchNorm means and variances, `{}` without any.
+        batch_stats: running BatchNorm means and variances, `{}` if none.
     """
 
     params: Params
@@ -28,16 +28,16 @@ class Variables(struct.PyTreeNode):
 
 
 class Outputs(struct.PyTreeNode):
-    """What a model says of a batch.
+    """Outputs of a model on a batch.
 
     Attributes:
         logits: f32[B, K], the scores times the head's learnable scale.
         scores: f32[B, K], before the scale: cosines in [-1, 1] for the cosine
             head, equal to `logits` for a head without scale.
         features: f32[B, D], input of the head.
-        maps: of each stage of the trunk f32[B, h, w, c], its output before the
-            final ReLU; those that no loss reads cost nothing under `jax.jit`.
-        scale: f32[], logits over scores; 1 for a head without scale.
+        maps: output f32[B, h, w, c] of each trunk stage before its final ReLU;
+            unused maps cost nothing under `jax.jit`.
+        scale: f32[], the head's scale; 1 for a head without one.
     """
 
     logits: jax.Array
@@ -48,12 +48,12 @@ class Outputs(struct.PyTreeNode):
 
 
 class Phase(struct.PyTreeNode):
-    """Where in the protocol a step happens; traced, so phases share programs.
+    """A phase of the protocol; traced, so all phases share compiled programs.
 
     Attributes:
-        index: int32[], 0 for the base phase.
-        num_old: int32[], classes of all earlier phases.
-        num_seen: int32[], `num_old` plus the classes of this phase.
+        index: phase index, int32[], 0 for the base phase.
+        num_old: number of classes of earlier phases, int32[].
+        num_seen: `num_old` plus the classes of this phase, int32[].
     """
 
     index: jax.Array
@@ -65,7 +65,7 @@ class ExemplarSet(struct.PyTreeNode):
     """The exemplars of all classes; row k belongs to class k, best rank first.
 
     Attributes:
-        images: [K, m, H, W, C], float32 in [0, 1], or uint8 as stored.
+        images: [K, m, H, W, C], float32 in [0, 1] or uint8.
         mask: bool[K, m], true where a slot holds an exemplar.
     """
 
@@ -77,8 +77,8 @@ class TrainState(struct.PyTreeNode):
     """State of one training stage.
 
     Attributes:
-        step: int32[], updates made in this stage.
-        variables: the model under training.
+        step: int32[], number of updates in this stage.
+        variables: variables of the trained model.
         opt_state: state of the optax transform.
     """
 
@@ -88,12 +88,12 @@ class TrainState(struct.PyTreeNode):
 
 
 class Carry(struct.PyTreeNode):
-    """What crosses from a phase to the next, and what a checkpoint holds.
+    """State passed from one phase to the next, saved in checkpoints.
 
     Attributes:
         variables: the model that the next phase starts from and distils from.
-        exemplars: the memory, in its storage dtype. No other real image of an
-            old phase exists anywhere.
+        exemplars: the memory, in its storage dtype; the only images kept of old
+            phases.
     """
 
     variables: Variables
@@ -107,9 +107,8 @@ class Backbone(NamedTuple):
         init: `(key) -> Variables`.
         embed: `(variables, images f32[B,H,W,C] in [0,1], *, train=False,
             mask=None) -> (features f32[B,D], maps, batch_stats)`, maps as in
-            `Outputs`. With `train` the BatchNorm statistics are those of the
-            batch, of its examples where `mask` (bool[B]) is true; else the
-            running ones.
+            `Outputs`. With `train`, BatchNorm uses statistics of the examples
+            where `mask` (bool[B]) is true; otherwise the running ones.
         classify: `(head params, features f32[B,D]) -> (logits, scores)`, both
             f32[B,K].
     """
@@ -126,7 +125,7 @@ class Backbone(NamedTuple):
         train: bool = False,
         mask: jax.Array | None = None,
     ) -> tuple[Outputs, Params]:
-        """Embeds and classifies; returns the outputs and new batch_stats."""
+        """Runs trunk and head; returns the outputs and new batch_stats."""
         features, maps, batch_stats = self.embed(
             variables, images, train=train, mask=mask
         )
@@ -140,7 +139,7 @@ Terms = dict[str, tuple[jax.Array, jax.Array]]
 
 
 class HeldOut(NamedTuple):
-    """Outputs on examples kept out of training, padded.
+    """Outputs on examples held out of training, padded.
 
     Attributes:
         logits: f32[h, K].
@@ -154,23 +153,23 @@ class HeldOut(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A class-incremental method: what differs between two of them.
+    """A class-incremental learning method.
 
     Attributes:
         loss: `(outputs, ref_outputs, labels int32[B], phase) -> {term:
             (values f32[B], weights f32[B])}`. The loss is the sum over terms of
-            the weighted means. `ref_outputs` are the previous phase's model's
-            on the same images (zeros in phase 0).
+            their weighted means. `ref_outputs` are the outputs of the previous
+            phase's model on the same images (zeros in phase 0).
         uses_reference: whether `loss` reads `ref_outputs`.
-        predictor: the classifier by which the method's paper judges it, one of
+        predictor: the classifier reported in the method's paper, one of
             `evaluation.CLASSIFIERS`.
-        keeps_data: whether real images of old phases are trained on, too.
-        holdout: share of the memory, with as many images of each new class,
-            that is kept out of training for `end_phase`.
-        corrects_logits: whether the head has a scale and a shift for each
-            class, which `end_phase` sets.
-        end_phase: `(head params, HeldOut, phase) -> head params`, what happens
-            to the head after training, from phase 1 on; None for nothing.
+        keeps_data: whether to also train on all real images of old phases.
+        holdout: share of the memory held out of training for `end_phase`,
+            together with as many images of each new class.
+        corrects_logits: whether the head has a scale and a shift per class,
+            which `end_phase` sets.
+        end_phase: `(head params, HeldOut, phase) -> head params`, applied after
+            training from phase 1 on; None for no change.
     """
 
     loss: Callable[[Outputs, Outputs, jax.Array, Phase], Terms]

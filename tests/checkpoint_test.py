@@ -234,7 +234,9 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     assert_same_bits(found, make_carry(seed=3))
     assert results == RESULTS * 4
     assert len(said) == 1
-    assert said[0].startswith('checkpoint phases/4 cannot be read, put aside: ')
+    assert said[0].startswith(
+        'checkpoint phases/4 cannot be read, moved to damaged/phases_4: '
+    )
     assert (tmp_path / 'checkpoints' / 'damaged' / 'phases_4').is_dir()
     # The phase runs again, and is saved under the same number.
     save(tmp_path, one_device, [4])

@@ -99,7 +99,7 @@ def test_classes_that_come_later_give_the_run_that_had_them_from_the_start(
     found = experiment.run(parts, workdir)
     said = capsys.readouterr().out
     assert 'resuming in phase 1 of 0..2, train' in said
-    assert '6 classes in 3 phases (2 of the classes came later)' in said
+    assert '6 classes in 3 phases (2 classes added after the start)' in said
     first, second = json.loads((workdir / 'config.json').read_text())['starts']
     assert first['resumed'] is None
     resumed = second['resumed']

@@ -23,7 +23,7 @@ def make_space(seed=0):
     )
     slots = random.normal(size=(K * SLOTS, D)).astype(np.float32)
     mask = np.array([[1, 1], [1, 0], [1, 1], [0, 0], [0, 0]], bool)
-    space = features.make_space(images, slots, mask, SEEN)
+    space = features.make_snapshot(images, slots, mask, SEEN)
     return images, slots, mask, space
 
 

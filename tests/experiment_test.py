@@ -199,7 +199,7 @@ def test_a_finished_run_says_so_and_changes_nothing(recording, capsys):
     config = (recording.workdir / 'config.json').read_text()
     again = experiment.run(recording.parts, recording.workdir)
     assert again == recording.results
-    assert 'finished before' in capsys.readouterr().out
+    assert 'already finished' in capsys.readouterr().out
     assert (recording.workdir / 'results.json').read_text() == before
     # It was no start of anything.
     assert (recording.workdir / 'config.json').read_text() == config

@@ -72,12 +72,12 @@ PIECES = {}
         (
             40,
             'exemplars.microbatch=None: learning exemplars needs 100.0 GiB of '
-            'the 40.0 GiB on each device; allowed: 4',
+            'the 40.0 GiB on each device, must be at most 4',
         ),
         (
             9,
             'train.batch_size=16: training needs 16.0 GiB of the 9.0 GiB on '
-            'each device; allowed: 8',
+            'each device, must be at most 8',
         ),
     ],
 )
@@ -157,6 +157,6 @@ def test_a_microbatch_is_a_multiple_of_the_devices(small, all_devices):
     with pytest.raises(ValueError) as caught:
         build(small, all_devices)
     assert str(caught.value) == (
-        'exemplars.microbatch=12: allowed: a multiple of 8, the number of '
+        'exemplars.microbatch=12: must be a multiple of 8, the number of '
         'devices'
     )

@@ -55,7 +55,7 @@ def test_a_disk_that_fills_anywhere_costs_a_line_and_no_result(tmp_path):
     # It went on from what was kept, and not from the beginning.
     outputs = [ended['out'] for ended in found['places'].values()]
     assert sum('resuming' in out for out in outputs) >= 4
-    assert 'finished before' in found['last']['out']
+    assert 'already finished' in found['last']['out']
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

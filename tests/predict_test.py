@@ -195,7 +195,7 @@ def test_a_run_that_has_finished_no_phase_is_one_line(
     line = refused(capsys, workdir, image)
     for word in words:
         assert word in line
-    # Nothing is written, and nothing put aside.
+    # Nothing is written, and nothing moved.
     assert sorted(workdir.rglob('*')) == before
 
 

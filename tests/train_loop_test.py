@@ -278,15 +278,17 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
         say=said.append,
     )
     assert (found, records(tmp_path)) == whole
-    put_aside = tmp_path / 'checkpoints' / 'damaged' / 'steps_1'
+    moved = tmp_path / 'checkpoints' / 'damaged' / 'steps_1'
     if not said:  # Not a file that reading needs.
         assert log[0] == ('train', 4)
-        assert not put_aside.exists()
+        assert not moved.exists()
         return
     assert log[0] == ('train', 2)
     assert len(said) == 1
-    assert said[0].startswith('checkpoint steps/1 cannot be read, put aside: ')
-    assert put_aside.is_dir()
+    assert said[0].startswith(
+        'checkpoint steps/1 cannot be read, moved to damaged/steps_1: '
+    )
+    assert moved.is_dir()
 
 
 @overlook_remains

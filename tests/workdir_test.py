@@ -238,7 +238,7 @@ def test_a_finished_run_is_found_finished_and_reported_anew(
     shutil.copytree(whole, bucket, dirs_exist_ok=True)
     (bucket / 'report.html').unlink()
     run(tiny_config(), URL, one_device)
-    assert 'finished before' in capsys.readouterr().out
+    assert 'already finished' in capsys.readouterr().out
     page = (bucket / 'report.html').read_text()
     assert 'is missing' not in page
     end = finished.restore_phase(URL, -1)

@@ -1,14 +1,15 @@
 """The bilevel problem: exemplars learned through the training of a model.
 
-Inside, a temporary copy of the model takes T gradient steps on the exemplars
-(`inner`, the paper's Eq. 8); outside, the loss of that copy on query images is
-differentiated through all T steps to the exemplars' pixels (`outer`, Eq. 9):
+The inner loop trains a temporary copy of the model on the exemplars for T
+gradient steps (`inner`, the paper's Eq. 8). The outer loop differentiates the
+loss of that copy on query images through all T steps with respect to the
+exemplars' pixels (`outer`, Eq. 9):
 
     theta'(E) = T steps of  theta' <- theta' - a2 grad_theta' L(theta'; E)
     E <- E - b1 grad_E L(theta'(E); D)
 
-`hypergradients` has approximations of that gradient, `learner` all of it for
-any model. Nothing in this folder knows of classes or of networks.
+`hypergradients` has approximations of that gradient, `learner` the public
+interface for any model. This folder does not depend on classes or networks.
 """
 
 from mnemonics_jax.bilevel.inner import (

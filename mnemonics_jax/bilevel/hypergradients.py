@@ -1,23 +1,23 @@
-"""Gradients of the outer loss in the pixels, exact and approximate.
+"""Gradients of the outer loss with respect to the pixels.
 
-All have the signature of `bilevel.pixel_gradient`, which is the exact one. With
-theta = Phi(theta, E) for one inner step and g the gradient of the query's loss
-at the adapted params, the implicit function theorem says, if the inner steps
-have converged,
+All have the signature of `bilevel.pixel_gradient`, the exact gradient. Let Phi
+be one inner step and g the gradient of the query loss at the adapted params.
+If the inner steps have converged, theta = Phi(theta, E), the implicit function
+theorem gives
 
     dL / dE = (dPhi / dE)^T u,    (I - dPhi / dtheta)^T u = g.
 
-| name | what | memory | inner steps gone through |
+| name | method | memory | steps differentiated |
 |---|---|---|---|
 | `unroll` | exact, through all T (the paper, Eq. 9) | T params | T |
-| `truncated` | through the last `terms` alone | `terms` params | `terms` |
+| `truncated` | through the last `terms` only | `terms` params | `terms` |
 | `neumann` | u = sum, k < `terms`, of (dPhi/dtheta)^Tk g | one step | `terms` |
 | `cg` | u by `terms` conjugate gradients | one step | `terms` |
 
-The last two are wrong where the inner problem has not converged: their error is
-then that of the theorem and no number of terms mends it. `cg` also takes the
-Hessian of the inner loss for positive definite, which that of a network need
-not be; `neumann` does not, but converges as slowly as the inner steps do.
+`neumann` and `cg` are wrong where the inner problem has not converged, however
+many terms they use. `cg` also assumes a positive definite Hessian of the inner
+loss, which a network need not have; `neumann` does not, but converges as slowly
+as the inner steps.
 """
 
 import functools
@@ -36,24 +36,24 @@ Hypergradient = Callable[
     [InnerProblem, Any, jax.Array, jax.Array, jax.Array, Query],
     tuple[jax.Array, dict[str, jax.Array]],
 ]
-# Of the loss rather than its gradient, f32[], and metrics.
+# The same signature, returning the loss f32[] instead of its gradient.
 OuterLoss = Hypergradient
 NAMES = ('unroll', 'truncated', 'neumann', 'cg')
 
 
 def make_hypergradient(name: str, terms: int) -> Hypergradient:
-    """A hypergradient by its name.
+    """Makes a hypergradient by name.
 
     Args:
         name: one of `NAMES`.
-        terms: > 0, see there; `unroll` has no use for it.
+        terms: > 0, terms of the approximation; ignored by `unroll`.
 
     Returns:
         `(problem, params, pixels, labels, indices, query) -> (grads, metrics)`,
         as `bilevel.pixel_gradient`.
 
     Raises:
-        ValueError: there is no such name, or `terms` is not positive.
+        ValueError: `name` is unknown, or `terms` is not positive.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -63,7 +63,7 @@ def make_hypergradient(name: str, terms: int) -> Hypergradient:
         >>> problem = InnerProblem(loss_fn, optax.sgd(0.5))
         >>> query = Query(jnp.ones((1, 1)), jnp.array([2]), jnp.ones(1))
         >>> gradient = make_hypergradient('cg', terms=1)
-        >>> grads, _ = gradient(  # Converged, 1 / x answers: (1 - 2) * -1.
+        >>> grads, _ = gradient(  # The converged param is 1 / x: (1 - 2) * -1.
         ...     problem, jnp.ones(1), jnp.ones((1, 1)), jnp.array([1]),
         ...     jnp.zeros((20, 1), int), query,
         ... )
@@ -71,11 +71,13 @@ def make_hypergradient(name: str, terms: int) -> Hypergradient:
         [[1.0]]
     """
     if name not in NAMES:
-        raise ValueError(f'hypergradient {name!r}: allowed: {", ".join(NAMES)}')
+        raise ValueError(
+            f'hypergradient={name!r}: must be one of {", ".join(NAMES)}'
+        )
     if name == 'unroll':
         return pixel_gradient
     if terms < 1:
-        raise ValueError(f'terms={terms} of {name}: allowed: >= 1')
+        raise ValueError(f'terms={terms}: must be an integer >= 1')
     if name == 'truncated':
         return functools.partial(truncated, terms=terms)
     solve = {'neumann': neumann_series, 'cg': conjugate_gradients}[name]
@@ -83,9 +85,9 @@ def make_hypergradient(name: str, terms: int) -> Hypergradient:
 
 
 def make_outer_loss(name: str, terms: int) -> OuterLoss:
-    """`bilevel.outer_loss` with the hypergradient of this name as its gradient.
+    """`bilevel.outer_loss` with the named hypergradient as its gradient.
 
-    So other terms can be added to it before the sum is differentiated.
+    Other loss terms can be added before the sum is differentiated.
 
     Args:
         name: one of `NAMES`; `unroll` is `bilevel.outer_loss` itself.
@@ -93,7 +95,7 @@ def make_outer_loss(name: str, terms: int) -> OuterLoss:
 
     Returns:
         `(problem, params, pixels, labels, indices, query) -> (loss, metrics)`,
-        to be differentiated in the pixels only, and once.
+        differentiable once, with respect to the pixels only.
 
     Raises:
         ValueError: as `make_hypergradient`.
@@ -111,8 +113,9 @@ def make_outer_loss(name: str, terms: int) -> OuterLoss:
         query: Query,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         fixed = jax.lax.stop_gradient(pixels)
-        found = gradient(problem, params, fixed, labels, indices, query)
-        grads, metrics = jax.lax.stop_gradient(found)
+        grads, metrics = jax.lax.stop_gradient(
+            gradient(problem, params, fixed, labels, indices, query)
+        )
         # Adds zero to the value and `grads` to the gradient.
         return metrics['outer_loss'] + jnp.vdot(grads, pixels - fixed), metrics
 
@@ -131,7 +134,7 @@ def truncated(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The gradient through the last `terms` inner steps; exact if T <= terms.
 
-    The steps before them move the params and are taken for constant.
+    Earlier steps update the params but are treated as constant.
 
     Raises:
         ValueError: the inner transform has a state, see `check_stateless`.
@@ -160,16 +163,16 @@ def implicit(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The gradient by the implicit function theorem, at the adapted params.
 
-    One inner step is that on all minibatches at once, each exemplar as often as
-    it is in them.
+    Phi is one step on the union of all minibatches, each exemplar weighted by
+    how often it occurs in them.
 
     Args:
         problem: the inner problem.
-        params: where the inner steps start.
+        params: initial params of the inner steps.
         pixels: f32[n, ...].
         labels: int32[n].
         indices: int32[T, b], T > 0.
-        query: the data to do well on.
+        query: data of the outer loss.
         solve: `(step_vjp, is_trained, g) -> u`.
 
     Raises:
@@ -177,16 +180,16 @@ def implicit(
     """
     check_stateless(problem.tx, params)
     if not len(indices):
-        raise ValueError('no inner step: allowed: at least one')
+        raise ValueError('inner_steps=0: must be an integer >= 1')
     weights = counts(indices, len(labels))
 
-    def judge(adapted: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        none = indices[:0]
-        return outer_loss(problem, adapted, pixels, labels, none, query)
+    def query_loss(adapted: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        no_steps = indices[:0]
+        return outer_loss(problem, adapted, pixels, labels, no_steps, query)
 
     inputs, embed_vjp = jax.vjp(functools.partial(embed, problem), pixels)
     adapted, losses = unroll(problem, params, inputs, labels, indices)
-    grads, metrics = jax.grad(judge, has_aux=True)(adapted)
+    grads, metrics = jax.grad(query_loss, has_aux=True)(adapted)
     _, vjp = jax.vjp(
         lambda params, rows: inner_step(problem, params, rows, labels, weights),
         adapted,
@@ -199,20 +202,19 @@ def implicit(
 
 
 def check_stateless(tx: optax.GradientTransformation, params: Any) -> None:
-    """Raises ValueError if an inner transform keeps arrays between steps.
+    """Raises ValueError if an inner transform has state.
 
-    Its steps are then no function of the params alone, which truncation and
-    the theorem need.
+    Truncation and the theorem need steps that depend on the params only.
     """
     if jax.tree.leaves(jax.eval_shape(tx.init, params)):
         raise ValueError(
-            'inner transform with a state: allowed: one without, as optax.sgd '
-            'without momentum, or the hypergradient unroll'
+            'inner transform with state: must be stateless, such as optax.sgd '
+            "without momentum, or use hypergradient='unroll'"
         )
 
 
 def counts(indices: jax.Array, num: int) -> jax.Array:
-    """How often each of `num` exemplars is in int32[T, b]; -1 is padding."""
+    """Occurrences f32[num] of each exemplar in int32[T, b]; -1 is padding."""
     flat = jnp.asarray(indices).reshape(-1)
     return jnp.zeros(num).at[flat].add(jnp.where(flat >= 0, 1.0, 0.0))
 
@@ -224,7 +226,7 @@ def inner_step(
     labels: jax.Array,
     weights: jax.Array,
 ) -> Any:
-    """Params after one step on all inputs by weight, Phi of the module."""
+    """Params after one step on all weighted inputs: Phi in the module text."""
 
     def part_loss(params, rows, weights):
         values = problem.loss_fn(params, problem.layout.split(rows[0]), rows[1])
@@ -241,7 +243,7 @@ def inner_step(
 
 
 def trained(tx: optax.GradientTransformation, params: Any) -> Any:
-    """1 where a transform changes params and 0 where it freezes them."""
+    """1 where a transform changes params, 0 where it freezes them."""
     ones = jax.tree.map(jnp.ones_like, params)
     updates, _ = tx.update(ones, tx.init(params), params)
     return jax.tree.map(lambda x: (x != 0).astype(x.dtype), updates)
@@ -250,7 +252,7 @@ def trained(tx: optax.GradientTransformation, params: Any) -> Any:
 def neumann_series(
     terms: int, step_vjp: Callable[[Any], Any], is_trained: Any, grads: Any
 ) -> Any:
-    """u as the sum of the first `terms` of the Neumann series."""
+    """u as the sum of the first `terms` terms of the Neumann series."""
     keep = functools.partial(jax.tree.map, jnp.multiply, is_trained)
 
     def add(carry, _):
@@ -272,7 +274,7 @@ def conjugate_gradients(
     def apply(u):
         return keep(jax.tree.map(jnp.subtract, u, step_vjp(u)))
 
-    # Steps beyond what rounding leaves would divide zero by zero.
+    # Without a tolerance, steps after convergence divide zero by zero.
     dtype = jnp.result_type(*jax.tree.leaves(grads))
     tol = float(jnp.finfo(dtype).eps) ** 0.75
     u, _ = jax.scipy.sparse.linalg.cg(

@@ -3,9 +3,9 @@
     theta'(E) = T steps of  theta' <- theta' - a2 grad_theta' L(theta'; E)
 
 The inner problem is any `loss_fn(params, inputs, labels) -> f32[b]` of
-per-example losses. `inputs` are the pixels themselves, or what an `embed`
-function makes of them: when the inner steps leave the first part of the model
-unchanged, that part runs once instead of in every step.
+per-example losses. `inputs` are the pixels, or the output of an `embed`
+function on them: if the inner steps freeze the first part of the model, that
+part runs once instead of in every step.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ LossFn = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 class Layout(NamedTuple):
-    """Where rows lie when there are several devices; by default nowhere.
+    """Placement of arrays on several devices; the default does nothing.
 
     Attributes:
-        split: places a batch [b, ...] on the devices, each a share of its rows.
-        spread: makes of [n, ...] what `take` takes rows from.
-        take: `(what spread made, int32[b]) -> [b, ...]`, placed as by `split`.
-        gather: places the whole of an array on every device.
+        split: shards the rows of a batch [b, ...] over the devices.
+        spread: converts [n, ...] to the form that `take` indexes.
+        take: `(spread array, int32[b]) -> [b, ...]`, sharded as by `split`.
+        gather: replicates an array on every device.
     """
 
     split: Callable[[jax.Array], jax.Array] = lambda batch: batch
@@ -43,14 +43,14 @@ class InnerProblem(NamedTuple):
     Attributes:
         loss_fn: `(params, inputs [b, ...], labels int32[b]) -> f32[b]`.
         tx: optax transform of the inner steps; `optax.sgd(a2)` in the paper.
-        embed: `pixels [n, ...] -> inputs [n, ...]`, each row for itself; None
-            for the pixels themselves.
+        embed: `pixels [n, ...] -> inputs [n, ...]`, row by row; None for the
+            identity.
         remat: recompute each inner step in the backward pass instead of storing
-            it, so that each step adds no more than a copy of the params.
-        layout: placement of minibatches and of the query.
-        microbatch: rows computed at once, None for all. Minibatches and the
-            query are computed in microbatches of this size, the last one
-            padded. With `embed` only the embedding is.
+            it; each step then costs no more memory than a copy of the params.
+        layout: placement of minibatches and query.
+        microbatch: rows per microbatch, None for all. Minibatches and query are
+            computed in microbatches, the last one padded; with `embed`, only
+            the embedding is.
     """
 
     loss_fn: LossFn
@@ -62,7 +62,7 @@ class InnerProblem(NamedTuple):
 
 
 def embed(problem: InnerProblem, pixels: jax.Array) -> jax.Array:
-    """What `loss_fn` is given of pixels f32[n, ...]."""
+    """Inputs of `loss_fn` for pixels f32[n, ...]."""
     if problem.embed is None:
         return pixels
     return microbatch.map_microbatches(
@@ -79,8 +79,8 @@ def sum_over(
     """Sum of `function` over the microbatches of a batch.
 
     Args:
-        problem: its `microbatch`.
-        function: `(batch, weights) -> pytree`, sums over rows by weight.
+        problem: sets the microbatch size.
+        function: `(batch, weights) -> pytree`, a weighted sum over rows.
         batch: pytree of arrays [b, ...].
         weights: [b].
     """
@@ -100,19 +100,19 @@ def unroll(
 ) -> tuple[Any, jax.Array]:
     """Trains `params` on `inputs` by T differentiable steps (the paper, Eq. 8).
 
-    Reverse mode only, once or more: the steps run in a `lax.scan`, each under
-    `jax.checkpoint` if `problem.remat`.
+    The steps run in a `lax.scan`, each under `jax.checkpoint` if
+    `problem.remat`. Reverse mode of any order, no forward mode.
 
     Args:
         problem: the inner problem.
-        params: pytree, where the steps start.
+        params: pytree, initial params.
         inputs: f32[n, ...], embedded exemplars.
         labels: int32[n].
         indices: int32[T, b], the exemplars in each step's minibatch; -1 is
             padding. T = 0 returns `params`.
 
     Returns:
-        The trained params, and f32[T], the loss before each step.
+        The trained params, and the loss before each step, f32[T].
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -128,20 +128,20 @@ def unroll(
         >>> params.tolist(), losses.tolist()
         ([0.625, 0.0], [0.25, 0.28125])
     """
-    # NumPy arrays cannot be indexed by the traced indices of a scan.
+    # NumPy arrays cannot be indexed by traced indices.
     inputs = problem.layout.spread(jnp.asarray(inputs))
     labels = jnp.asarray(labels)
 
     def part_loss(params, index, weights):
-        # -1 reads the last row; its weight 0 keeps it out of loss and gradient.
+        # -1 reads the last row, which has weight 0.
         batch = problem.layout.take(inputs, index)
         values = problem.loss_fn(params, batch, labels[index])
         return weighted_sum(values, weights)
 
     def step(carry, index):
         params, opt_state = carry
-        # Gradients of microbatches are added, instead of differentiating the
-        # sum of their losses: what is differentiated again is a plain sum.
+        # Sum gradients, not losses: the outer derivative then goes through a
+        # plain sum over microbatches.
         loss, grads = sum_over(
             problem,
             lambda *part: jax.value_and_grad(part_loss)(params, *part),
@@ -152,7 +152,7 @@ def unroll(
         return (optax.apply_updates(params, updates), opt_state), loss
 
     if problem.remat:
-        # Inside scan nothing can be merged with the forward pass anyway.
+        # Inside scan, XLA cannot merge it with the forward pass anyway.
         step = jax.checkpoint(step, prevent_cse=False)
     start = (params, problem.tx.init(params))
     (params, _), losses = jax.lax.scan(step, start, indices)

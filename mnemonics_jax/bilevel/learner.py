@@ -1,7 +1,8 @@
-"""Exemplars for a model of one's own: an outer step, and what it needs.
+"""Learning exemplars for your own model.
 
 A model is a pure function `(params, images) -> logits`: `module.apply` of a
-linen module, what `split_nnx` makes of an nnx module, or any function.
+linen module, the function that `split_nnx` returns for an nnx module, or any
+other.
 """
 
 import functools
@@ -22,19 +23,20 @@ Metrics = dict[str, jax.Array]
 class ExemplarLearner(NamedTuple):
     """Functions that learn exemplars for a model; all but `init` are jitted.
 
-    Letters: n exemplars, q query images, of one shape [...]; labels are int32.
+    There are n exemplars and q query images of one shape [...]; labels are
+    int32.
 
     Attributes:
         init: `(pixels f32[n, ...] in [0, 1]) -> ExemplarState`.
         step: `(state, params, labels [n], images [q, ...], targets [q]) ->
-            (state, metrics)`, an outer step (the paper, Eq. 9): the pixels move
-            so that a model that starts at `params` and trains on them does
-            better on `images`. `params` are not changed. Metrics are those of
+            (state, metrics)`, an outer step (the paper, Eq. 9): updates the
+            pixels so that training `params` on them lowers the loss on
+            `images`. `params` are not changed. Metrics are those of
             `outer.outer_loss`.
         gradient: `(params, pixels, labels, images, targets) -> (f32[n, ...],
-            metrics)`, what `step` hands to the outer transform.
-        train: `(params, pixels, labels, *, num_steps) -> params`, the model
-            trained on exemplars alone (Eq. 8).
+            metrics)`, the gradient that `step` uses.
+        train: `(params, pixels, labels, *, num_steps) -> params`, trained on
+            the exemplars only (Eq. 8).
     """
 
     init: Callable[[jax.Array], outer.ExemplarState]
@@ -54,30 +56,30 @@ def make_exemplar_learner(
     terms: int = 10,
     microbatch: int | None = None,
 ) -> ExemplarLearner:
-    """Functions that learn exemplars for a model (the paper, Eq. 8 and 9).
+    """Makes functions that learn exemplars for a model (Eq. 8 and 9).
 
         theta'(E) = T steps of  theta' <- theta' - a2 grad_theta' L(theta'; E)
         E <- E - b1 grad_E L(theta'(E); D)
 
-    All exemplars E are in each inner step; for minibatches there is
+    Each inner step uses all exemplars; for minibatches use
     `bilevel.pixel_gradient`. Pixels are clipped to [0, 1] after each step.
 
     Args:
-        apply: `(params, images f32[b, ...]) -> logits f32[b, K]`. Everything in
-            `params` is trained by the inner steps, so statistics of BatchNorm
-            belong into the function.
-        inner_tx: of the inner steps; `optax.sgd(a2)` in the paper.
+        apply: `(params, images f32[b, ...]) -> logits f32[b, K]`. The inner
+            steps train all of `params`, so BatchNorm statistics must be part of
+            the function.
+        inner_tx: transform of the inner steps; `optax.sgd(a2)` in the paper.
         inner_steps: T, >= 1.
-        outer_tx: of the pixels; `optax.sgd(b1)` in the paper. Its rate is in
-            units of pixels in [0, 1].
+        outer_tx: transform of the pixels; `optax.sgd(b1)` in the paper. Its
+            learning rate is in units of pixels in [0, 1].
         loss_fn: `(logits f32[b, K], labels int32[b]) -> f32[b]`; None for
             softmax cross entropy, in nats.
         hypergradient: one of `hypergradients.NAMES`, exact or approximate.
-        terms: of an approximation, see there; `unroll` has no use for it.
-        microbatch: images in work at once, None for all.
+        terms: terms of an approximation, ignored by `unroll`.
+        microbatch: images per microbatch, None for all.
 
     Raises:
-        ValueError: a number is not positive, or there is no such hypergradient.
+        ValueError: a number is not positive, or `hypergradient` is unknown.
 
     Example:
         >>> import jax, optax
@@ -90,9 +92,9 @@ def make_exemplar_learner(
         ...     inner_steps=5,
         ...     outer_tx=optax.adam(0.05),
         ... )
-        >>> targets = jax.numpy.arange(32) % 2  # Of class 1 the lower half is
+        >>> targets = jax.numpy.arange(32) % 2
         >>> images = jax.random.uniform(jax.random.key(0), (32, 4, 4))
-        >>> images = images.at[1::2, 2:].mul(0.2)  # dark.
+        >>> images = images.at[1::2, 2:].mul(0.2)  # Class 1: dark lower half.
         >>> state = learner.init(jax.numpy.full((2, 4, 4), 0.5))
         >>> params, labels, losses = jax.numpy.zeros((16, 2)), targets[:2], []
         >>> for _ in range(20):
@@ -102,8 +104,8 @@ def make_exemplar_learner(
         ...     losses.append(float(metrics['outer_loss']))
         >>> losses[-1] < 0.5 * losses[0]
         True
-        >>> taught = learner.train(params, state.pixels, labels, num_steps=5)
-        >>> bool((apply(taught, images).argmax(axis=1) == targets).all())
+        >>> trained = learner.train(params, state.pixels, labels, num_steps=5)
+        >>> bool((apply(trained, images).argmax(axis=1) == targets).all())
         True
     """
     for name, value in (
@@ -111,15 +113,15 @@ def make_exemplar_learner(
         ('microbatch', 1 if microbatch is None else microbatch),
     ):
         if value < 1:
-            raise ValueError(f'{name}={value}: allowed: a whole number >= 1')
-    values_of = loss_fn or optax.softmax_cross_entropy_with_integer_labels
+            raise ValueError(f'{name}={value}: must be an integer >= 1')
+    logits_loss = loss_fn or optax.softmax_cross_entropy_with_integer_labels
 
     def example_losses(
         params: Any, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
-        return values_of(apply(params, images), labels)
+        return logits_loss(apply(params, images), labels)
 
-    setting = _Setting(
+    settings = _Settings(
         inner.InnerProblem(example_losses, inner_tx, microbatch=microbatch),
         hypergradients.make_hypergradient(hypergradient, terms),
         inner_steps,
@@ -127,25 +129,25 @@ def make_exemplar_learner(
     )
     return ExemplarLearner(
         init=lambda pixels: outer.init_state(jnp.asarray(pixels), outer_tx),
-        step=jax.jit(functools.partial(_step, setting)),
-        gradient=jax.jit(functools.partial(_gradient, setting)),
+        step=jax.jit(functools.partial(_step, settings)),
+        gradient=jax.jit(functools.partial(_gradient, settings)),
         train=jax.jit(
-            functools.partial(_train, setting), static_argnames='num_steps'
+            functools.partial(_train, settings), static_argnames='num_steps'
         ),
     )
 
 
 def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
-    """An nnx module as a pure function and its params.
+    """Splits an nnx module into a pure function and its params.
 
-    What is no `nnx.Param`, such as statistics of BatchNorm, is held as it is
-    now; switch the model to `model.eval()` before, so that these are used.
+    State other than `nnx.Param`, such as BatchNorm statistics, is fixed at its
+    current value; call `model.eval()` first so that the statistics are used.
 
     Args:
         model: called as `model(images)`.
 
     Returns:
-        `(params, images) -> what the model returns`, and the params.
+        `(params, images) -> output of the model`, and the params.
 
     Example:
         >>> import jax
@@ -168,8 +170,8 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
     return apply, params
 
 
-class _Setting(NamedTuple):
-    """What a learner was made with."""
+class _Settings(NamedTuple):
+    """Arguments of `make_exemplar_learner` in the form its functions use."""
 
     problem: inner.InnerProblem
     hypergradient: hypergradients.Hypergradient
@@ -177,31 +179,31 @@ class _Setting(NamedTuple):
     outer_tx: optax.GradientTransformation
 
 
-def _everything(labels: jax.Array, num_steps: int) -> jax.Array:
-    """Minibatches int32[num_steps, n] of all exemplars each."""
+def _full_batches(labels: jax.Array, num_steps: int) -> jax.Array:
+    """Indices int32[num_steps, n] of all exemplars in each step."""
     return jnp.tile(jnp.arange(len(labels)), (num_steps, 1))
 
 
 def _gradient(
-    setting: _Setting,
+    settings: _Settings,
     params: Any,
     pixels: jax.Array,
     labels: jax.Array,
     images: jax.Array,
     targets: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    return setting.hypergradient(
-        setting.problem,
+    return settings.hypergradient(
+        settings.problem,
         params,
         pixels,
         labels,
-        _everything(labels, setting.inner_steps),
+        _full_batches(labels, settings.inner_steps),
         outer.Query(images, targets, jnp.ones(len(targets))),
     )
 
 
 def _step(
-    setting: _Setting,
+    settings: _Settings,
     state: outer.ExemplarState,
     params: Any,
     labels: jax.Array,
@@ -209,18 +211,18 @@ def _step(
     targets: jax.Array,
 ) -> tuple[outer.ExemplarState, Metrics]:
     grads, metrics = _gradient(
-        setting, params, state.pixels, labels, images, targets
+        settings, params, state.pixels, labels, images, targets
     )
-    return outer.apply_gradient(state, grads, setting.outer_tx), metrics
+    return outer.apply_gradient(state, grads, settings.outer_tx), metrics
 
 
 def _train(
-    setting: _Setting,
+    settings: _Settings,
     params: Any,
     pixels: jax.Array,
     labels: jax.Array,
     *,
     num_steps: int,
 ) -> Any:
-    indices = _everything(labels, num_steps)
-    return inner.unroll(setting.problem, params, pixels, labels, indices)[0]
+    indices = _full_batches(labels, num_steps)
+    return inner.unroll(settings.problem, params, pixels, labels, indices)[0]

@@ -1,7 +1,7 @@
-"""Large batches as microbatches, one after another, to save memory.
+"""Computing large batches in microbatches, one after another, to save memory.
 
-What is stored for the gradient of a function grows with the batch. Computed in
-microbatches, each of them again in the backward pass, it grows with these.
+The backward pass recomputes each microbatch, so activation memory grows with
+the microbatch instead of the batch.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 def split(tree: Any, size: int) -> Any:
     """Arrays [n, ...] as microbatches [p, size, ...], p = ceil(n / size).
 
-    Row i is in microbatch i mod p: a batch that is split over devices stays
-    where it is, since each device has its share of every microbatch. The last
-    row is repeated until all are full, see `weights`.
+    Row i is in microbatch i mod p, so that a batch sharded over devices is not
+    moved: each device has a share of every microbatch. The last row is repeated
+    as padding, see `weights`.
     """
 
     def one(x):
@@ -30,7 +30,7 @@ def split(tree: Any, size: int) -> Any:
 
 
 def weights(weights: jax.Array, size: int) -> jax.Array:
-    """Weights [n] of examples as those of `split`, 0 for repeated rows."""
+    """Weights [n] of examples, split as by `split`, with 0 for padding."""
     missing = -len(weights) % size
     return split(jnp.pad(weights, (0, missing)), size)
 
@@ -38,12 +38,12 @@ def weights(weights: jax.Array, size: int) -> jax.Array:
 def map_microbatches(
     function: Callable[[jax.Array], jax.Array], x: jax.Array, size: int | None
 ) -> jax.Array:
-    """`function` of a batch, one microbatch after another.
+    """Applies `function` to a batch, one microbatch after another.
 
     Args:
-        function: `[b, ...] -> [b, ...]`, of each row alone.
+        function: `[b, ...] -> [b, ...]`, row by row.
         x: [n, ...].
-        size: rows of a microbatch, >= 1; None, n or more for all at once.
+        size: rows per microbatch, >= 1; None or >= n for all at once.
 
     Returns:
         [n, ...], in the order of `x`.
@@ -60,7 +60,7 @@ def sum_microbatches(function: Callable[[Any], Any], batches: Any) -> Any:
     """Sum of `function` over microbatches, one after another.
 
     Args:
-        function: of a microbatch, to a pytree of arrays.
+        function: `(microbatch) -> pytree of arrays`.
         batches: pytree of [p, ...], see `split`.
     """
     function = jax.checkpoint(function, prevent_cse=False)

@@ -1,9 +1,9 @@
-"""The outer update: pixels follow the gradient of the query's loss (Eq. 9).
+"""The outer update: a gradient step of the pixels on the query loss (Eq. 9).
 
     E <- E - b1 grad_E L(theta'(E); D),  clipped to [0, 1]
 
 Adjusting old exemplars (Eq. 10a and 10b) is the same call with one half of them
-as the pixels and the other half as the query, then the other way round.
+as the pixels and the other half as the query, then vice versa.
 """
 
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ from mnemonics_jax.core.numerics import shares, weighted_sum
 
 
 class Query(NamedTuple):
-    """Real data that the adapted model is judged by.
+    """Real data on which the adapted model is evaluated.
 
     Attributes:
-        images: f32[q, ...], as the pixels.
+        images: f32[q, ...], shaped like the pixels.
         labels: int32[q].
         weights: f32[q], 0 for padding.
     """
@@ -35,7 +35,7 @@ class ExemplarState(struct.PyTreeNode):
     """State of learning a set of exemplars.
 
     Attributes:
-        step: int32[], outer updates made.
+        step: int32[], number of outer updates.
         pixels: f32[n, ...] in [0, 1].
         opt_state: state of the outer optax transform.
     """
@@ -48,7 +48,7 @@ class ExemplarState(struct.PyTreeNode):
 def init_state(
     pixels: jax.Array, tx: optax.GradientTransformation
 ) -> ExemplarState:
-    """State before the first outer step, from f32[n, ...] pixels in [0, 1]."""
+    """Initial state for pixels f32[n, ...] in [0, 1]."""
     return ExemplarState(jnp.zeros((), jnp.int32), pixels, tx.init(pixels))
 
 
@@ -58,13 +58,13 @@ def apply_gradient(
     tx: optax.GradientTransformation,
     scale: jax.Array | float = 1.0,
 ) -> ExemplarState:
-    """One outer update of the pixels, which stay in [0, 1].
+    """One outer update of the pixels, clipped to [0, 1].
 
     Args:
-        state: before the update.
-        grads: f32[n, ...], such as of `pixel_gradient`.
+        state: state before the update.
+        grads: f32[n, ...], such as from `pixel_gradient`.
         tx: the outer optax transform.
-        scale: f32[], multiplies the update: the learning rate's decay.
+        scale: f32[], factor of the update for learning rate decay.
     """
     updates, opt_state = tx.update(grads, state.opt_state, state.pixels)
     pixels = jnp.clip(state.pixels + scale * updates, 0, 1)
@@ -74,15 +74,14 @@ def apply_gradient(
 def in_units(
     tx: optax.GradientTransformation, unit: jax.Array | float
 ) -> optax.GradientTransformation:
-    """`tx` as if the variable were measured in `unit`.
+    """`tx` applied to the variable divided by `unit`.
 
-    With the standard deviations of the data as unit the pixels move exactly as
-    they would if the mean- and std-normalised pixels were the variable, which
-    is the space that learning rates in the paper refer to.
+    With the standard deviations of the data as `unit`, the updates are those of
+    mean- and std-normalised pixels, to which the paper's learning rates refer.
 
     Args:
         tx: a transform.
-        unit: broadcastable to the variable, > 0.
+        unit: > 0, broadcastable to the variable.
     """
 
     def init(params):
@@ -108,14 +107,14 @@ def outer_loss(
 
     Args:
         problem: the inner problem.
-        params: where the inner steps start.
+        params: initial params of the inner steps.
         pixels: f32[n, ...], the exemplars.
         labels: int32[n].
         indices: int32[T, b], see `unroll`.
-        query: the data to do well on; no gradient flows into it.
+        query: data of the outer loss; no gradient flows into it.
 
     Returns:
-        f32[], the weighted mean loss, and metrics: 'outer_loss', and the
+        The weighted mean loss, f32[], and metrics: 'outer_loss', and
         'inner_loss_first' and 'inner_loss', the minibatch losses before the
         first and the last inner step (NaN when T = 0).
     """
@@ -129,8 +128,8 @@ def outer_loss(
         )
         return weighted_sum(values, weights)
 
-    judged = embed(problem, query.images), query.labels
-    loss = sum_over(problem, part_loss, judged, shares(query.weights))
+    batch = embed(problem, query.images), query.labels
+    loss = sum_over(problem, part_loss, batch, shares(query.weights))
     ends = (losses[0], losses[-1]) if losses.size else (jnp.nan, jnp.nan)
     metrics = {
         'outer_loss': loss,
@@ -148,21 +147,21 @@ def pixel_gradient(
     indices: jax.Array,
     query: Query,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Gradient of the outer loss in the pixels (in the paper's Eq. 9).
+    """Gradient of the outer loss with respect to the pixels (Eq. 9).
 
-    Exact: through all T inner steps, by reverse mode. Memory grows with T by a
-    copy of the params a step, with `remat`.
+    Exact: reverse mode through all T inner steps. With `remat`, each step needs
+    memory for one copy of the params.
 
     Args:
         problem: the inner problem.
-        params: where the inner steps start.
+        params: initial params of the inner steps.
         pixels: f32[n, ...], the exemplars.
         labels: int32[n].
         indices: int32[T, b], see `unroll`.
-        query: the data to do well on.
+        query: data of the outer loss.
 
     Returns:
-        f32[n, ...], loss by pixel, and the metrics of `outer_loss`.
+        The gradient, f32[n, ...], and the metrics of `outer_loss`.
 
     Example:
         >>> import jax.numpy as jnp, optax

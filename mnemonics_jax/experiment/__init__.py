@@ -1,4 +1,4 @@
-"""A run: its components, the phases and their stages, and what it leaves."""
+"""A run: its components, its phases and their stages, and its results."""
 
 from mnemonics_jax.experiment.phase_loop import (
     first_carry,

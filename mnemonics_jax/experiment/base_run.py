@@ -1,4 +1,4 @@
-"""Phase 0 from another run: runs that part ways after it share its model."""
+"""Phase 0 from another run, shared by runs that differ only in later phases."""
 
 import pathlib
 
@@ -11,7 +11,8 @@ from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.experiment import components, finished, run_config
 from mnemonics_jax.types import Variables
 
-# Fields in which both runs may differ: training in phase 0 reads none of them.
+# Fields in which the runs may differ, since training in phase 0 does not read
+# them.
 LATER = (
     'checkpoint',
     'evaluate',
@@ -34,18 +35,17 @@ def check(parts: components.Components) -> None:
 
 
 def load(parts: components.Components) -> Variables | None:
-    """The model with which phase 0 ends its training; None to train it.
+    """The trained model of phase 0 from `train.base_run`; None if not set.
 
-    It is the one that training would give, bit for bit on the devices and with
-    the versions of the run that it comes from.
+    Training would give the same bits on the devices and with the versions of
+    the base run.
 
     Args:
-        parts: of the run; `train.base_run` of its configuration is the work
-            directory of the other, or None.
+        parts: components of this run.
 
     Raises:
-        ValueError: that run has no model of phase 0, or its configuration or
-            classes differ in what phase 0 depends on.
+        ValueError: the base run has no model of phase 0, or differs in classes
+            or in fields that phase 0 depends on.
     """
     if parts.config.train.base_run is None:
         return None
@@ -62,8 +62,8 @@ def _open(parts: components.Components) -> finished.FinishedPhase:
         raise ValueError(f'train.base_run: {e}') from e
     if found.plan.classes != parts.plan.classes:
         raise ValueError(
-            f'train.base_run={folder}: a run on other classes; allowed: one on '
-            'the same classes in the same order'
+            f'train.base_run={folder}: must be a run on the same classes in '
+            'the same order'
         )
     return found
 
@@ -73,12 +73,12 @@ def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
         place.fetch('config.json')
         begun = run_config.read(place)
     if begun is None:
-        return  # `finished.restore_phase` says so.
+        return  # `finished.restore_phase` raises.
     fields = run_config.differences(
         config_lib.to_json(parts.config), begun.config, ignored=LATER
     )
     if fields:
         raise ValueError(
-            f'{folder}: a run of another configuration ({"; ".join(fields)}); '
-            f'allowed: one that differs in {", ".join(LATER[:-1])} alone'
+            f'{folder}: must be a run that differs only in '
+            f'{", ".join(LATER[:-1])}, but has {"; ".join(fields)}'
         )

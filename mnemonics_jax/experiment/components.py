@@ -1,7 +1,7 @@
-"""Everything that a run needs and no phase changes, built from a config.
+"""The components of a run that all phases share, built from a config.
 
-The jitted functions are made here once, so that all phases share their
-compilations, and what can be wrong with a config is found before work starts.
+The jitted functions are made once, so that all phases share compilations, and
+config errors are found before the run starts.
 """
 
 from collections.abc import Callable
@@ -46,8 +46,8 @@ class Trainers(NamedTuple):
     """The kinds of training in a run.
 
     Attributes:
-        base: of phase 0, without a reference model.
-        later: of the other phases.
+        base: training in phase 0, without a reference model.
+        later: training in the other phases.
         finetune: balanced fine-tuning on exemplars.
     """
 
@@ -57,22 +57,22 @@ class Trainers(NamedTuple):
 
 
 class Components(NamedTuple):
-    """See the module.
+    """The components of a run.
 
     Attributes:
-        config: resolved, the protocol as well.
-        source: of the images.
-        loader: of its examples, by class.
+        config: resolved configuration, including the protocol.
+        source: source of the images.
+        loader: loader of the source's examples, by class.
         order: int64[K], original label of the class at each position.
-        plan: of its classes and phases.
+        plan: classes and phases.
         backbone: the model.
-        method: its loss.
-        placement: of arrays.
-        trainers: of models.
-        learner: of exemplars.
-        evaluator: of models.
-        end_phase: the method's, jitted; None if it has none.
-        per_dispatch: steps that one program takes.
+        method: the class-incremental method.
+        placement: placement of arrays on devices.
+        trainers: functions that train models.
+        learner: functions that learn exemplars.
+        evaluator: functions that evaluate models.
+        end_phase: the method's `end_phase`, jitted; None if it has none.
+        per_dispatch: steps per dispatch.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -95,15 +95,15 @@ class Components(NamedTuple):
         return self.plan.bounds
 
     def num_late_classes(self) -> int:
-        """Classes that came into being after the run was begun."""
+        """Number of classes added after the start of the run."""
         protocol = self.config.protocol
         planned = protocol.phases + bool(protocol.base_classes)
         return len(self.plan.classes) - self.bounds[planned - 1][1]
 
     def slots(self, phase: int) -> int:
-        """Exemplars a class may keep at the end of a phase.
+        """Exemplar slots per class at the end of a phase.
 
-        Without a memory one slot a class stays, empty.
+        Strategy 'none' has one slot, which stays empty.
         """
         if not strategies.keeps(self.config.exemplars.strategy):
             return 1
@@ -115,7 +115,7 @@ class Components(NamedTuple):
         )
 
     def held_out_per_class(self, phase: int) -> int:
-        """Examples of each class kept out of training in a phase >= 1."""
+        """Examples of each class held out of training in a phase >= 1."""
         share = self.method.holdout
         return max(1, round(share * self.slots(phase - 1))) if share else 0
 
@@ -131,12 +131,12 @@ def build(
     placement: parallel.Placement | None = None,
     begun: Plan | None = None,
 ) -> Components:
-    """Builds all of it.
+    """Builds all components.
 
     Args:
         config: resolved, see `config.resolve`.
-        placement: over all devices by default.
-        begun: the plan that an earlier part of the run had.
+        placement: placement; over all devices by default.
+        begun: the plan of the run if it was started before.
 
     Raises:
         ValueError: the config does not fit the data or the devices.
@@ -172,7 +172,7 @@ def build(
 def build_backbone(
     config: ml_collections.FrozenConfigDict, plan: Plan, method: Method
 ) -> Backbone:
-    """The model of a run, with what its method and weight transfer add."""
+    """The model of a run, wrapped for its method and weight transfer."""
     backbone = make_backbone(
         config.backbone.name,
         num_classes=len(plan.classes),
@@ -204,7 +204,7 @@ def make_trainers(
         augment_real=not crops_on_host(config, source),
         update_stats=True,
     )
-    # A few images a class are too few to estimate statistics from.
+    # A few images per class are too few to estimate BatchNorm statistics.
     on_exemplars = settings._replace(
         momentum=config.finetune.momentum, weight_decay=0.0, update_stats=False
     )
@@ -268,24 +268,24 @@ def check_memory(components: Components) -> None:
     if ex.per_class > sizes[smallest]:
         name = components.source.class_names[smallest]
         raise ValueError(
-            f'exemplars.per_class={ex.per_class}: allowed: at most '
+            f'exemplars.per_class={ex.per_class}: must be at most '
             f'{sizes[smallest]}, the training images of the class {name!r}'
         )
     last = len(components.bounds) - 1
     if components.slots(last) < 1:
         raise ValueError(
-            f'exemplars.total={ex.total}: allowed: at least '
+            f'exemplars.total={ex.total}: must be at least '
             f'{components.source.num_classes}, one for each class'
         )
     share = components.method.holdout
     if share and last > 0 and components.slots(last - 1) < 2:
         raise ValueError(
-            f'method.name={components.config.method.name}: holds exemplars out '
-            'of training; allowed: at least 2 a class in every phase'
+            f'method.name={components.config.method.name}: holds out exemplars '
+            'and must have at least 2 per class in every phase'
         )
     if ex.adjust and last > 0 and components.slots(last - 1) < 2:
         raise ValueError(
-            f'exemplars.adjust=True with exemplars.total={ex.total}: '
-            'adjustment splits each class into halves; allowed: total >= '
-            f'{2 * components.bounds[last - 1][1]}'
+            f'exemplars.total={ex.total}: must be at least '
+            f'{2 * components.bounds[last - 1][1]} with exemplars.adjust=True, '
+            'which splits each class into halves'
         )

@@ -1,4 +1,4 @@
-"""A phase as its stages see it: data, order and keys."""
+"""Context of a phase for its stages: data, random keys and example order."""
 
 import time
 from collections.abc import Iterator
@@ -23,19 +23,19 @@ Batches = Iterator[dict[str, np.ndarray]]
 
 
 class PhaseContext(NamedTuple):
-    """A phase as its stages see it.
+    """Context of a phase for its stages.
 
     Attributes:
-        parts: the components.
-        index: of the phase.
-        num_old: classes of earlier phases.
-        num_seen: those and this phase's.
-        recorder: of progress.
-        loops: of the loops.
+        parts: components of the run.
+        index: phase index.
+        num_old: number of classes of earlier phases.
+        num_seen: `num_old` plus the classes of this phase.
+        recorder: recorder of progress and metrics.
+        loops: runner of the resumable loops.
     """
 
     parts: Components
-    # Hides a tuple's own.
+    # Hides tuple.index.
     index: int  # type: ignore[assignment]
     num_old: int
     num_seen: int
@@ -44,22 +44,22 @@ class PhaseContext(NamedTuple):
 
     @property
     def traced(self) -> Phase:
-        """The phase as steps take it."""
+        """The phase as an input of jitted steps."""
         numbers = (self.index, self.num_old, self.num_seen)
         return Phase(*map(np.int32, numbers))
 
     def key(self, stage: Stage, epoch: int = 0) -> jax.Array:
-        """The key of an epoch of a stage, on all devices."""
+        """Random key of an epoch of a stage, on all devices."""
         seed = self.parts.config.seed
         key = stage_key(seed, self.index, stage, epoch)
         return parallel.replicate_key(self.parts.placement, key)
 
     def order(self, stage: Stage, epoch: int, size: int) -> np.ndarray:
-        """The order of an epoch of a stage over `size` examples."""
+        """Order of `size` examples in an epoch of a stage."""
         return batches.epoch_order(size, **self._place(stage, epoch))
 
     def crop_seed(self, stage: Stage, epoch: int) -> int:
-        """The seed of an epoch's random crops on the host."""
+        """Seed of an epoch's random crops on the host."""
         return batches.epoch_seed(**self._place(stage, epoch))
 
     def _place(self, stage: Stage, epoch: int) -> dict[str, int]:
@@ -71,7 +71,7 @@ class PhaseContext(NamedTuple):
         }
 
     def run(self, loop: Loop, state: State) -> State:
-        """Runs a loop of this phase, or what an interruption left of it."""
+        """Runs the remaining steps of a loop of this phase."""
         return self.loops.run(loop, state, self.recorder)
 
     def examples(self, split: str, low: int, high: int) -> PhaseExamples:
@@ -80,7 +80,7 @@ class PhaseContext(NamedTuple):
 
 
 def in_order(examples: PhaseExamples, batch_size: int) -> Batches:
-    """Batches of examples as they lie, each once."""
+    """Batches of all examples, once and in order."""
     order = np.arange(len(examples.labels))
     return examples.feed(batch_size).epoch(order)
 
@@ -88,7 +88,7 @@ def in_order(examples: PhaseExamples, batch_size: int) -> Batches:
 def features_of(
     context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> np.ndarray:
-    """Features f32[n, D] of examples by a model, in their order."""
+    """Features f32[n, D] of examples, in order."""
     batch_size = context.parts.config.evaluate.batch_size
     return evaluation.features_of(
         context.parts.evaluator, variables, in_order(data, batch_size)
@@ -107,15 +107,15 @@ def all_class_means(
 
 
 class Clock:
-    """Seconds by stage."""
+    """Measures seconds by stage."""
 
     def __init__(self) -> None:
-        """Starts now."""
+        """Starts the clock."""
         self.seconds: dict[str, float] = {}
         self._start = self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """Gives the time since the last lap to `name`."""
+        """Records the time since the last lap as `name`."""
         now = time.monotonic()
         self.seconds[name] = now - self._last
         self._last = now

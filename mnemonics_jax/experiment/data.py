@@ -1,4 +1,4 @@
-"""The data of a run, from its configuration."""
+"""Data and augmentation of a run, from its configuration."""
 
 import functools
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.data.loader import Loader, Settings
 from mnemonics_jax.data.phase_plan import Plan
 
-# Of a dispatch, where there are accelerators: many more save little, and a
-# request to stop waits for its end.
+# Limits of a dispatch on accelerators: more steps save little, and a request to
+# stop waits for the end of the dispatch.
 _MOST_STEPS = 32
 _MOST_BYTES = 64 * 2**20
 
 
 class PerDispatch(NamedTuple):
-    """How many steps one program takes, see `blocks`.
+    """Steps per dispatch, see `multistep`.
 
     Attributes:
-        train: of training and fine-tuning.
-        exemplars: of learning and adjusting exemplars.
+        train: steps of training and fine-tuning.
+        exemplars: steps of learning and adjusting exemplars.
     """
 
     train: int
@@ -45,13 +45,13 @@ def check_batches(
     for field, size in sizes.items():
         if size is not None and size % placement.num_devices:
             raise ValueError(
-                f'{field}={size}: allowed: a multiple of '
+                f'{field}={size}: must be a multiple of '
                 f'{placement.num_devices}, the number of devices'
             )
 
 
 def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
-    """The images of a run, of all classes or of a drawn subset of them."""
+    """The images of a run, of all classes or of a random subset."""
     source = sources.make_source(config.data.source, config.data)
     number = config.data.subset_classes
     if number is None:
@@ -65,7 +65,7 @@ def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
 def fill_protocol(
     config: ml_collections.FrozenConfigDict, base_classes: int, phases: int
 ) -> ml_collections.FrozenConfigDict:
-    """Sets the numbers of the protocol that are left open."""
+    """Fills in `protocol.base_classes` and `protocol.phases` if None."""
     filled = ml_collections.ConfigDict(config.to_dict())
     protocol = filled.protocol
     if protocol.base_classes is None:
@@ -80,10 +80,10 @@ def plan_phases(
     source: sources.Source,
     begun: Plan | None,
 ) -> tuple[ml_collections.FrozenConfigDict, Plan]:
-    """The classes and phases of a run, new or begun with the plan `begun`.
+    """Plans the classes and phases of a run, extending `begun` if given.
 
     Returns:
-        The configuration with the numbers of the protocol, and the plan.
+        The configuration with its protocol filled in, and the plan.
     """
     protocol = config.protocol
     numbers = class_order.default_protocol(
@@ -98,12 +98,12 @@ def plan_phases(
 def crops_on_host(
     config: ml_collections.FrozenConfigDict, source: sources.Source
 ) -> bool:
-    """Whether real images get their random crops where they are decoded."""
+    """Whether random crops of real images are made during decoding."""
     return config.data.random_resized_crop and source.encoded is not None
 
 
 def augmentation(section: ml_collections.FrozenConfigDict) -> Augmentation:
-    """What the section `data` says of augmentation."""
+    """Augmentation set in the config section `data`."""
     return Augmentation(
         pad=section.pad,
         flip=section.flip,
@@ -115,7 +115,7 @@ def augmentation(section: ml_collections.FrozenConfigDict) -> Augmentation:
 def query_augmentation(
     config: ml_collections.FrozenConfigDict, source: sources.Source
 ) -> Augmentation:
-    """The same of the real images that judge exemplars, on the device."""
+    """Augmentation of query images on the device."""
     if crops_on_host(config, source):
         return Augmentation()
     return augmentation(config.data)
@@ -128,17 +128,18 @@ def make_loader(
     bounds: Sequence[tuple[int, int]],
     placement: parallel.Placement,
 ) -> Loader:
-    """Finds the examples of classes, and says how they are fed.
+    """Makes the loader of the examples of classes.
 
     Raises:
-        ValueError: memory for reading ahead does not suffice, or random crops
-            of originals are to come from the device.
+        ValueError: the memory for prefetching is too small, or random crops of
+            encoded images are combined with `data.feed=device`.
     """
     data, crops = config.data, crops_on_host(config, source)
     if crops and data.feed == 'device':
         raise ValueError(
-            'data.feed=device with data.random_resized_crop=True: the device '
-            'has no originals to crop; allowed: tfdata'
+            'data.feed=device: must be tfdata with '
+            'data.random_resized_crop=True, since the device has no originals '
+            'to crop'
         )
     view = streaming.EvalView(
         source.image_shape, data.eval_resize, data.flip, data.brightness
@@ -173,10 +174,10 @@ def per_dispatch(
     source: sources.Source,
     placement: parallel.Placement,
 ) -> PerDispatch:
-    """The numbers of the configuration, or by platform and size of batches.
+    """Steps per dispatch from the configuration, platform and batch size.
 
-    One by one on CPU, where a step takes longer than its launch. An exemplar
-    step is many model steps.
+    One by default on CPU, where a step takes longer than its launch. An
+    exemplar step costs as much as several model steps.
     """
     given = config.steps_per_dispatch
     if given is not None:

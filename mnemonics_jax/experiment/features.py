@@ -1,6 +1,6 @@
-"""Where test images and exemplars lie for the model at the end of a phase.
+"""Features of test images and exemplars at the end of a phase.
 
-Of old classes no training image is left by then, hence test images.
+Test images, since old classes have no training images any more.
 """
 
 from typing import NamedTuple
@@ -11,20 +11,20 @@ from mnemonics_jax import prototypes
 from mnemonics_jax.core.numerics import unit_on_host
 from mnemonics_jax.train.evaluation import Embedded
 
-# Test images whose features are kept, for pictures of them.
+# Limits of the test images whose features are saved for plots.
 MOST_A_CLASS = 100
 MOST_IN_ALL = 10_000
 
 
 class FeatureSnapshot(NamedTuple):
-    """Features as NME compares them, of unit length, of S classes seen.
+    """Unit features, as NME uses them, of the S classes seen.
 
     Attributes:
-        features: f32[n, D], of all their test images.
-        labels: int32[n].
-        means: f32[S, D], of the test images of each class.
-        exemplars: f32[S, m, D].
-        mask: bool[S, m], which of these there are.
+        features: f32[n, D], features of all test images.
+        labels: int32[n], their classes.
+        means: f32[S, D], mean over the test images of each class.
+        exemplars: f32[S, m, D], features of the exemplars.
+        mask: bool[S, m], true where a slot holds an exemplar.
     """
 
     features: np.ndarray
@@ -34,14 +34,14 @@ class FeatureSnapshot(NamedTuple):
     mask: np.ndarray
 
 
-def make_space(
+def make_snapshot(
     images: Embedded, slots: np.ndarray, mask: np.ndarray, num_seen: int
 ) -> FeatureSnapshot:
-    """Puts together what evaluation has computed.
+    """Makes a snapshot from the results of evaluation.
 
     Args:
         images: test images of the classes seen.
-        slots: f32[K * m, D], features of the slots of the memory.
+        slots: f32[K * m, D], features of the memory's slots.
         mask: bool[K, m].
         num_seen: S.
     """
@@ -58,30 +58,33 @@ def make_space(
     )
 
 
-def border(space: FeatureSnapshot) -> dict[str, float] | None:
-    """The median of `prototypes.border_ratios`, of exemplars and of images.
+def border(snapshot: FeatureSnapshot) -> dict[str, float] | None:
+    """Median `prototypes.border_ratios` of exemplars and of test images.
 
-    None without exemplars, or with one class, which has no border.
+    None without exemplars, or with only one class.
     """
-    mask = space.mask
+    mask = snapshot.mask
     if len(mask) < 2 or not mask.any():
         return None
-    labels = np.nonzero(mask)[0]
-    among = {
-        'exemplars': (space.exemplars[mask], labels),
-        'images': (space.features, space.labels),
+    groups = {
+        'exemplars': (snapshot.exemplars[mask], np.nonzero(mask)[0]),
+        'images': (snapshot.features, snapshot.labels),
     }
     return {
-        name: float(np.median(prototypes.border_ratios(*where, space.means)))
-        for name, where in among.items()
+        name: float(
+            np.median(
+                prototypes.border_ratios(features, labels, snapshot.means)
+            )
+        )
+        for name, (features, labels) in groups.items()
     }
 
 
 def sample(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Positions of a few images of each class, evenly spaced among its own.
+    """Positions of a few images of each class, evenly spaced in its images.
 
-    At most `MOST_A_CLASS` of each, and no more than `MOST_IN_ALL` in all unless
-    that were less than one of each.
+    At most `MOST_A_CLASS` per class and `MOST_IN_ALL` in all, but at least one
+    per class.
 
     Args:
         labels: int[n].
@@ -99,16 +102,16 @@ def sample(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.concatenate(chosen)
 
 
-def to_arrays(space: FeatureSnapshot) -> dict[str, np.ndarray]:
-    """The arrays of a snapshot, with a sample of the test images.
+def to_arrays(snapshot: FeatureSnapshot) -> dict[str, np.ndarray]:
+    """Arrays of a snapshot for saving, with a sample of the test images.
 
-    Features are float16, means and the rest as they are.
+    Features of images and exemplars are float16.
     """
-    rows = sample(space.labels, len(space.means))
+    rows = sample(snapshot.labels, len(snapshot.means))
     return {
-        'features': space.features[rows].astype(np.float16),
-        'labels': space.labels[rows].astype(np.int32),
-        'means': space.means,
-        'exemplars': space.exemplars.astype(np.float16),
-        'mask': space.mask,
+        'features': snapshot.features[rows].astype(np.float16),
+        'labels': snapshot.labels[rows].astype(np.int32),
+        'means': snapshot.means,
+        'exemplars': snapshot.exemplars.astype(np.float16),
+        'mask': snapshot.mask,
     }

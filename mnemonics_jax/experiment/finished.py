@@ -1,7 +1,7 @@
-"""A phase that a run has finished, opened again without the data of the run.
+"""Restores a finished phase of a run without its data.
 
-`config.json` says what the model is, and a checkpoint what it has learned. Of
-the ends of phases a run keeps the last two, or `checkpoint.keep`.
+`config.json` defines the model, a checkpoint has its variables. A run keeps the
+checkpoints of its last `checkpoint.keep` phases.
 """
 
 import pathlib
@@ -25,17 +25,17 @@ class FinishedPhase(NamedTuple):
     """A finished phase.
 
     Attributes:
-        config: of the run.
-        plan: of its K classes when the phase ended.
-        phase: its index.
-        num_seen: S, of the classes.
+        config: configuration of the run.
+        plan: plan of the run's K classes at the end of the phase.
+        phase: phase index.
+        num_seen: S, number of classes seen.
         backbone: the model.
-        variables: its state at the end of the phase.
-        finetuned: that of its fine-tuned copy; `variables` if there is none.
+        variables: variables of the model at the end of the phase.
+        finetuned: variables of its fine-tuned copy; `variables` if none.
         exemplars: the memory.
-        classifiers: those of `evaluation.CLASSIFIERS` that the phase was
-            judged by and whose models are there.
-        predictor: the one of them by which the run is judged.
+        classifiers: the evaluated `evaluation.CLASSIFIERS` whose models are
+            saved.
+        predictor: the classifier reported for the run.
     """
 
     config: config_dict.FrozenConfigDict
@@ -51,33 +51,32 @@ class FinishedPhase(NamedTuple):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the S classes seen, in the order of the model's outputs."""
+        """Names of the S classes seen, in output order."""
         return self.plan.classes[: self.num_seen]
 
 
 def restore_phase(workdir: str | pathlib.Path, phase: int) -> FinishedPhase:
-    """Opens a phase of a run, finished or not; nothing is written.
+    """Restores a finished phase of a run without writing anything.
 
     Args:
-        workdir: of the run, may be gs://BUCKET/FOLDER.
-        phase: its index; -1 is the last one whose model is there, -2 the one
-            before.
+        workdir: work directory of the run, may be gs://BUCKET/FOLDER.
+        phase: phase index; -1 is the last saved phase, -2 the one before.
 
     Raises:
-        ValueError: there is no run, or no model of the phase.
+        ValueError: there is no run, or the phase has no checkpoint.
     """
     with Workdir(workdir, uploads=False) as place:
         place.fetch('config.json')
         begun = run_config.read(place)
         if begun is None:
             raise ValueError(
-                f'{workdir}: no config.json in it; allowed: the work directory '
-                'of a run'
+                f'{workdir}: no config.json, must be the work directory of a '
+                'run'
             )
         index = find_phase(checkpoint.ends(place.root), phase, workdir)
         carry, other, phases = checkpoint.read_end(place.root, index)
     config = config_of(begun.config)
-    # Classes may have come into being after the phase.
+    # Classes may have been added after the phase.
     plan = begun.plan._replace(
         classes=begun.plan.classes[: len(carry.exemplars.mask)]
     )
@@ -101,7 +100,7 @@ def config_of(content: dict[str, Any]) -> config_dict.FrozenConfigDict:
     """The configuration of a run, from its JSON."""
     plugins.load_all(content.get('plugins', ''))
     fields = default_config()
-    # A run keeps the settings of its own method alone.
+    # `config.json` has the settings of its own method only.
     with fields.unlocked():
         fields.update(content)
     return config_dict.FrozenConfigDict(fields)
@@ -123,21 +122,21 @@ def rebuild(config: dict[str, Any], plan: dict[str, Any]) -> Backbone:
 
 
 def find_phase(
-    there: list[int], phase: int, workdir: str | pathlib.Path
+    saved: list[int], phase: int, workdir: str | pathlib.Path
 ) -> int:
-    """The index of a phase among those whose models are there, ascending."""
-    if not there:
+    """The index of a phase, which may be negative, among the saved ones."""
+    if not saved:
         raise ValueError(
-            f'{workdir}: no checkpoint of a finished phase; allowed: the work '
+            f'{workdir}: no checkpoint of a finished phase, must be the work '
             'directory of a run with at least one finished phase'
         )
-    if -len(there) <= phase < 0:
-        return there[phase]
-    if phase not in there:
+    if -len(saved) <= phase < 0:
+        return saved[phase]
+    if phase not in saved:
         raise ValueError(
-            f'--phase={phase}: its model is not in {workdir}; allowed: '
-            f'{", ".join(map(str, there))} (checkpoint.keep says how many '
-            'phases are kept), or -1 for the last of these'
+            f'--phase={phase}: must be one of {", ".join(map(str, saved))}, '
+            f'the phases saved in {workdir} (see checkpoint.keep), or -1 for '
+            'the last one'
         )
     return phase
 
@@ -147,15 +146,15 @@ def classifiers_of(
     other: Variables | None,
     config: config_dict.FrozenConfigDict,
 ) -> tuple[str, ...]:
-    """The classifiers that a phase was judged by and whose models are there.
+    """The evaluated classifiers of a phase whose models are saved.
 
     Args:
-        result: of the phase, from `results.json`.
-        other: the model that checkpoints of early versions lack.
-        config: of the run.
+        result: entry of the phase in `results.json`.
+        other: the other evaluated model; checkpoints of early versions lack it.
+        config: configuration of the run.
     """
-    counted = result['confusion']
-    found = [name for name in evaluation.CLASSIFIERS if name in counted]
+    evaluated = result['confusion']
+    found = [name for name in evaluation.CLASSIFIERS if name in evaluated]
     if other is None and len(found) > 1:
         carried = ['finetuned'] if config.finetune.carry else ['cnn', 'nme']
         found = [name for name in found if name in carried]
@@ -163,15 +162,15 @@ def classifiers_of(
 
 
 def models_of(
-    saved: FinishedPhase,
+    finished: FinishedPhase,
     evaluator: evaluation.Evaluator,
     placement: parallel.Placement,
 ) -> tuple[Variables, Variables, jax.Array]:
     """The model, its fine-tuned copy and the exemplar means, on the devices."""
-    models = saved.variables, saved.finetuned, saved.exemplars
+    models = finished.variables, finished.finetuned, finished.exemplars
     variables, finetuned, exemplars = parallel.replicate(
         placement, jax.tree.map(np.asarray, models)
     )
-    batch_size = saved.config.evaluate.batch_size
+    batch_size = finished.config.evaluate.batch_size
     means = evaluation.means_of(evaluator, variables, exemplars, batch_size)
     return variables, finetuned, means

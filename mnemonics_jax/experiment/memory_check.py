@@ -1,8 +1,7 @@
-"""Whether the largest step of a run fits the devices, before it is begun.
+"""Checks before a run that its largest step fits into device memory.
 
-The steps are compiled for the shapes that the run will have. JAX keeps what it
-compiled, so that nothing is compiled twice: the run only starts to compile
-earlier.
+The steps are compiled for the shapes of the run. JAX caches them, so that
+nothing is compiled twice.
 """
 
 from typing import Any
@@ -17,31 +16,30 @@ from mnemonics_jax.experiment.step_shapes import Program, programs
 
 _GIB = 2**30
 
-# What to say when a device has no room in the middle of a run.
+# Message when a device runs out of memory in the middle of a run.
 EXHAUSTED = (
-    'a step does not fit the memory of the device; allowed: a smaller '
-    'exemplars.microbatch (the same command goes on with it), or, in a new '
-    '--workdir, a smaller train.batch_size, finetune.batch_size or '
-    'evaluate.batch_size'
+    'a step does not fit into device memory: rerun the command with a smaller '
+    'exemplars.microbatch to resume, or start in a new --workdir with a '
+    'smaller train.batch_size, finetune.batch_size or evaluate.batch_size'
 )
 
 
 def check(
     parts: components.Components, last: int, room: int | None
 ) -> str | None:
-    """Compares what the largest step needs with what there is.
+    """Compares the memory of the largest step with that of a device.
 
     Args:
-        parts: of a run.
+        parts: components of a run.
         last: index of its last phase.
-        room: bytes of a device, see `room_on_device`; None if that is unknown,
-            and then nothing is compiled.
+        room: bytes of a device, see `room_on_device`; None if unknown, then
+            nothing is compiled.
 
     Returns:
-        A line about the largest step; None if nothing is known.
+        A line about the largest step; None if `room` is None.
 
     Raises:
-        ValueError: it does not fit; one line with a setting that does.
+        ValueError: the step does not fit; the message has a setting that does.
     """
     if room is None:
         return None
@@ -57,9 +55,9 @@ def check(
 
 
 def room_on_device() -> int | None:
-    """Bytes that a program may use on the smallest of this process' devices.
+    """Bytes available to a program on this process's smallest device.
 
-    None on CPU: its memory is shared with all else, and can be swapped.
+    None on CPU, whose memory is shared and can be swapped.
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     limits = [s['bytes_limit'] for s in stats if 'bytes_limit' in s]
@@ -67,9 +65,9 @@ def room_on_device() -> int | None:
 
 
 def needed(program: Program) -> float:
-    """Bytes on each device: arguments, results, and what lies between.
+    """Bytes on each device for arguments, results and temporaries.
 
-    Infinite if the compiler itself, as that for TPUs does, finds no room.
+    Infinite if compilation fails for lack of memory, as on TPUs.
     """
     try:
         compiled = program.function.lower(*program.arguments).compile()
@@ -87,12 +85,12 @@ def needed(program: Program) -> float:
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether something failed for want of memory on a device."""
+    """Whether an error means that a device ran out of memory."""
     return 'RESOURCE_EXHAUSTED' in str(error)
 
 
 def in_gib(size: float) -> str:
-    """Bytes in words; what the compiler could not count, too."""
+    """Bytes as GiB; 'more' for infinity."""
     return f'{size / _GIB:,.1f} GiB' if np.isfinite(size) else 'more'
 
 
@@ -103,28 +101,27 @@ def explain(
     need: float,
     room: int,
 ) -> str:
-    """What does not fit, and the largest setting among halves that does."""
+    """Message on a step that does not fit: halves the setting until it does."""
     section, name = program.field.split('.')
     current, step = parts.config[section][name], parts.placement.num_devices
     size = current or max(parts.config.exemplars.query_batch, step)
-    allowed = f'more than {step} devices, or a smaller backbone'
+    text = (
+        f'{program.field}={current}: {program.name} needs {in_gib(need)} of '
+        f'the {in_gib(room)} on each device'
+    )
     while size > step:
-        # In multiples of the number of devices, as `check_batches` wants.
+        # A multiple of the number of devices, see `check_batches`.
         size = -(-size // (2 * step)) * step
         tried = named(with_setting(parts, program.field, size), last, program)
         if needed(tried) <= room:
-            allowed = f'{size}'
-            break
-    return (
-        f'{program.field}={current}: {program.name} needs {in_gib(need)} of '
-        f'the {in_gib(room)} on each device; allowed: {allowed}'
-    )
+            return f'{text}, must be at most {size}'
+    return f'{text}, must run on more than {step} devices or a smaller backbone'
 
 
 def with_setting(
     parts: components.Components, field: str, size: int
 ) -> components.Components:
-    """The components as another value of one of `Program.field` has them."""
+    """The components with another value of `Program.field`."""
     config = ml_collections.ConfigDict(parts.config.to_dict())
     config.update_from_flattened_dict({field: size})
     config = ml_collections.FrozenConfigDict(config)

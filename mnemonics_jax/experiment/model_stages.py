@@ -1,4 +1,4 @@
-"""The stages of a phase that train a model: on new data, and on the memory."""
+"""The stages of a phase that train a model: training and fine-tuning."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -29,9 +29,9 @@ imprint = jax.jit(heads.imprint)
 def start_model(
     context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> Variables:
-    """The model that training starts from: new head rows imprinted.
+    """The model that training starts from, with imprinted new head rows.
 
-    From class means or, for a head with proxies, from centres of k-means.
+    The rows are class means or, for a head with proxies, k-means centres.
     """
     parts, head = context.parts, variables.params['head']
     if context.index == 0 or not parts.config.method.imprint:
@@ -49,7 +49,7 @@ def start_model(
 def all_class_centres(
     context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> np.ndarray:
-    """Centres f32[K, P, D] of the classes of `data`, one for each proxy."""
+    """k-means centres f32[K, P, D] of the classes of `data`, one per proxy."""
     num_classes, num_proxies, _ = variables.params['head']['kernel'].shape
     return prototypes.class_centres(
         features_of(context, variables, data),
@@ -64,14 +64,14 @@ class Pool(NamedTuple):
     """The examples of a training stage: real images, then exemplars.
 
     Attributes:
-        feed: of batches to train on.
-        plain: the same, never augmented on the host.
-        num_real: how many are real.
+        feed: feed of training batches.
+        plain: the same feed without augmentation on the host.
+        num_real: n, number of real images.
         slots: int32[e], flat slots of the exemplars.
-        labels: int32[n + e].
-        train: int64[t], positions that are trained on.
-        held_out: int64[h], positions kept for `Method.end_phase`.
-        capacity: batches that any phase's examples make at most.
+        labels: int32[n + e], labels of all examples.
+        train: int64[t], positions of training examples.
+        held_out: int64[h], positions held out for `Method.end_phase`.
+        capacity: maximum number of batches in any phase.
     """
 
     feed: BatchFeed
@@ -84,19 +84,21 @@ class Pool(NamedTuple):
     capacity: int
 
     def batches(self, order: np.ndarray, seed: int, start_step: int) -> Batches:
-        """Batches of the positions of `order` to train on, with `slot`."""
+        """Training batches of the positions `order`, with `slot`."""
         batches = self.feed.epoch(order, seed=seed, start_step=start_step)
         return train.with_slots(batches, self.num_real, self.slots)
 
     def held_out_batches(self) -> Batches:
-        """Batches of the positions held out, as they are, with `slot`."""
+        """Batches of the held-out positions, not augmented, with `slot`."""
         batches = self.plain.epoch(self.held_out)
         return train.with_slots(batches, self.num_real, self.slots)
 
 
-def make_pool(data: PhaseExamples, held: ExemplarSet, batch_size: int) -> Pool:
-    """All of `data` and of the memory, nothing held out."""
-    slots, slot_labels = train.valid_slots(held)
+def make_pool(
+    data: PhaseExamples, exemplars: ExemplarSet, batch_size: int
+) -> Pool:
+    """Pools `data` and the memory, with nothing held out."""
+    slots, slot_labels = train.valid_slots(exemplars)
     labels = np.concatenate([data.labels, slot_labels])
 
     def feed(augmented):
@@ -112,14 +114,14 @@ def make_pool(data: PhaseExamples, held: ExemplarSet, batch_size: int) -> Pool:
         labels=labels,
         train=np.arange(len(labels)),
         held_out=np.arange(0),
-        capacity=data.capacity(batch_size, held.mask.size),
+        capacity=data.capacity(batch_size, exemplars.mask.size),
     )
 
 
 def hold_out(context: PhaseContext, pool: Pool) -> Pool:
-    """Keeps the same number of examples of each class seen out of training.
+    """Holds the same number of examples of each class seen out of training.
 
-    The number is the method's share of an old class's exemplars, at least one.
+    The number is the method's share of the exemplars per class, at least one.
     """
     count = context.parts.held_out_per_class(context.index)
     order = context.order(Stage.HOLD_OUT, 0, len(pool.labels))
@@ -138,16 +140,16 @@ def train_model(
     """Model-level training on the new data and the memory (the paper, Eq. 4b).
 
     Args:
-        context: of the phase.
-        carry: of the previous phase: the reference model and the memory.
-        start: see `start_model`.
+        context: context of the phase.
+        carry: reference model and memory of the previous phase.
+        start: initial model, see `start_model`.
         data: training images of the new classes.
     """
-    parts, held = context.parts, carry.exemplars
+    parts, exemplars = context.parts, carry.exemplars
     if parts.method.keeps_data:
         data = context.examples('train', 0, context.num_seen)
-        held = held.replace(mask=jnp.zeros_like(held.mask))
-    pool = make_pool(data, held, parts.config.train.batch_size)
+        exemplars = exemplars.replace(mask=jnp.zeros_like(exemplars.mask))
+    pool = make_pool(data, exemplars, parts.config.train.batch_size)
     if context.index:
         pool = hold_out(context, pool)
     frozen = context.num_old if parts.config.method.freeze_old_rows else 0
@@ -166,13 +168,16 @@ def train_model(
 
 
 def end_phase(
-    context: PhaseContext, held: ExemplarSet, variables: Variables, pool: Pool
+    context: PhaseContext,
+    exemplars: ExemplarSet,
+    variables: Variables,
+    pool: Pool,
 ) -> Variables:
-    """What the method, if anything, does to the head after training."""
+    """Applies the method's `end_phase`, if any, to the head."""
     parts, num_classes = context.parts, context.parts.source.num_classes
     if parts.end_phase is None:
         return variables
-    # Padded to the largest phase's number, so that phases share a program.
+    # Padded to the size of the largest phase, so that phases share a program.
     size = parts.held_out_per_class(1) * num_classes
     held_out = HeldOut(
         np.zeros((size, num_classes), np.float32),
@@ -182,7 +187,7 @@ def end_phase(
     count = len(pool.held_out)
     if count:
         found = evaluation.logits_of(
-            parts.evaluator, variables, held, pool.held_out_batches()
+            parts.evaluator, variables, exemplars, pool.held_out_batches()
         )
         held_out.logits[:count] = found
         held_out.labels[:count] = pool.labels[pool.held_out]
@@ -192,31 +197,31 @@ def end_phase(
 
 
 def finetune_model(
-    context: PhaseContext, variables: Variables, held: ExemplarSet
+    context: PhaseContext, variables: Variables, exemplars: ExemplarSet
 ) -> Variables:
-    """A copy of the model, fine-tuned on the balanced memory alone."""
+    """A copy of the model, fine-tuned on the balanced memory only."""
     parts = context.parts
     training = Training(
         stage=Stage.FINETUNE,
         trainer=parts.trainers.finetune,
         section=parts.config.finetune,
-        carry=Carry(variables, held),
+        carry=Carry(variables, exemplars),
         head_rows=(0, context.num_seen),
     )
-    nothing = parts.loader.no_examples()
-    pool = make_pool(nothing, held, parts.config.finetune.batch_size)
+    no_data = parts.loader.no_examples()
+    pool = make_pool(no_data, exemplars, parts.config.finetune.batch_size)
     return run_epochs(context, pool, variables, training)
 
 
 class Training(NamedTuple):
-    """How `run_epochs` trains.
+    """Settings of `run_epochs`.
 
     Attributes:
-        stage: of the phase.
-        trainer: the functions.
-        section: of the config: epochs, lr and its schedule.
-        carry: the reference model and the memory.
-        head_rows: low and high of the head rows that are trained.
+        stage: stage of the phase.
+        trainer: the jitted functions.
+        section: config section with epochs, learning rate and schedule.
+        carry: reference model and memory.
+        head_rows: low and high; head rows low..high-1 are trained.
     """
 
     stage: Stage
@@ -275,7 +280,7 @@ def run_epochs(
 def epoch_inputs(
     context: PhaseContext, training: Training, epoch: int
 ) -> train.StepInputs:
-    """What the steps of an epoch read beside state and batch."""
+    """Inputs of the steps of an epoch besides state and batch."""
     phase, head_rows, lr = parallel.replicate(
         context.parts.placement,
         (

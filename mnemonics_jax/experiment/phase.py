@@ -1,7 +1,7 @@
 """One phase of class-incremental learning (the paper, Algorithm 1).
 
-Each stage is a function of the phase, of what is known so far, and of nothing
-else; `run_phase` is their order.
+Each stage is a function of the phase context and the results of earlier stages;
+`run_phase` calls them in order.
 """
 
 from typing import Any, NamedTuple
@@ -28,39 +28,39 @@ from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
 class Outcome(NamedTuple):
-    """What a phase leaves beside what the next one starts from.
+    """Results of a phase besides the carry.
 
     Attributes:
-        counts: by classifier.
-        exemplars: drift, held-out losses, distance to the border.
-        seconds: by stage.
-        selected: the new classes' exemplars before they were learned, rows
-            [c, s, ...] as they would be stored; None without exemplars.
-        space: of features.
-        other: of the trained model and its fine-tuned copy the one that the
-            next phase does not start from; None without exemplars.
+        counts: counts of test images, by classifier.
+        exemplars: drift, held-out losses and border ratios of exemplars.
+        seconds: seconds by stage.
+        selected: exemplars of the new classes before they were learned, rows
+            [c, s, ...] in the storage dtype; None without exemplars.
+        snapshot: features of test images and exemplars.
+        other: the one of trained model and fine-tuned copy that the next phase
+            does not start from; None without exemplars.
     """
 
     counts: dict[str, evaluation.Counts]
     exemplars: dict[str, Any]
     seconds: dict[str, float]
     selected: ExemplarSet | None
-    space: features.FeatureSnapshot
+    snapshot: features.FeatureSnapshot
     other: Variables | None
 
 
 def run_phase(
     context: PhaseContext, carry: Carry, trained: Variables | None = None
 ) -> tuple[Carry, Outcome]:
-    """Runs a phase from the end of the one before it.
+    """Runs a phase from the end of the previous one.
 
     Args:
-        context: the phase.
-        carry: of the phase before; of `experiment.first_carry` in phase 0.
-        trained: the model that training would give, where it is known.
+        context: context of the phase.
+        carry: carry of the previous phase; `experiment.first_carry` in phase 0.
+        trained: trained model, from `base_run.load`; None to train it.
 
     Returns:
-        What the next phase starts from, and this phase's outcome.
+        The carry for the next phase, and this phase's outcome.
     """
     config, clock = context.parts.config, Clock()
     data = context.examples('train', context.num_old, context.num_seen)
@@ -68,42 +68,43 @@ def run_phase(
     clock.lap('prepare')
     variables = trained or train_model(context, carry, start, data)
     clock.lap('train')
-    held, selected, finetuned = carry.exemplars, None, None
+    exemplars, selected, finetuned = carry.exemplars, None, None
     report: dict[str, Any] = {'drift_grey_levels': 0.0}
     if strategies.keeps(config.exemplars.strategy):
-        held, selected, report = renew_memory(
+        exemplars, selected, report = renew_memory(
             context, carry, variables, data, clock
         )
-        finetuned = finetune_model(context, variables, held)
+        finetuned = finetune_model(context, variables, exemplars)
         clock.lap('finetune')
-    counts, space = evaluate_models(
-        context, variables, finetuned or variables, held
+    counts, snapshot = evaluate_models(
+        context, variables, finetuned or variables, exemplars
     )
-    if (border := features.border(space)) is not None:
+    if (border := features.border(snapshot)) is not None:
         report['border'] = border
     clock.lap('evaluate')
     following, other = variables, finetuned
     if config.finetune.carry and finetuned is not None:
         following, other = finetuned, variables
     carry, other = parallel.replicate(
-        context.parts.placement, (Carry(following, held), other)
+        context.parts.placement, (Carry(following, exemplars), other)
     )
-    return carry, Outcome(counts, report, clock.seconds, selected, space, other)
+    return carry, Outcome(
+        counts, report, clock.seconds, selected, snapshot, other
+    )
 
 
 def evaluate_models(
     context: PhaseContext,
     variables: Variables,
     finetuned: Variables,
-    held: ExemplarSet,
+    exemplars: ExemplarSet,
 ) -> tuple[dict[str, evaluation.Counts], features.FeatureSnapshot]:
-    """Counts of the classifiers on test images of classes seen.
+    """Evaluates the classifiers on test images of the classes seen.
 
-    Also returns where these images and the exemplars lie for the model.
-
-    Without exemplars the network's own head is the only one. With
-    `evaluate.oracle` there is also the nearest mean of *all* training images of
-    the classes seen, which no learner may keep: a ceiling for NME.
+    Returns counts by classifier and a snapshot of features. Without exemplars
+    the model's head is the only classifier. `evaluate.oracle` adds 'oracle',
+    the nearest mean of *all* training images of the classes seen: an upper
+    bound for NME that no learner may store.
     """
     parts, config = context.parts, context.parts.config
     batch_size = config.evaluate.batch_size
@@ -119,17 +120,17 @@ def evaluate_models(
         )
 
     slots = evaluation.slot_features(
-        parts.evaluator, variables, held, batch_size
+        parts.evaluator, variables, exemplars, batch_size
     )
     counts, images = counts_with(
-        parts.evaluator.exemplar_means(slots, held.mask)
+        parts.evaluator.exemplar_means(slots, exemplars.mask)
     )
     if not strategies.keeps(config.exemplars.strategy):
         counts = {'cnn': counts['cnn']}
     if config.evaluate.oracle:
-        everything = context.examples('train', 0, context.num_seen)
-        means = all_class_means(context, variables, everything)
+        train_data = context.examples('train', 0, context.num_seen)
+        means = all_class_means(context, variables, train_data)
         counts['oracle'] = counts_with(means)[0]['nme']
-    mask = np.asarray(held.mask)
-    space = features.make_space(images, slots[0], mask, context.num_seen)
-    return counts, space
+    mask = np.asarray(exemplars.mask)
+    snapshot = features.make_snapshot(images, slots[0], mask, context.num_seen)
+    return counts, snapshot

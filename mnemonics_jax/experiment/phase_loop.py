@@ -1,4 +1,4 @@
-"""The phase loop: runs what is left of an experiment, and reports it."""
+"""The phase loop: runs the remaining phases of a run and reports results."""
 
 import itertools
 import pathlib
@@ -34,19 +34,17 @@ def prepare(
     workdir: str | pathlib.Path,
     placement: parallel.Placement | None = None,
 ) -> components.Components:
-    """Checks everything that a user can get wrong and builds the components.
+    """Checks the configuration and builds the components of a run.
 
     Args:
         config: see `fields.default_config`; None fields are filled in.
-        workdir: where everything will be written, made if missing; may be
-            gs://BUCKET/FOLDER.
-        placement: over all devices by default.
+        workdir: work directory, created if missing; may be gs://BUCKET/FOLDER.
+        placement: placement; over all devices by default.
 
     Raises:
-        ValueError: the config is wrong, or is not the one that the work
-            directory was begun with, or the data lack classes that it was
-            begun with, or a step of a new run does not fit the devices;
-            nothing is written then.
+        ValueError: the config is invalid or differs from that of the run in the
+            work directory, the data lack classes of that run, or a step of a
+            new run does not fit the devices. Nothing is written then.
         OSError: the work directory cannot be written.
     """
     config = config_lib.resolve(config)
@@ -64,7 +62,7 @@ def prepare(
             if line and multihost.is_main():
                 print(line, flush=True)
         run_config.write(place, parts.config, parts.plan)
-        # Written again if need be: whether it can be is to show here.
+        # Fails here, before the run, if the work directory is not writable.
         place.put('config.json')
     return parts
 
@@ -72,11 +70,11 @@ def prepare(
 def run(
     parts: components.Components, workdir: str | pathlib.Path
 ) -> dict[str, Any]:
-    """Runs an experiment, or what an earlier call left of it.
+    """Runs or resumes an experiment.
 
     Args:
-        parts: from `prepare`.
-        workdir: the same.
+        parts: components from `prepare`.
+        workdir: the same work directory.
 
     Returns:
         The content of `results.json`.
@@ -92,7 +90,7 @@ def run(
         policy = SavePolicy(settings.every_steps, settings.every_seconds)
         loops = ResumableLoops(checkpointer, interrupt, policy)
         carry, phases = restore(parts, checkpointer)
-        # What the rest of the run adds to, and the report reads.
+        # The run appends to these files, and the report reads them.
         for name in ('config.json', 'metrics.jsonl'):
             place.fetch(name)
         for name in itertools.chain(*map(phase_files, range(len(phases)))):
@@ -118,7 +116,7 @@ def run(
                 results.show_exemplars(context, carry)
                 results.write(parts, phases, place.local)
                 checkpointer.save(index, carry, phases, outcome.other)
-                # The next phase shall not hold real images of this one.
+                # Frees the real images of this phase.
                 del outcome
                 recorder.say(report.phase_line(phases[-1]))
             checkpointer.wait()
@@ -137,16 +135,14 @@ def run_experiment(
     workdir: str | pathlib.Path,
     placement: parallel.Placement | None = None,
 ) -> dict[str, Any]:
-    """Runs a configuration to its end, or what an earlier call left of it.
+    """Runs or resumes a configuration to its end (the paper's Algorithm 1).
 
-    The phases follow the paper's Algorithm 1. The work directory then holds all
-    that the command line would have written there.
+    Writes the same files as the command line.
 
     Args:
-        config: from `default_config`, with fields of one's own.
-        workdir: where everything is written, made if missing; may be
-            gs://BUCKET/FOLDER.
-        placement: over all devices by default.
+        config: from `default_config`, with your fields set.
+        workdir: work directory, created if missing; may be gs://BUCKET/FOLDER.
+        placement: placement; over all devices by default.
 
     Returns:
         The content of `results.json`; accuracies and forgettings are fractions
@@ -185,7 +181,7 @@ def run_experiment(
 
 
 def last_phase(parts: components.Components) -> int:
-    """The index of the last phase that this run is to do."""
+    """Index of the last phase to run."""
     last, stop = len(parts.bounds) - 1, parts.config.protocol.stop_after_phase
     return last if stop is None else min(stop, last)
 
@@ -196,19 +192,19 @@ def first_carry(parts: components.Components) -> Carry:
     variables = jax.jit(parts.backbone.init)(
         stage_key(config.seed, 0, Stage.INIT)
     )
-    held = memory.empty(
+    exemplars = memory.empty(
         source.num_classes,
         parts.slots(0),
         source.image_shape,
         config.exemplars.storage,
     )
-    return parallel.replicate(parts.placement, Carry(variables, held))
+    return parallel.replicate(parts.placement, Carry(variables, exemplars))
 
 
 def restore(
     parts: components.Components, checkpointer: Checkpointer
 ) -> tuple[Carry, list[dict[str, Any]]]:
-    """Where to go on: the carry and results of the phases already done."""
+    """Carry and results of the finished phases."""
     carry = first_carry(parts)
     return checkpointer.restore_latest(carry) or (carry, [])
 
@@ -216,11 +212,11 @@ def restore(
 def resumption(
     num_done: int, position: LoopPosition | None
 ) -> dict[str, Any] | None:
-    """Where a run goes on, as `config.json` has it; None for one that begins.
+    """Where a run resumes, for `config.json`; None for a new run.
 
     Args:
-        num_done: phases that are done.
-        position: where in the next one it goes on, None for its start.
+        num_done: number of finished phases.
+        position: position in the next phase, None for its start.
     """
     if position is None:
         if not num_done:
@@ -236,15 +232,15 @@ def announce(
     num_done: int,
     position: LoopPosition | None,
 ) -> None:
-    """Says what will run, or that nothing is left."""
+    """Prints what will run, or that the run is already finished."""
     config, total = parts.config, len(parts.bounds)
     if num_done == total:
-        recorder.say(f'finished before: all {total} phases are done')
+        recorder.say(f'already finished: all {total} phases are done')
         return
     if num_done > last_phase(parts):
         recorder.say(
-            f'finished before: phases 0..{num_done - 1} of 0..{total - 1} are '
-            'done, as protocol.stop_after_phase says'
+            f'already finished: phases 0..{num_done - 1} of 0..{total - 1} are '
+            f'done, protocol.stop_after_phase={last_phase(parts)}'
         )
         return
     if parts.source.skipped:
@@ -264,7 +260,7 @@ def announce(
     recorder.say(
         f'{config.data.source}: {parts.source.num_classes} classes in '
         f'{total} phase{"s" if total > 1 else ""}'
-        f'{f" ({late} of the classes came later)" if late else ""}; '
+        f'{f" ({late} classes added after the start)" if late else ""}; '
         f'{config.method.name} on '
         f'{config.backbone.name} with {config.exemplars.strategy} exemplars; '
         f'{jax.device_count()} x {jax.devices()[0].device_kind}'

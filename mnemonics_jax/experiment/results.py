@@ -1,4 +1,4 @@
-"""What a run leaves: `results.json` and the exemplars of each phase."""
+"""Result files of a run: `results.json`, exemplars and features."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ from mnemonics_jax.types import Carry, ExemplarSet, Method
 def describe(
     context: PhaseContext, carry: Carry, outcome: Outcome
 ) -> dict[str, Any]:
-    """A phase's entry in `results.json`."""
+    """Entry of a phase in `results.json`."""
     counts, num_old = outcome.counts, context.num_old
     base = context.parts.bounds[0][1]
 
@@ -70,7 +70,7 @@ def describe(
 def summarize(
     phases: Sequence[dict[str, Any]], base_classes: int
 ) -> dict[str, dict[str, float]]:
-    """The measures of a whole run, each by classifier."""
+    """Metrics of a whole run, each by classifier."""
     num_seen = [phase['num_seen'] for phase in phases]
     measures = {
         'average_incremental_accuracy': metrics.average_incremental_accuracy,
@@ -90,9 +90,8 @@ def summarize(
 
 
 def predictor(method: Method, phases: Sequence[dict[str, Any]]) -> str:
-    """The classifier by which a run is judged, among those that it has."""
+    """The classifier reported for a run: the method's, or 'cnn' without it."""
     name = method.predictor
-    # The network's own head needs no exemplars.
     return name if name in phases[0]['confusion'] else 'cnn'
 
 
@@ -124,50 +123,50 @@ def save_arrays(
 ) -> None:
     """Writes the arrays of a phase.
 
-    The memory after it, its new exemplars before they were learned, and the
-    features of `features.to_arrays`.
+    These are the memory, the new exemplars before they were learned, and the
+    arrays of `features.to_arrays`.
     """
     if not multihost.is_main():
         return
     order, names = context.parts.order, context.parts.plan.classes
     index, seen = context.index, slice(context.num_seen)
-    # Labels change when classes come into being later, names do not.
+    # Labels change when classes are added later, names do not.
     labelled = {
         'classes': order[seen],
         'class_names': np.array(names[seen]),
     }
     if outcome.selected is not None:
-        held = carry.exemplars
+        exemplars = carry.exemplars
         arrays = {
-            'images': np.asarray(held.images)[seen],
-            'mask': np.asarray(held.mask)[seen],
+            'images': np.asarray(exemplars.images)[seen],
+            'mask': np.asarray(exemplars.mask)[seen],
         }
         save(workdir / exemplars_name(index), **arrays, **labelled)
         new = slice(context.num_old, context.num_seen)
         save(
             workdir / selected_name(index),
-            **in_slots(outcome.selected, held.mask.shape[1]),
+            **in_slots(outcome.selected, exemplars.mask.shape[1]),
             **{name: column[new] for name, column in labelled.items()},
         )
     save(
         workdir / features_name(index),
-        **features.to_arrays(outcome.space),
+        **features.to_arrays(outcome.snapshot),
         class_names=labelled['class_names'],
     )
 
 
 def show_exemplars(context: PhaseContext, carry: Carry) -> None:
-    """Gives TensorBoard a picture of the memory, if there is one."""
-    held, seen = carry.exemplars, slice(context.num_seen)
-    mask = np.asarray(held.mask)[seen]
+    """Writes an image of the exemplars, if any, to TensorBoard."""
+    exemplars, seen = carry.exemplars, slice(context.num_seen)
+    mask = np.asarray(exemplars.mask)[seen]
     if not multihost.is_main() or not mask.any():
         return
-    grid = pixel_grid(np.asarray(held.images)[seen], mask)
+    grid = pixel_grid(np.asarray(exemplars.images)[seen], mask)
     context.recorder.image('exemplars', as_png(grid), grid.shape)
 
 
 def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:
-    """Images and mask of rows, with empty slots behind for `num` in all."""
+    """Images and mask of rows, padded with empty slots to `num`."""
     spare = (0, num - rows.mask.shape[1])
     return {
         'images': np.pad(rows.images, ((0, 0), spare, *((0, 0),) * 3)),
@@ -176,8 +175,8 @@ def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:
 
 
 def save(path: pathlib.Path, **arrays: Any) -> None:
-    """Writes an .npz file so that readers see all of it or none."""
+    """Writes an .npz file atomically."""
     path.parent.mkdir(exist_ok=True)
-    draft = path.with_suffix('.tmp.npz')
-    np.savez_compressed(draft, **arrays)
-    draft.replace(path)
+    temporary = path.with_suffix('.tmp.npz')
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(path)

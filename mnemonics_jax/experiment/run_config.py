@@ -1,4 +1,4 @@
-"""`config.json`: what a work directory was begun with, and who may go on."""
+"""`config.json`: configuration and plan of the run in a work directory."""
 
 import datetime
 import importlib.metadata
@@ -20,7 +20,7 @@ from mnemonics_jax.core.workdir import Workdir, write_atomically
 from mnemonics_jax.data.phase_plan import Plan, from_json
 from mnemonics_jax.experiment import data
 
-# Fields that a resumed run may have otherwise: they change no number, or only
+# Fields that may differ when a run is resumed: they change no results, or only
 # the order of sums.
 MAY_CHANGE = (
     'checkpoint',
@@ -32,11 +32,11 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 class RunConfig(NamedTuple):
-    """The run that a work directory holds.
+    """Configuration and plan of the run in a work directory.
 
     Attributes:
-        config: as JSON has it.
-        plan: of its classes and phases.
+        config: configuration as JSON.
+        plan: classes and phases.
     """
 
     config: dict[str, Any]
@@ -44,7 +44,7 @@ class RunConfig(NamedTuple):
 
 
 def read(place: Workdir) -> RunConfig | None:
-    """What a work directory holds; None if nothing.
+    """Reads `config.json`; None if there is none.
 
     Raises:
         ValueError: the file is damaged.
@@ -60,11 +60,11 @@ def follow(
     config: ml_collections.FrozenConfigDict,
     place: Workdir,
 ) -> ml_collections.FrozenConfigDict:
-    """The configuration to go on with, where its phases are left open.
+    """Checks a configuration against the started run and fills its protocol.
 
     Raises:
-        ValueError: it is another than the one that the work directory was begun
-            with; the fields are named.
+        ValueError: it differs from that of the started run; the message names
+            the fields.
     """
     protocol = run_config.config['protocol']
     config = data.fill_protocol(
@@ -75,9 +75,8 @@ def follow(
     )
     if fields:
         raise ValueError(
-            f'--workdir={place.shown(place.local)}: holds a run of another '
-            f'configuration ({"; ".join(fields)}); allowed: the same '
-            'configuration, or another directory'
+            f'--workdir={place.shown(place.local)}: must be the work directory '
+            f'of the same configuration, or a new one ({"; ".join(fields)})'
         )
     return config
 
@@ -85,12 +84,12 @@ def follow(
 def differences(
     ours: Any, theirs: Any, prefix: str = '', *, ignored: Sequence[str] = ()
 ) -> list[str]:
-    """Fields in which two JSON configurations differ, as 'a.b: 1, 2'.
+    """Fields in which two JSON configurations differ, with both values.
 
     Args:
-        ours: one.
-        theirs: the other.
-        prefix: of the fields' names.
+        ours: configuration, called 'here' in the result.
+        theirs: configuration, called 'there'.
+        prefix: prefix of the field names.
         ignored: fields and sections that are not compared.
     """
     if prefix in ignored:
@@ -111,7 +110,7 @@ def differences(
 def write(
     place: Workdir, config: ml_collections.FrozenConfigDict, plan: Plan
 ) -> None:
-    """Writes `config.json`, or its plan anew if that has grown."""
+    """Writes `config.json`, or updates its plan if that has grown."""
     if not multihost.is_main():
         return
     place.local.mkdir(parents=True, exist_ok=True)
@@ -133,9 +132,9 @@ def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
     """Adds a start of the command to `config.json`.
 
     Args:
-        place: the work directory; its `config.json` is there.
-        resumed: 'phase', 'stage' and 'step' that the run goes on at; None where
-            it begins.
+        place: work directory with a `config.json`.
+        resumed: 'phase', 'stage' and 'step' at which the run resumes; None for
+            a new run.
     """
     if not multihost.is_main():
         return
@@ -143,7 +142,7 @@ def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
     start = {
         'time': now(),
         'resumed': resumed,
-        # As it was typed; the interpreter's path says nothing of the run.
+        # As typed, but without the path of the interpreter.
         'command': shlex.join(['python', *sys.orig_argv[1:]]),
     }
     starts = [*content.get('starts', ()), start]
@@ -151,12 +150,12 @@ def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
 
 
 def now() -> str:
-    """The time as text, to the second."""
+    """The current UTC time in ISO format, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, and the device that it computes on."""
+    """Versions of packages and Python, and the devices."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     found['python'] = platform.python_version()
     found['device'] = jax.devices()[0].device_kind
@@ -165,9 +164,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the package lies in, if any."""
+    """The git commit of the package's checkout, if any."""
     top = pathlib.Path(__file__).parent.parent.parent
-    # An installed package may lie in a checkout of something else.
+    # An installed package may be inside a checkout of something else.
     if not (top / '.git').exists():
         return None
     try:
@@ -189,7 +188,7 @@ def _write(place: Workdir, content: dict[str, Any]) -> None:
 
 
 def _content(place: Workdir) -> dict[str, Any]:
-    """The file, with the entries that later runs need."""
+    """Content of the file, checked for required entries."""
     path = place.local / 'config.json'
     try:
         content = json.loads(path.read_text())
@@ -198,7 +197,7 @@ def _content(place: Workdir) -> dict[str, Any]:
         missing = True
     if missing:
         raise ValueError(
-            f'{place.shown(path)}: no configuration of a run; allowed: another '
-            '--workdir'
+            f'{place.shown(path)}: no configuration of a run, --workdir must '
+            'be another directory'
         )
     return content

@@ -1,4 +1,4 @@
-"""Training a model: the step, evaluation, loops that resume, checkpoints."""
+"""Model training: step, evaluation, resumable loops and checkpoints."""
 
 from mnemonics_jax.train.step import (
     StepInputs,

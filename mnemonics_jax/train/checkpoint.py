@@ -1,13 +1,12 @@
-"""Saving and restoring what a run needs to go on, by Orbax.
+"""Orbax checkpoints of a run.
 
-Two kinds, each in a folder of its own:
-    phases/<i>: the end of phase i, the `Carry` (model and memory, as global
-        arrays), the results so far, and the model that the phase was judged by
-        beside that of the `Carry`.
-    steps/<n>: the middle of a phase, the states of its loops and a
-        `LoopPosition`; it continues the end of the phase before.
-A write that was cut off leaves the checkpoint before it in force. One that is
-damaged is put aside, into `damaged`, and the one before it taken.
+There are two kinds, each in its own folder:
+    phases/<i>: the end of phase i: the `Carry` (model and memory, as global
+        arrays), the results so far, and the phase's other evaluated model.
+    steps/<n>: the middle of a phase: the states of its loops and a
+        `LoopPosition`. It builds on the end of the previous phase.
+If a write is cut off, the previous checkpoint stays the latest. A damaged
+checkpoint is moved to `damaged` and the previous one is restored.
 """
 
 import os
@@ -25,13 +24,13 @@ from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
 class LoopPosition(NamedTuple):
-    """Where in a phase a checkpoint was made; all of it as JSON takes it.
+    """Position in a phase at which a checkpoint was saved; JSON serializable.
 
     Attributes:
-        phase: its index.
-        stages: loops begun so far -> steps done.
-        records: lines of `metrics.jsonl` written.
-        pending: metrics of the steps since the last of these lines.
+        phase: phase index.
+        stages: steps done, by name of each loop started so far.
+        records: number of lines written to `metrics.jsonl`.
+        pending: metrics of the steps since the last line.
     """
 
     phase: int
@@ -51,13 +50,14 @@ class Checkpointer:
         say: Callable[[str], None] = print,
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """Opens `workdir/checkpoints`, made if missing.
+        """Opens `workdir/checkpoints` and creates it if missing.
 
         Args:
-            workdir: of the run; absolute, or in a bucket.
-            keep: how many checkpoints of each kind stay, the newest.
-            say: is told of damaged ones.
-            before_save: brings what a checkpoint counts on to where it lasts.
+            workdir: work directory of the run; absolute, or in a bucket.
+            keep: number of newest checkpoints of each kind to keep.
+            say: called with a line about each damaged checkpoint.
+            before_save: called before each save, to store the files that the
+                checkpoint refers to.
         """
         root = epath.Path(workdir) / 'checkpoints'
 
@@ -83,7 +83,7 @@ class Checkpointer:
             self._steps.close()
 
     def wait(self) -> None:
-        """Returns when every save is on disk."""
+        """Blocks until every save is on disk."""
         self._phases.wait_until_finished()
         self._steps.wait_until_finished()
 
@@ -97,10 +97,10 @@ class Checkpointer:
         """Saves the end of a phase in the background.
 
         Args:
-            phase: its index.
-            carry: what the next phase starts from.
-            results: of the phases so far, as JSON takes them.
-            other: a further model that the phase was judged by, if any.
+            phase: phase index.
+            carry: state that the next phase starts from.
+            results: results of the phases so far, JSON serializable.
+            other: the phase's other evaluated model, if any.
         """
         self._before_save()
         arrays: dict[str, Any] = {'carry': carry}
@@ -110,23 +110,23 @@ class Checkpointer:
         self._phases.save(phase, args=items.composite(arrays, values))
 
     def latest(self) -> int | None:
-        """The last phase whose end was saved, or None."""
+        """Index of the last saved phase, or None."""
         return self._phases.latest_step()
 
     def restore(self, phase: int, like: Carry) -> tuple[Carry, list[Any]]:
-        """Reads the end of a phase.
+        """Restores the end of a phase.
 
         Args:
-            phase: one that was saved.
-            like: a carry, placed as the result shall be. Where it has more rows
-                than were saved, as when classes have come into being, the
-                further rows are its own.
+            phase: index of a saved phase.
+            like: a carry with the shapes and placement of the result. Rows
+                beyond the saved ones, of classes added after the start, are
+                taken from it.
 
         Returns:
             The carry and the results of the phases up to `phase`.
 
         Raises:
-            ValueError: they are not what was saved. Orbax raises more types.
+            ValueError: a digest does not match. Orbax raises other types.
         """
         found = items.read(
             self._phases, phase, arrays={'carry': like}, values=['results']
@@ -134,7 +134,7 @@ class Checkpointer:
         return found['carry'], found['results']['phases']
 
     def restore_latest(self, like: Carry) -> tuple[Carry, list[Any]] | None:
-        """The same of the last phase that can be read, or None."""
+        """Restores the last readable phase; None if there is none."""
         return self._newest(
             self._phases, lambda phase: self.restore(phase, like)
         )
@@ -145,8 +145,8 @@ class Checkpointer:
         """Saves the middle of a phase in the background.
 
         Args:
-            position: where.
-            states: of each loop begun; read before this returns.
+            position: position in the phase.
+            states: state of each loop started; copied before this returns.
         """
         self._before_save()
         latest = self._steps.latest_step()
@@ -157,9 +157,9 @@ class Checkpointer:
         )
 
     def position(self, phase: int) -> LoopPosition | None:
-        """Where the last checkpoint within a phase was made, if there is one.
+        """Position of the last checkpoint within a phase, or None.
 
-        Whether all of it can be read is tried here.
+        Reads all of the checkpoint to check that it is not damaged.
         """
 
         def read(number: int) -> LoopPosition:
@@ -176,60 +176,61 @@ class Checkpointer:
         return found if found and found.phase == phase else None
 
     def state(self, name: str, like: Any) -> Any:
-        """The state of a loop at the cursor; `like` as for `restore`."""
+        """Restores the state of a loop; `like` as for `restore`."""
         number, item = self._steps.latest_step(), f'state_{name}'
         return items.read(self._steps, number, arrays={item: like})[item]
 
     def _newest(
         self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
     ) -> Any:
-        """What is read of the newest checkpoint that can be, or None."""
+        """Reads the newest readable checkpoint; None if there is none."""
         while (number := manager.latest_step()) is not None:
             found, error = None, None
             try:
                 found = read(number)
             except Exception as e:  # Orbax's storage raises many types.
                 error = e
-            if not _anywhere(error is not None):
+            if not _any_process(error is not None):
                 return found
-            self._put_aside(manager, number, error)
+            self._move_damaged(manager, number, error)
         return None
 
-    def _put_aside(
+    def _move_damaged(
         self,
         manager: ocp.CheckpointManager,
         number: int,
         error: Exception | None,
     ) -> None:
-        """Moves a checkpoint to where it is not looked for."""
-        folder = f'{manager.directory.name}/{number}'
+        """Moves a checkpoint to `damaged`, where Orbax does not find it."""
+        kind = manager.directory.name
         reason = ' '.join(str(error or 'in another process').split())[:200]
         if jax.process_index() == 0:
             self._say(
-                f'checkpoint {folder} cannot be read, put aside: {reason}'
+                f'checkpoint {kind}/{number} cannot be read, moved to '
+                f'damaged/{kind}_{number}: {reason}'
             )
-            aside = self._root / 'damaged'
-            aside.mkdir(exist_ok=True)
-            target = aside / f'{manager.directory.name}_{number}'
-            # A bucket has no empty folders, and nothing is moved to where none
-            # is.
-            (aside / f'{target.name}.txt').write_text(reason + '\n')
+            damaged = self._root / 'damaged'
+            damaged.mkdir(exist_ok=True)
+            target = damaged / f'{kind}_{number}'
+            # A bucket has no empty folders, so a file must exist before the
+            # move.
+            (damaged / f'{target.name}.txt').write_text(reason + '\n')
             if target.exists():
                 target.rmtree()
             (manager.directory / str(number)).rename(target)
-        _anywhere(False)  # All wait for the first one here.
+        _any_process(False)  # A barrier: all wait for process 0.
         manager.reload()
 
 
-def _anywhere(failed: bool) -> bool:
-    """Whether something failed in any process; all of them have to ask."""
+def _any_process(failed: bool) -> bool:
+    """Whether any process failed; all processes must call it."""
     if jax.process_count() == 1:
         return failed
     return bool(multihost_utils.process_allgather(np.array(failed)).any())
 
 
 def ends(workdir: os.PathLike[str]) -> list[int]:
-    """The phases of a work directory whose ends can be read."""
+    """Indices of the saved phases of a work directory, ascending."""
     kinds = (name.split('/') for name in whole(workdir))
     return [int(number) for kind, number in kinds if kind == 'phases']
 
@@ -237,15 +238,15 @@ def ends(workdir: os.PathLike[str]) -> list[int]:
 def read_end(
     workdir: os.PathLike[str], phase: int
 ) -> tuple[Carry, Variables | None, list[Any]]:
-    """Reads the end of a phase of a run that may be any, and writes nothing.
+    """Reads the end of a phase of any run, without writing anything.
 
     Args:
-        workdir: of the run; absolute, or in a bucket.
+        workdir: work directory of the run; absolute, or in a bucket.
         phase: one of `ends`.
 
     Returns:
         The carry, the other model or None, and the results, see
-        `Checkpointer.save`. Arrays have the shapes that were saved.
+        `Checkpointer.save`. Arrays have the saved shapes.
 
     Raises:
         ValueError: the checkpoint is damaged.
@@ -271,21 +272,21 @@ def read_end(
             f'{folder / str(phase)}: cannot be read: {reason}'
         ) from e
     carry, other = found['carry'], found.get('other')
-    held = ExemplarSet(**carry['exemplars'])
-    carry = Carry(_variables(carry['variables']), held)
+    memory = ExemplarSet(**carry['exemplars'])
+    carry = Carry(_variables(carry['variables']), memory)
     return carry, other and _variables(other), found['results']['phases']
 
 
 def _variables(found: dict[str, Any]) -> Variables:
-    """A model as Orbax gives it; without any statistics it leaves them out."""
+    """Variables from Orbax's dictionary, which omits empty batch_stats."""
     return Variables(found['params'], found.get('batch_stats') or {})
 
 
 def whole(workdir: str | os.PathLike[str]) -> list[str]:
-    """The whole checkpoints of a work directory, such as 'phases/1'."""
+    """Completely written checkpoints of a work directory, as 'phases/1'."""
     root = epath.Path(workdir) / 'checkpoints'
     folders = [root / kind for kind in ('phases', 'steps')]
-    # Until it is whole, a checkpoint is called otherwise.
+    # An incomplete checkpoint has a temporary, non-numeric name.
     return [
         f'{folder.name}/{number}'
         for folder in folders

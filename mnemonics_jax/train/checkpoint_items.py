@@ -1,8 +1,7 @@
-"""The items of a checkpoint: written with digests, read in the shape asked for.
+"""Checkpoint items with digests, restored in a given shape.
 
-Orbax notices files cut short, but hands out arrays and JSON of which a bit has
-changed. So each checkpoint holds digests of its items, which have to be those
-of what is read.
+Orbax detects truncated files but not flipped bits. Each checkpoint therefore
+has digests of its items, which are compared after reading.
 """
 
 import hashlib
@@ -20,12 +19,12 @@ from jax.sharding import SingleDeviceSharding
 def composite(
     arrays: dict[str, Any], values: dict[str, Any]
 ) -> ocp.args.Composite:
-    """What to save: items of arrays, items of JSON, and digests of all."""
-    found = {name: digest_of_arrays(tree) for name, tree in arrays.items()}
-    found |= {name: digest_of_json(value) for name, value in values.items()}
+    """Arguments for saving array items, JSON items and their digests."""
+    digests = {name: digest_of_arrays(tree) for name, tree in arrays.items()}
+    digests |= {name: digest_of_json(value) for name, value in values.items()}
     items = {name: ocp.args.StandardSave(x) for name, x in arrays.items()}
     items |= {name: ocp.args.JsonSave(x) for name, x in values.items()}
-    return ocp.args.Composite(digests=ocp.args.JsonSave(found), **items)
+    return ocp.args.Composite(digests=ocp.args.JsonSave(digests), **items)
 
 
 def read(
@@ -38,22 +37,21 @@ def read(
     """Reads items of a checkpoint.
 
     Args:
-        manager: of the checkpoints.
-        number: of one of them.
-        arrays: item -> a tree of the same structure, placed as the result shall
-            be; or None, to read as it was saved. Where an array has more rows
-            than were saved, as when classes have come into being, the further
-            rows are its own.
-        values: names of items of JSON.
+        manager: manager of the checkpoints.
+        number: number of the checkpoint.
+        arrays: by item name, a tree with the structure, shapes and placement of
+            the result; None reads the item as it was saved. Rows beyond the
+            saved ones, of classes added after the start, are taken from it.
+        values: names of JSON items.
 
     Raises:
-        ValueError: an item is not what was saved. Orbax raises more types.
+        ValueError: a digest does not match. Orbax raises other types.
     """
     folder = manager.directory / str(number)
     targets = {
         name: ocp.args.StandardRestore(
             like if like is None else _saved_form(folder / name, like),
-            # The devices that saved it may not be there.
+            # The devices that saved it may not exist here.
             fallback_sharding=SingleDeviceSharding(jax.local_devices()[0]),
         )
         for name, like in arrays.items()
@@ -64,7 +62,7 @@ def read(
     for name in [*arrays, *values]:
         digest = digest_of_arrays if name in arrays else digest_of_json
         if digest(restored[name]) != restored['digests'][name]:
-            raise ValueError(f'{name} is not what was saved')
+            raise ValueError(f'{name}: digest does not match')
     grown = {
         name: jax.tree.map(_grow, like, restored[name])
         for name, like in arrays.items()
@@ -74,7 +72,7 @@ def read(
 
 
 def _saved_form(folder: epath.Path, like: Any) -> Any:
-    """Shapes of the arrays in a folder, placed as those of `like` are."""
+    """Saved shapes of the arrays in a folder, with the placement of `like`."""
     saved = ocp.StandardCheckpointHandler().metadata(folder)
     shapes = {
         _names(path): leaf.shape
@@ -82,21 +80,21 @@ def _saved_form(folder: epath.Path, like: Any) -> Any:
     }
 
     def form(path: Any, leaf: jax.Array) -> jax.ShapeDtypeStruct:
-        ours = ocp.utils.to_shape_dtype_struct(leaf)
+        target = ocp.utils.to_shape_dtype_struct(leaf)
         return jax.ShapeDtypeStruct(
-            shapes[_names(path)], ours.dtype, sharding=ours.sharding
+            shapes[_names(path)], target.dtype, sharding=target.sharding
         )
 
     return jax.tree_util.tree_map_with_path(form, like)
 
 
 def _names(path: Sequence[Any]) -> tuple[str, ...]:
-    """A path in a tree; Orbax writes every kind of node as a dictionary."""
+    """Key names of a tree path; Orbax saves every node as a dictionary."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def _grow(like: jax.Array, found: jax.Array) -> jax.Array:
-    """`found` in the shape of `like`, further entries from `like`."""
+    """`found` in the shape of `like`; missing entries are those of `like`."""
     if like.shape == found.shape:
         return found
     both = zip(like.shape, found.shape, strict=True)
@@ -105,26 +103,25 @@ def _grow(like: jax.Array, found: jax.Array) -> jax.Array:
 
 
 def digest_of_arrays(tree: Any) -> str:
-    """The SHA-256 of all arrays of a tree, in hexadecimal.
+    """SHA-256 of all arrays of a tree, in hexadecimal.
 
     Args:
-        tree: of arrays or numbers, each whole in this process. Containers and
-            names do not count: what is read without knowing the types that
-            were saved has others.
+        tree: arrays or numbers, fully addressable in this process. Containers
+            and names are ignored, since Orbax may restore other containers.
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     return _of_parts(sorted(_of_array(leaf) for leaf in leaves))
 
 
 def digest_of_json(value: Any) -> str:
-    """The SHA-256 of a value as JSON takes it, in hexadecimal."""
+    """SHA-256 of a JSON serializable value, in hexadecimal."""
     return _of_parts([json.dumps(value).encode()])
 
 
 def _of_array(array: np.ndarray) -> bytes:
-    found = hashlib.sha256(f'{array.dtype} {array.shape} '.encode())
-    found.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return found.digest()
+    digest = hashlib.sha256(f'{array.dtype} {array.shape} '.encode())
+    digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.digest()
 
 
 def _of_parts(parts: list[bytes]) -> str:

@@ -1,9 +1,9 @@
-"""Features, exemplar means, and what three classifiers say.
+"""Features, exemplar means, and evaluation of three classifiers.
 
 The classifiers, each over all classes seen:
-    cnn: the model's own head.
-    nme: the nearest mean of exemplars' features.
-    finetuned: the head of the copy that was fine-tuned on the exemplars.
+    cnn: the model's head.
+    nme: nearest mean of exemplars in feature space.
+    finetuned: the head of a copy fine-tuned on the exemplars.
 """
 
 import functools
@@ -33,8 +33,7 @@ class Counts(NamedTuple):
 
     Attributes:
         confusion: int32[3, K, K], by true and predicted class.
-        top5: int32[3, K], images of each true class among whose five highest
-            scores it is.
+        top5: int32[3, K], top-5 hits of each true class.
     """
 
     confusion: jax.Array
@@ -42,7 +41,7 @@ class Counts(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Test images as NME compares them.
+    """Unit features of test images, as NME uses them.
 
     Attributes:
         features: f32[n, D], of unit length.
@@ -56,7 +55,7 @@ class Embedded(NamedTuple):
 
 
 class Evaluator(NamedTuple):
-    """The jitted functions of evaluation, see the functions of these names."""
+    """Jitted versions of the functions below, by name."""
 
     placement: parallel.Placement
     embed: Callable[..., jax.Array]
@@ -64,7 +63,7 @@ class Evaluator(NamedTuple):
     exemplar_means: Callable[..., jax.Array]
     logits: Callable[..., jax.Array]
     score: Callable[..., tuple[jax.Array, jax.Array]]
-    # Hides a tuple's own.
+    # Hides tuple.count.
     count: Callable[..., tuple[Counts, Embedded]]  # type: ignore[assignment]
 
 
@@ -75,9 +74,9 @@ def make_evaluator(
 
     Args:
         backbone: the model.
-        placement: of batches.
-        mirror: whether exemplar means average the left-right mirror images in,
-            as iCaRL does (a true mirror; the authors' code reverses colours).
+        placement: placement of batches.
+        mirror: whether exemplar means include left-right mirrored images, as in
+            iCaRL (a true mirror; the authors' code reverses colours).
     """
 
     def jit(function, *args):
@@ -100,7 +99,7 @@ def make_evaluator(
 def embed(
     backbone: Backbone, variables: Variables, batch: dict[str, jax.Array]
 ) -> jax.Array:
-    """Features f32[B, D] of the images of a batch, as they are."""
+    """Features f32[B, D] of a batch, not augmented."""
     return backbone.embed(variables, to_float(batch_images(batch)))[0]
 
 
@@ -112,13 +111,13 @@ def embed_slots(
     exemplars: ExemplarSet,
     slots: jax.Array,
 ) -> jax.Array:
-    """Features of exemplars, f32[V, b, D]; V = 2 with the mirror images.
+    """Features of exemplars, f32[V, b, D]; V = 2 with mirrored images.
 
     Args:
         backbone: the model.
-        placement: of the images.
-        mirror: whether to add the mirror images.
-        variables: the model's state.
+        placement: placement of the images.
+        mirror: whether to add the mirrored images.
+        variables: the model's variables.
         exemplars: the memory.
         slots: int32[b], flat slots.
     """
@@ -133,8 +132,8 @@ def embed_slots(
 def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
     """Class means for the NME rule, f32[K, D].
 
-    The mean of the unit features of a class, for the images and for their
-    mirrors, and the average of the two; `nme_scores` gives it unit length.
+    The mean unit feature of each class, averaged over the views (images and
+    their mirrors); `nme_scores` normalises it.
 
     Args:
         features: f32[V, K * m, D], by slot.
@@ -150,11 +149,11 @@ def logits(
     exemplars: ExemplarSet,
     batch: dict[str, jax.Array],
 ) -> jax.Array:
-    """Logits f32[B, K] of a batch of real images and exemplars, as they are.
+    """Logits f32[B, K] of real images and exemplars, not augmented.
 
     Args:
         backbone: the model.
-        variables: its state.
+        variables: the model's variables.
         exemplars: the memory.
         batch: `image` and `slot`, see `device_batch.fill_exemplars`.
     """
@@ -169,7 +168,7 @@ def score(
     batch: dict[str, jax.Array],
     num_seen: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """What the classifiers say of a batch.
+    """Scores of a batch by each classifier.
 
     Args:
         backbone: the model.
@@ -178,8 +177,8 @@ def score(
         num_seen: int32[], classes that may be predicted.
 
     Returns:
-        Scores f32[3, B, K] in the order of `CLASSIFIERS`, those of classes not
-        seen masked; logits, but cosines by NME. And unit features f32[B, D].
+        Scores f32[3, B, K] in the order of `CLASSIFIERS` (logits, but cosines
+        for NME), masked for unseen classes; and unit features f32[B, D].
     """
     variables, finetuned, means = models
     images = to_float(batch_images(batch))
@@ -197,11 +196,11 @@ def count(
     batch: dict[str, jax.Array],
     num_seen: jax.Array,
 ) -> tuple[Counts, Embedded]:
-    """Adds a batch to the counts, and says where its images lie.
+    """Adds a batch to the counts; also returns its unit features.
 
     Args:
         backbone: the model.
-        counts: so far.
+        counts: counts so far.
         models: the model, its fine-tuned copy, and the exemplar means.
         batch: `image`, `label`, `weight`.
         num_seen: int32[], classes that may be predicted.
@@ -224,7 +223,7 @@ def features_of(
     variables: Variables,
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
-    """Features f32[n, D] of all real examples of `batches`, in their order."""
+    """Features f32[n, D] of all examples of `batches`, in order."""
     compute = functools.partial(evaluator.embed, variables)
     return _without_padding(evaluator.placement, compute, batches)
 
@@ -238,7 +237,7 @@ def slot_features(
     """Features f32[V, K * m, D] of a memory's slots; see `embed_slots`."""
     total = exemplars.mask.size
     padded = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
-    # Slots behind the last repeat it; they are cut off below.
+    # The last slot is repeated as padding, cut off below.
     slots = np.minimum(padded, total - 1).reshape(-1, batch_size)
     parts = [
         np.asarray(evaluator.embed_slots(variables, exemplars, row))
@@ -253,7 +252,7 @@ def means_of(
     exemplars: ExemplarSet,
     batch_size: int,
 ) -> jax.Array:
-    """Exemplar means f32[K, D] of a model; zeros for a class without any."""
+    """Exemplar means f32[K, D]; zeros for a class without exemplars."""
     features = slot_features(evaluator, variables, exemplars, batch_size)
     return evaluator.exemplar_means(features, exemplars.mask)
 
@@ -264,7 +263,7 @@ def logits_of(
     exemplars: ExemplarSet,
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
-    """Logits f32[n, K] of all examples of `batches`, in their order."""
+    """Logits f32[n, K] of all examples of `batches`, in order."""
     compute = functools.partial(evaluator.logits, variables, exemplars)
     return _without_padding(evaluator.placement, compute, batches)
 
@@ -274,7 +273,7 @@ def _without_padding(
     compute: Callable[[dict[str, jax.Array]], jax.Array],
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
-    """What is computed of the examples of `batches`, [n, ...] on the host."""
+    """`compute` over `batches` without padding, [n, ...] on the host."""
     parts = []
     for batch, placed in parallel.shard_batches(placement, batches):
         found = np.asarray(compute(placed))
@@ -294,15 +293,15 @@ def count_all(
     """Counts of each classifier over the classes seen, on the host.
 
     Args:
-        evaluator: the functions.
+        evaluator: the jitted functions.
         models: the model, its fine-tuned copy, and the exemplar means.
         batches: test data of the classes seen.
         num_classes: K.
         num_seen: n.
 
     Returns:
-        For each classifier confusion int[n, n] and top5 int[n]; and the images
-        in their order, without padding.
+        Counts by classifier, with confusion int[n, n] and top5 int[n]; and the
+        embedded images in order, without padding.
     """
     placement, rows = evaluator.placement, len(CLASSIFIERS)
     empty = Counts(
@@ -320,7 +319,7 @@ def count_all(
         name: Counts(confusion[row, :num_seen, :num_seen], top5[row, :num_seen])
         for row, name in enumerate(CLASSIFIERS)
     }
-    # Fetched at the end, so that no batch waits for another.
+    # Fetched at the end, so that dispatch is not blocked.
     embedded = Embedded(*map(np.concatenate, zip(*parts, strict=True)))
     real = embedded.weights > 0
     return found, Embedded(*(column[real] for column in embedded))

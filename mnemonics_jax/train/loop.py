@@ -1,8 +1,8 @@
-"""The loops of a phase: they save where they are, and go on from there.
+"""Resumable training loops.
 
-A phase that is started again computes anew what lies between its loops, which
-is quick and gives the same, and takes each loop's state from the last
-checkpoint: at its end, in its middle, or not begun.
+A resumed phase recomputes the cheap, deterministic work between its loops and
+restores the state of each finished or interrupted loop from the last
+checkpoint.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
 from mnemonics_jax.train.metric_writer import Recorder, StageProgress
 from mnemonics_jax.train.preemption import Interrupt, InterruptError
 
-# Several processes agree on saving and stopping every so many steps.
+# Steps between agreements of several processes on saving and stopping.
 _AGREE_EVERY = 16
 
 
@@ -26,8 +26,8 @@ class SavePolicy(NamedTuple):
     """When to save within a loop.
 
     Attributes:
-        steps: after so many, 0 for never.
-        seconds: after so many, 0 for never.
+        steps: steps between saves, 0 for never.
+        seconds: seconds between saves, 0 for never.
     """
 
     steps: int
@@ -35,7 +35,7 @@ class SavePolicy(NamedTuple):
 
 
 class ResumableLoops:
-    """Runs the loops of a run, and knows what of a phase is saved."""
+    """Runs the loops of a phase, saving and restoring their states."""
 
     def __init__(
         self,
@@ -43,56 +43,56 @@ class ResumableLoops:
         interrupt: Interrupt | None = None,
         policy: SavePolicy | None = None,
     ) -> None:
-        """Nothing is begun yet.
+        """Initializes without an open phase.
 
         Args:
-            checkpointer: where to save; None to save nothing.
+            checkpointer: where to save; None disables saving.
             interrupt: requests to stop.
-            policy: when to save without one; None for never.
+            policy: when to save without such a request; None for never.
         """
         self._checkpointer = checkpointer
         self._interrupt = interrupt or Interrupt()
-        self._cadence = policy or SavePolicy(0, 0)
+        self._policy = policy or SavePolicy(0, 0)
         self._saved_at = time.monotonic()
         self._phase = -1
-        self._cursor: LoopPosition | None = None
-        # Of this phase's loops that are finished.
+        self._position: LoopPosition | None = None
+        # States and steps of the finished loops of this phase.
         self._states: dict[str, State] = {}
         self._done: dict[str, int] = {}
 
     @property
     def _checkpoints(self) -> Checkpointer:
         if self._checkpointer is None:
-            raise ValueError('a journal without checkpoints saves nothing')
+            raise ValueError('checkpointer=None: must be set to resume')
         return self._checkpointer
 
     def resume(self, phase: int) -> LoopPosition | None:
-        """Where the first phase of this process goes on; None: at its start."""
-        self._cursor = self._checkpoints.position(phase)
-        return self._cursor
+        """Position at which a phase resumes; None for its start."""
+        self._position = self._checkpoints.position(phase)
+        return self._position
 
     def open_phase(self, phase: int) -> None:
-        """Begins a phase."""
-        if self._cursor is not None and self._cursor.phase != phase:
-            self._cursor = None
+        """Starts a phase."""
+        if self._position is not None and self._position.phase != phase:
+            self._position = None
         self._phase = phase
         self._states, self._done = {}, {}
 
     def run(self, loop: Loop, state: State, recorder: Recorder) -> State:
-        """Runs a loop, or what is left of it.
+        """Runs the remaining steps of a loop.
 
         Args:
-            loop: what to do.
-            state: to begin with, a pytree of replicated arrays.
-            recorder: of progress.
+            loop: the loop.
+            state: initial state, a pytree of replicated arrays.
+            recorder: recorder of progress and metrics.
 
         Returns:
             The state after the last step. It is saved with later loops of the
-            phase, so none of them may donate it.
+            phase, so they must not donate it.
 
         Raises:
-            progress.DivergedError: a loss is not finite.
-            InterruptError: after saving, when the run was asked to stop.
+            metric_writer.DivergedError: a loss is not finite.
+            InterruptError: after saving, if the run was asked to stop.
         """
         state, done, pending = self._begin(loop.name, state)
         if done < loop.num_steps:
@@ -118,11 +118,11 @@ class ResumableLoops:
     def _begin(
         self, name: str, state: State
     ) -> tuple[State, int, list[dict[str, Any]]]:
-        """The state to go on from, the steps done and metrics not recorded."""
-        position = self._cursor
+        """The state to resume from, steps done, and unrecorded metrics."""
+        position = self._position
         if position is None or name not in position.stages:
             return state, 0, []
-        # As float32, so that means are rounded as without the interruption.
+        # float32, so that means round as they do without the interruption.
         pending = [
             {
                 key: np.array([value], np.float32)
@@ -143,7 +143,7 @@ class ResumableLoops:
         recorder: Recorder,
     ) -> None:
         pending = progress.pending()
-        # Read before `save_within` returns: the next step may donate it.
+        # `save_within` copies before it returns: the next step may donate it.
         states = {**self._states, name: state}
         position = LoopPosition(
             phase=self._phase,
@@ -166,11 +166,11 @@ class ResumableLoops:
 
         Args:
             before: steps done before the last dispatch.
-            done: and after it.
+            done: steps done after it.
         """
         if self._checkpointer is None:
             return False, False
-        steps, seconds = self._cadence
+        steps, seconds = self._policy
         late = seconds and time.monotonic() - self._saved_at >= seconds
         stop = self._interrupt.signal is not None
         if jax.process_count() > 1:
@@ -183,10 +183,10 @@ class ResumableLoops:
 
 
 def agree(late: bool, stop: bool) -> tuple[bool, bool]:
-    """What all processes do where each of them has wishes."""
-    wishes = multihost_utils.process_allgather(np.array([late, stop]))
-    # Clocks differ: the first process' counts. A stop is anybody's.
-    return bool(wishes[0, 0]), bool(wishes[:, 1].any())
+    """Combines the decisions of all processes."""
+    votes = multihost_utils.process_allgather(np.array([late, stop]))
+    # Clocks differ, so process 0 decides on saving; any process may stop.
+    return bool(votes[0, 0]), bool(votes[:, 1].any())
 
 
 def passes(every: int, before: int, done: int) -> bool:
@@ -201,13 +201,13 @@ def log(
     dispatch: Dispatch,
     metrics: Metrics,
 ) -> None:
-    """Hands the metrics of a dispatch on, and has records made where due.
+    """Passes the metrics of a dispatch to `progress`, flushing at marks.
 
     Args:
-        progress: of the stage.
-        loop: knows where records are due.
-        first: the dispatch's first step.
-        dispatch: that was taken.
+        progress: progress of the stage.
+        loop: the loop, which marks the steps to record at.
+        first: first step of the dispatch.
+        dispatch: the dispatch that ran.
         metrics: its metrics, f32[num_steps].
     """
     num = dispatch.num_steps

@@ -1,9 +1,9 @@
-"""Showing and recording what a run is doing.
+"""Progress display and metric records.
 
-A `Recorder` writes `metrics.jsonl` and TensorBoard events; a stage of it moves
-a progress bar on a terminal, or prints plain lines elsewhere. Metrics stay on
-the device until a record or the bar needs them, so that steps are not waited
-for one by one.
+A `Recorder` writes `metrics.jsonl` and TensorBoard events. Each of its stages
+shows a progress bar on a terminal and prints plain lines elsewhere. Metrics
+stay on the device until a record or the bar needs them, so that the host does
+not wait for every step.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class DivergedError(RuntimeError):
 
 
 class Recorder:
-    """Writes the records of a run; the last word on where output goes."""
+    """Writes the records and the output of a run."""
 
     def __init__(
         self,
@@ -43,14 +43,15 @@ class Recorder:
         num_records: int | None = None,
         quiet: bool = False,
     ) -> None:
-        """Opens the files, dropping records of what will run again.
+        """Opens the files and drops records of steps that will run again.
 
         Args:
-            workdir: where to write.
+            workdir: work directory.
             first_phase: the phase that this process starts with.
-            num_records: how many stay where it starts in the middle of that
-                phase.
-            quiet: write and show nothing, as in all processes but one.
+            num_records: number of records to keep when resuming in the middle
+                of that phase.
+            quiet: whether to write and show nothing, as in all processes but
+                one.
         """
         self._path = workdir / 'metrics.jsonl'
         records = read_records(self._path)
@@ -76,7 +77,7 @@ class Recorder:
             self._events.close()
 
     def say(self, text: str) -> None:
-        """Prints a line; a reader that has gone away is no reason to stop."""
+        """Prints a line; ignores a closed pipe."""
         if self._quiet:
             return
         try:
@@ -85,7 +86,7 @@ class Recorder:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def record(self, phase: int, stage: str, **values: Any) -> None:
-        """Appends a record and its scalars; one flushed write a line."""
+        """Writes a record and its scalars; each line is flushed."""
         line = {
             'global_step': self._step,
             'phase': phase,
@@ -105,11 +106,11 @@ class Recorder:
         self.num_records += 1
 
     def image(self, tag: str, png: bytes, shape: tuple[int, int, int]) -> None:
-        """Gives TensorBoard an image, at the step of the last record.
+        """Writes an image to TensorBoard, at the step of the last record.
 
         Args:
-            tag: its name.
-            png: the file.
+            tag: TensorBoard tag.
+            png: content of the PNG file.
             shape: (H, W, C).
         """
         if self._events is not None:
@@ -124,14 +125,14 @@ class Recorder:
         done: int = 0,
         pending: Sequence[dict[str, Any]] = (),
     ) -> Iterator['StageProgress']:
-        """A stage of `total` steps, with its bar or its lines.
+        """Shows the progress of a stage.
 
         Args:
-            phase: its index.
-            name: of the stage.
-            total: steps.
+            phase: phase index.
+            name: stage name.
+            total: number of steps.
             done: steps done by an earlier process.
-            pending: metrics of the last of those, not recorded yet, f32[n].
+            pending: unrecorded metrics of those steps, f32[n].
         """
         bar = None
         if self._console.is_terminal and not self._quiet:
@@ -178,25 +179,25 @@ class StageProgress:
             )
 
     def at(self, place: str) -> None:
-        """Says where in the stage the next steps are, such as 'epoch 3/20'."""
+        """Sets the position in the stage that is shown, as 'epoch 3/20'."""
         self.title = f'phase {self._phase} {self._name} {place}'
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=self.title)
 
     def step(self, metrics: dict[str, jax.Array], num_images: int) -> None:
-        """Counts n steps that processed `num_images`; metrics are f32[n]."""
+        """Adds n steps on `num_images` images in all; metrics are f32[n]."""
         self._pending.append(metrics)
         self._done += len(next(iter(metrics.values())))
         self._images += num_images
         now = time.monotonic()
-        patience = _LINE_SECONDS if self._bar is None else _BAR_SECONDS
-        if now - self._shown >= patience:
+        interval = _LINE_SECONDS if self._bar is None else _BAR_SECONDS
+        if now - self._shown >= interval:
             self._shown = now
             self._show(metrics, now)
 
     def _show(self, metrics: dict[str, jax.Array], now: float) -> None:
         name = 'loss' if 'loss' in metrics else 'outer_loss'
-        # Waits for the device, hence seldom.
+        # Blocks until the device is done, hence the interval.
         loss = float(np.asarray(metrics[name])[-1])
         seconds = now - self._started
         detail = f'loss {loss:.3f}, {self._images / seconds:.0f} images/s'
@@ -229,7 +230,7 @@ class StageProgress:
         """Records the means of the metrics since the last flush.
 
         Args:
-            **where: integers that say where, such as `epoch=3`.
+            **where: integers that locate the record, such as `epoch=3`.
 
         Returns:
             The means.

@@ -1,8 +1,8 @@
-"""Model-level training: one step and the epochs of a stage, all methods alike.
+"""Model-level training: the step that all methods share.
 
-The same step trains a model on new data and exemplars and fine-tunes a copy of
-it on the exemplars alone: the two differ in the loss, in whether BatchNorm
-statistics move, and in which rows of the head do.
+The same step trains the model on new data and exemplars, and fine-tunes a copy
+on the exemplars. The two differ in the loss, in whether BatchNorm statistics
+are updated, and in which head rows are trained.
 """
 
 import functools
@@ -38,16 +38,17 @@ from mnemonics_jax.types import (
 
 
 class StepSettings(NamedTuple):
-    """What distinguishes one kind of training from another.
+    """Settings of a kind of training.
 
     Attributes:
-        momentum: of SGD, in [0, 1).
-        weight_decay: >= 0, as PyTorch applies it: added to the gradient of
-            every parameter, the head's scale and BatchNorm's included.
-        augmentation: of images on the device.
-        augment_real: whether it is for real images, too; else they arrive
-            augmented, and it is for exemplars alone.
-        update_stats: whether BatchNorm uses and moves batch statistics.
+        momentum: momentum of SGD, in [0, 1).
+        weight_decay: weight decay as in PyTorch, >= 0: added to the gradient of
+            every parameter, including BatchNorm's and the head's scale.
+        augmentation: augmentation of images on the device.
+        augment_real: whether to augment real images; if not, they arrive
+            augmented and only exemplars are augmented here.
+        update_stats: whether BatchNorm uses batch statistics and updates the
+            running ones.
     """
 
     momentum: float
@@ -58,15 +59,15 @@ class StepSettings(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """What a training step reads beside its state and batch.
+    """Inputs of a training step besides its state and batch.
 
     Attributes:
-        reference: the previous phase's model.
-        exemplars: the memory; batches name its slots.
-        phase: which classes are old and seen.
-        head_rows: int32[2], only head rows low..high-1 are trained.
-        lr: f32[].
-        key: the epoch's key.
+        reference: model of the previous phase.
+        exemplars: the memory; batches refer to its slots.
+        phase: counts of old and seen classes.
+        head_rows: int32[2], low and high; head rows low..high-1 are trained.
+        lr: learning rate, f32[].
+        key: random key of the epoch.
     """
 
     reference: Variables
@@ -78,19 +79,18 @@ class StepInputs(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """The jitted functions of one kind of training.
+    """The jitted functions of a kind of training.
 
     Attributes:
         init: `(variables) -> TrainState`, with zero momentum; a copy, since
             steps donate their state.
         steps: `(state, (block, inputs), num) -> (state, metrics)`, SGD steps
-            on the next `num` batches of `multistep.StackedBatches`; each metric
-            is f32[num]: 'loss', 'accuracy' and each term of the method's loss.
-            A batch is a dict of `image` uint8 or f32 [B, H, W, C] (or `pool`
-            and `row`, see `device_batch.batch_images`), `label`
-            int32[B], `index` int32[B] (keys the augmentation), `slot` int32[B]
-            (see `fill_exemplars`) and `weight` f32[B] (0 for padding), split
-            over devices.
+            on the next `num` batches of `multistep.StackedBatches`. Metrics are
+            f32[num]: 'loss', 'accuracy' and each term of the method's loss. A
+            batch is sharded over devices and has `image` uint8 or f32
+            [B, H, W, C] (or `pool` and `row`, see `device_batch.batch_images`),
+            `label` int32[B], `index` int32[B] (keys the augmentation), `slot`
+            int32[B] (see `fill_exemplars`) and `weight` f32[B] (0 for padding).
     """
 
     init: Callable[[Variables], TrainState]
@@ -101,10 +101,10 @@ class Trainer(NamedTuple):
 
 
 def make_optimizer(settings: StepSettings) -> optax.GradientTransformation:
-    """SGD with momentum as PyTorch defines it, without its learning rate.
+    """SGD with momentum as in PyTorch, without the learning rate.
 
-    The rate is an argument of the step, so that its schedule costs no
-    compilation: v <- m v + (g + wd p), p <- p - lr v.
+    v <- m v + (g + wd p), p <- p - lr v. The step takes lr as an argument, so
+    that schedules do not recompile.
     """
     return optax.chain(
         optax.add_decayed_weights(settings.weight_decay),
@@ -124,11 +124,11 @@ def make_trainer(
 
     Args:
         backbone: the model.
-        method: its loss.
-        settings: see `StepSettings`.
-        placement: of batches.
-        with_reference: whether to run the previous phase's model; false in
-            phase 0, when there is none and its outputs are zeros.
+        method: the method, whose loss is minimised.
+        settings: settings of this kind of training.
+        placement: placement of batches.
+        with_reference: whether to run the previous phase's model; if false, as
+            in phase 0, its outputs are zeros.
     """
     tx = make_optimizer(settings)
 
@@ -190,7 +190,7 @@ def augment_batch(
 
 
 def reduce_terms(terms: Terms, weights: jax.Array) -> dict[str, jax.Array]:
-    """Each term's mean over its own and the batch's weights, and their sum."""
+    """Weighted mean of each term, and 'loss', their sum."""
     means = {
         name: weighted_mean(values, term_weights * weights)
         for name, (values, term_weights) in terms.items()
@@ -204,11 +204,11 @@ def apply_sgd(
     state: TrainState,
     inputs: StepInputs,
 ) -> tuple[Any, Any]:
-    """New params and opt_state; what the phase freezes stays put.
+    """New params and opt_state; frozen parameters do not change.
 
-    That is head rows outside `inputs.head_rows` and, with weight transfer,
-    kernels or scales. The updates are masked, not the gradients, so that weight
-    decay does not move them either.
+    Frozen are head rows outside `inputs.head_rows` and, with weight transfer,
+    kernels or scales. Updates are masked instead of gradients, so that weight
+    decay does not change them either.
     """
     params = state.variables.params
     updates, opt_state = tx.update(grads, state.opt_state, params)
@@ -224,7 +224,7 @@ def apply_sgd(
 def batch_accuracy(
     outputs: Outputs, batch: dict[str, jax.Array], phase: Phase
 ) -> jax.Array:
-    """Share of a batch that the head gets right among the classes seen."""
+    """Accuracy of the head on a batch over the classes seen."""
     seen = jnp.arange(outputs.logits.shape[-1]) < phase.num_seen
     predicted = jnp.argmax(jnp.where(seen, outputs.logits, -jnp.inf), axis=-1)
     hits = (predicted == batch['label']).astype(jnp.float32)
@@ -232,22 +232,21 @@ def batch_accuracy(
 
 
 def scheduled_rate(section: Any, epoch: int) -> float:
-    """Learning rate of an epoch (0-based) of a stage.
+    """Learning rate of an epoch of a stage.
 
     Args:
-        section: of the config. `lr` is the rate of epoch 0. With `schedule`
-            'step' each of `milestones` multiplies it by `gamma`; with 'cosine'
-            it falls to zero at `epochs`; without `schedule` it stays.
-        epoch: below `section.epochs`.
+        section: config section with `lr`, the rate of epoch 0. With `schedule`
+            'step' it is multiplied by `gamma` at each of `milestones`; with
+            'cosine' it falls to zero at `epochs`; otherwise it is constant.
+        epoch: epoch from 0 to `section.epochs` - 1.
     """
     schedule = section.get('schedule')
     if schedule == 'step':
         passed = sum(epoch >= milestone for milestone in section.milestones)
         return section.lr * section.gamma**passed
     if schedule == 'cosine':
-        return (
-            0.5 * section.lr * (1 + math.cos(math.pi * epoch / section.epochs))
-        )
+        progress = epoch / section.epochs
+        return 0.5 * section.lr * (1 + math.cos(math.pi * progress))
     return section.lr
 
 
@@ -256,12 +255,13 @@ def with_slots(
     num_real: int,
     slots: np.ndarray,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Adds `slot` to host batches: which exemplar stands at an index, or -1.
+    """Adds `slot` to host batches: the exemplar slot of a row, -1 for others.
 
     Args:
-        batches: with `index` int32[B]; from `num_real` on are exemplars.
-        num_real: real images of the stage.
-        slots: int32[e], flat slots of the exemplars, in the order of indices.
+        batches: batches with `index` int32[B]; `num_real` and above are
+            exemplars.
+        num_real: number of real images of the stage.
+        slots: int32[e], flat slots of the exemplars in index order.
     """
     for batch in batches:
         position = batch['index'] - num_real
@@ -272,7 +272,7 @@ def with_slots(
 
 
 def valid_slots(exemplars: ExemplarSet) -> tuple[np.ndarray, np.ndarray]:
-    """Flat slots and labels (int32[e] both) of the exemplars, on the host."""
+    """Flat slots and labels of the exemplars, both int32[e], on the host."""
     mask = np.asarray(exemplars.mask)
     slots = np.flatnonzero(mask.reshape(-1)).astype(np.int32)
     return slots, slots // mask.shape[1]

@@ -1,8 +1,7 @@
-"""TensorBoard events: records of a length, a protobuf message and checksums.
+"""A writer of TensorBoard event files (TFRecords of protobuf messages).
 
-Written here and at once. tensorboardX writes in a thread, behind a short queue:
-on a full disk the thread ends, and whoever fills the queue waits for ever. Its
-import also brings PyTorch along where there is one, which takes seconds.
+tensorboardX is not used: its writer thread dies on a full disk and the caller
+then blocks forever, and its import loads PyTorch, which takes seconds.
 """
 
 import functools
@@ -17,17 +16,18 @@ _FLUSH_SECONDS = 10.0
 
 
 class Events:
-    """A file of events, new at each start of a run."""
+    """An event file, new at each start of a run."""
 
     def __init__(self, workdir: pathlib.Path, first_step: int) -> None:
-        """Opens it.
+        """Opens the file.
 
         Args:
-            workdir: the folder.
-            first_step: TensorBoard drops what earlier files have from here on.
+            workdir: folder of the file.
+            first_step: TensorBoard drops events of earlier files from this step
+                on.
 
         Raises:
-            OSError: it cannot be written; so do the methods.
+            OSError: the file cannot be written; all methods raise this too.
         """
         now, host = int(time.time()), socket.gethostname()
         name = f'events.out.tfevents.{now}.{host}.{os.getpid()}'
@@ -37,11 +37,11 @@ class Events:
         self._write(_integer(2, first_step) + _bytes(7, _integer(1, 1)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes values by tag.
+        """Writes scalars.
 
         Args:
             step: >= 0.
-            values: rounded to float32.
+            values: values by tag, rounded to float32.
         """
         summary = b''.join(
             _bytes(1, _bytes(1, tag.encode()) + _float(2, value))
@@ -56,8 +56,8 @@ class Events:
 
         Args:
             step: >= 0.
-            tag: its name.
-            png: the file.
+            tag: TensorBoard tag.
+            png: content of the PNG file.
             shape: (H, W, C); C is 1 for grey, 3 for RGB.
         """
         numbers = [_integer(i, size) for i, size in enumerate(shape, start=1)]
@@ -66,7 +66,7 @@ class Events:
         self._write(_integer(2, step) + _bytes(5, _bytes(1, value)))
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes and closes the file."""
         self._file.close()
 
     def _write(self, fields: bytes) -> None:
@@ -78,7 +78,7 @@ class Events:
 
 
 def as_record(content: bytes) -> bytes:
-    """A TFRecord: length, its checksum, the content, its checksum."""
+    """A TFRecord: length, checksum of it, content, checksum of it."""
     length = struct.pack('<Q', len(content))
     return b''.join(
         part + struct.pack('<I', _masked(crc32c(part)))
@@ -87,7 +87,7 @@ def as_record(content: bytes) -> bytes:
 
 
 def crc32c(content: bytes) -> int:
-    """The CRC-32 of Castagnoli's polynomial, as a uint32."""
+    """CRC-32C (Castagnoli), as a uint32."""
     table, crc = _crc_table(), 0xFFFFFFFF
     for byte in content:
         crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
@@ -105,7 +105,7 @@ def _crc_table() -> tuple[int, ...]:
 
 
 def _masked(crc: int) -> int:
-    """As TFRecord stores it, since sums of texts with sums in them are bad."""
+    """The masked CRC of the TFRecord format."""
     rotated = crc >> 15 | crc << 17 & 0xFFFFFFFF
     return rotated + 0xA282EAD8 & 0xFFFFFFFF
 
