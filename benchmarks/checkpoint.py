@@ -1,13 +1,13 @@
-"""What saving in the middle of a stage costs, beside steps without it.
+"""Measures the cost of saving in the middle of a stage.
 
     python benchmarks/checkpoint.py \
         --out=benchmarks/results/checkpoint_cpu.json
 
-Trains ResNet-32 on batches of 128 by the loop that runs use, saving every ten
-steps. A save costs the time that the loop waits for it, and what writing in the
-background takes from the next step: both are in the time of the two steps
-around it, over that of two steps of which neither is beside a save. The cost
-is set against the default `checkpoint.every_seconds`, 10 and 100 steps.
+Trains ResNet-32 on batches of 128 with the loop of runs, saving every ten
+steps. A save blocks the loop and slows the next step by writing in the
+background, so its cost is the time of the two steps around it minus that of two
+other steps. It is reported relative to the default `checkpoint.every_seconds`,
+10 and 100 steps.
 """
 
 import argparse
@@ -36,17 +36,17 @@ EVERY, STEPS = 10, 80
 
 
 class Timed(Checkpointer):
-    """A checkpointer that notes how long saves keep the loop waiting."""
+    """A checkpointer that measures how long saves block the loop."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """As `Checkpointer`."""
+        """See `Checkpointer`."""
         super().__init__(*arguments, **options)
         self.seconds: list[float] = []
 
     def save_within(
         self, position: LoopPosition, states: dict[str, Any]
     ) -> None:
-        """Saves, once the steps before are done, which take no time of it."""
+        """Saves after earlier steps are done, so that they are not measured."""
         jax.block_until_ready(states)
         start = time.perf_counter()
         super().save_within(position, states)
@@ -54,7 +54,7 @@ class Timed(Checkpointer):
 
 
 def make_round() -> tuple[Callable[[int], Loop], Callable[[], Any]]:
-    """Makers of a loop of so many steps, and of a state to begin with."""
+    """Functions that make a loop of n steps, and an initial state."""
     parts = components.build(
         pipeline.settings(
             data__source='synthetic',
@@ -93,15 +93,12 @@ def make_round() -> tuple[Callable[[int], Loop], Callable[[], Any]]:
 def time_steps(
     loop: Loop, state: Any, every: int, scratch: pathlib.Path
 ) -> tuple[list[float], list[float]]:
-    """Seconds from each step's begin to the next one's; seconds of each save.
-
-    Saves lie between a step and the next one's begin.
-    """
-    begun = []
+    """Seconds between step starts, including saves; seconds of each save."""
+    starts = []
 
     def step(number: int, state: Any, dispatch: Dispatch) -> Any:
         jax.block_until_ready(state)
-        begun.append(time.perf_counter())
+        starts.append(time.perf_counter())
         return jax.block_until_ready(loop.step(number, state, dispatch))
 
     with (
@@ -113,7 +110,7 @@ def time_steps(
         loops.open_phase(0)
         loops.run(loop._replace(step=step), state, recorder)
         checkpointer.wait()
-    return np.diff(begun).tolist(), checkpointer.seconds
+    return np.diff(starts).tolist(), checkpointer.seconds
 
 
 def measure(scratch: pathlib.Path) -> dict[str, Any]:
@@ -126,7 +123,7 @@ def measure(scratch: pathlib.Path) -> dict[str, Any]:
     beside = [seconds[i] + seconds[i + 1] for i in saves]
     plain = [x for i, x in enumerate(seconds) if (i + 1) % EVERY > 1]
     step, wait = statistics.median(plain), statistics.median(waits)
-    # Less than the wait it is by noise alone.
+    # A cost below the wait is noise.
     cost = max(wait, statistics.median(beside) - 2 * step)
     default = config.default_config().checkpoint.every_seconds
     return {

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, counted in its text."""
+"""Counts the collectives of a compiled program from its HLO text."""
 
 import math
 import re
@@ -21,11 +21,11 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Count(NamedTuple):
-    """Of one kind of collective in one execution of a program.
+    """Counts of one kind of collective in one execution of a program.
 
     Attributes:
-        calls: executions; one may sum several arrays.
-        bytes: of their results, on each device.
+        calls: number of executions; one may reduce several arrays.
+        bytes: bytes of their results on each device.
     """
 
     calls: int
@@ -33,13 +33,12 @@ class Count(NamedTuple):
 
 
 def count(text: str) -> dict[str, Count]:
-    """What one execution of a program sends, by kind.
+    """Collectives of one execution of a program, by kind.
 
-    A loop's body counts as often as the compiler knows it to run, or once if it
-    does not; of branches all count.
+    A loop body counts by its trip count, once if unknown. All branches count.
 
     Args:
-        text: HLO, from `Compiled.as_text()`.
+        text: HLO text from `Compiled.as_text()`.
     """
     entry, computations = _computations(text)
     found = {kind: Count(0, 0) for kind in KINDS}
@@ -53,7 +52,7 @@ def count(text: str) -> dict[str, Count]:
 
 
 def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
-    """The name of the first computation to run, and the lines of all."""
+    """Name of the entry computation, and the lines of all computations."""
     entry, found, lines = '', {}, []
     for line in text.splitlines():
         match = _COMPUTATION.match(line)
@@ -68,7 +67,7 @@ def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
 def _executed(
     computations: dict[str, list[str]], name: str, times: int
 ) -> Iterator[tuple[str, int]]:
-    """Every line that runs, and how often."""
+    """Every executed line with its number of executions."""
     for line in computations.get(name, []):
         yield line, times
         trips = _TRIPS.search(line)
@@ -81,7 +80,7 @@ def _executed(
 
 
 def _bytes(shapes: str) -> int:
-    """Of all arrays that a result consists of."""
+    """Bytes of all arrays of a result."""
     total = 0
     for kind, sides in _SHAPE.findall(shapes):
         bits = 8 if kind == 'pred' else int(re.search(r'\d+', kind)[0])

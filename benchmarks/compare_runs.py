@@ -1,4 +1,4 @@
-"""Whether two finished runs have written the same, bit for bit."""
+"""Compares the files of two finished runs bit for bit."""
 
 import json
 import pathlib
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
-    """The files in which two finished runs differ.
+    """Files in which two finished runs differ.
 
-    Wall-clock times and the `checkpoint` section may.
+    Wall-clock times and the `checkpoint` section are ignored.
     """
     found = []
     if comparable(ours) != comparable(theirs):
@@ -34,7 +34,7 @@ def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
 
 
 def comparable(workdir: pathlib.Path) -> dict[str, Any]:
-    """`results.json` but for what may differ."""
+    """`results.json` without the ignored entries."""
     results = json.loads((workdir / 'results.json').read_text())
     for phase in results['phases']:
         del phase['seconds']
@@ -43,7 +43,7 @@ def comparable(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def arrays(path: pathlib.Path) -> dict[str, tuple[Any, ...]]:
-    """The arrays of an .npz by name, in a form that compares by bits."""
+    """Arrays of an .npz file by name, in a form that compares by bits."""
     with np.load(path) as found:
         return {
             name: (array.dtype.str, array.shape, array.tobytes())

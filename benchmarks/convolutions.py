@@ -1,12 +1,12 @@
-"""What limits a training step on CPU: its convolutions beside PyTorch's.
+"""Compares convolutions, the bottleneck of a CPU training step, with PyTorch's.
 
     python benchmarks/convolutions.py \
         --out=benchmarks/results/convolutions_cpu.json
 
-On one core, for the three sizes of ResNet-32's layers: the convolution, its
-gradient by the images and its gradient by the kernel, ours in a loop as in a
-run, PyTorch's in channels-last memory. Compared first, then timed in turn;
-written are the least seconds of one, and what that is in products a second.
+Runs on one core, for the three layer sizes of ResNet-32: the convolution and
+its gradients with respect to images and kernel, ours in a loop as in a run,
+PyTorch's in channels-last memory. Checks that results agree, times both in
+turn, and writes minimum seconds and multiplications per second.
 """
 
 import argparse
@@ -27,12 +27,11 @@ SHAPES = ((16, 32), (32, 16), (64, 8))  # Channels, side.
 BATCH, LOOPS, REPEATS = 64, 10, 9
 KERNEL = 3
 BOUND = 1e-4
-# Which of outputs, gradient by the images and gradient by the kernel.
 KINDS = ('outputs', 'image gradient', 'kernel gradient')
 
 
 def make_arrays(channels: int, side: int) -> tuple[np.ndarray, ...]:
-    """Images, a kernel, and a gradient by the outputs."""
+    """Images, a kernel, and a gradient with respect to the outputs."""
     random = np.random.default_rng(0)
     images = (BATCH, side, side, channels)
     shapes = images, (KERNEL, KERNEL, channels, channels), images
@@ -40,7 +39,7 @@ def make_arrays(channels: int, side: int) -> tuple[np.ndarray, ...]:
 
 
 def ours(kind: str, arrays: tuple[np.ndarray, ...]) -> timing.Work:
-    """`LOOPS` times in a loop."""
+    """Our work: `LOOPS` iterations of one kind."""
 
     def one(x: jax.Array, kernel: jax.Array, y: jax.Array) -> jax.Array:
         results = conv2d(x, kernel), *jax.vjp(conv2d, x, kernel)[1](y)
@@ -49,7 +48,7 @@ def ours(kind: str, arrays: tuple[np.ndarray, ...]) -> timing.Work:
     @jax.jit
     def loop(x: jax.Array, kernel: jax.Array, y: jax.Array) -> dict[str, Any]:
         def body(_: int, found: jax.Array) -> jax.Array:
-            # Each round waits for the one before.
+            # Each iteration depends on the previous one.
             wait = 1e-30 * found.reshape(-1)[0]
             return one(x + wait, kernel + wait, y + wait)
 
@@ -60,7 +59,7 @@ def ours(kind: str, arrays: tuple[np.ndarray, ...]) -> timing.Work:
 
 
 def theirs(kind: str, arrays: tuple[np.ndarray, ...]) -> timing.Work:
-    """The same by PyTorch."""
+    """The same work in PyTorch."""
     x, kernel, y = (
         torch.from_numpy(array.transpose(axes)).contiguous(
             memory_format=torch.channels_last
@@ -96,7 +95,7 @@ def theirs(kind: str, arrays: tuple[np.ndarray, ...]) -> timing.Work:
 
 
 def measure() -> list[dict[str, Any]]:
-    """For each size and kind, seconds of both and their ratio."""
+    """Seconds of both and their ratio, for each size and kind."""
     rows = []
     for channels, side in SHAPES:
         arrays = make_arrays(channels, side)
@@ -131,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=pathlib.Path, required=True)
     arguments = parser.parse_args()
-    # Before XLA makes its threads.
+    # Must precede the creation of XLA's threads.
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     torch.set_num_threads(1)
     figures = {

@@ -1,13 +1,12 @@
-"""How far runs on one and on eight devices come apart, and why.
+"""Measures how runs on one and on eight devices diverge, and why.
 
     python benchmarks/devices.py --out=benchmarks/results/devices_cpu.json
 
-Runs on digits of several lengths, each on one device, on eight, and on one with
-the rows of every batch in reverse, which is the same mathematics in another
-order of sums. Then in float64. What is compared with one device: the weights in
-the end, by their relative distance, the exemplars, by how many are others, and
-the test images that the classifiers get right, by the largest difference of all
-phases and classifiers.
+Runs on digits with several numbers of epochs: on one device, on eight, and on
+one with the rows of every batch reversed, which only changes the order of sums;
+in float32 and in float64. Compared with one device are the final weights
+(relative distance), the exemplars (number of different ones) and the correct
+test images (largest difference over phases and classifiers).
 """
 
 import argparse
@@ -22,7 +21,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '')
     + ' --xla_force_host_platform_device_count=8'
-    # Eight devices may share few cores: waiting for each other takes its time.
+    # Eight devices may share few cores and wait long for each other.
     + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
 )
 os.environ['JAX_CPU_ENABLE_ASYNC_DISPATCH'] = 'false'
@@ -48,15 +47,15 @@ SEEDS = (0, 1, 2)
 
 
 def build(num_devices: int) -> components.Components:
-    """The parts of all runs on so many devices.
+    """Components of all runs on `num_devices` devices.
 
-    Exemplars are chosen and not learned: pixels are float32 everywhere.
+    Exemplars are selected, not learned, since pixels are always float32.
     """
     config = arguments.load('digits')
     config.update_from_flattened_dict(
         {
             'data.feed': 'device',
-            # Shifts on the device are not made for float64.
+            # Shifts on the device do not support float64.
             'data.pad': 0,
             'backbone.name': 'convnet_tiny',
             'protocol.phases': 2,
@@ -74,7 +73,7 @@ def build(num_devices: int) -> components.Components:
 def run(
     parts: components.Components, seed: int, epochs: int, dtype: Any
 ) -> tuple[Carry, list[dict[str, Any]]]:
-    """Model and memory after a run, and each phase's counts by classifier."""
+    """Final carry of a run, and counts by classifier of each phase."""
     config = ConfigDict(parts.config.to_dict())
     config.seed, config.train.epochs = seed, epochs
     parts = parts._replace(config=FrozenConfigDict(config))
@@ -87,15 +86,15 @@ def run(
         Recorder(pathlib.Path(folder), first_phase=0, quiet=True) as recorder,
     ):
         for index, bounds in enumerate(parts.bounds):
-            loops.restore_phase(index)
+            loops.open_phase(index)
             context = PhaseContext(parts, index, *bounds, recorder, loops)
             carry, outcome = run_phase(context, carry)
-            counts.append(outcome['counts'])
+            counts.append(outcome.counts)
     return jax.device_get(carry), counts
 
 
 def reverse(batches: Any) -> Any:
-    """`Pool.batches` with the rows of each batch in reverse."""
+    """`Pool.batches` with the rows of each batch reversed."""
 
     def reversed_batches(*arguments: Any) -> Iterator[dict[str, Any]]:
         for batch in batches(*arguments):
@@ -108,7 +107,7 @@ def reverse(batches: Any) -> Any:
 
 
 def compare(ours: Any, theirs: Any) -> dict[str, float]:
-    """How far two runs are apart; see the module."""
+    """Differences between two runs, see the module text."""
     flat = [
         np.concatenate([x.ravel() for x in jax.tree.leaves(carry.variables)])
         for carry, _ in (ours, theirs)
@@ -119,8 +118,8 @@ def compare(ours: Any, theirs: Any) -> dict[str, float]:
         for name in that
     ]
     distance = np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
-    kept = [carry.exemplars.images for carry, _ in (ours, theirs)]
-    exemplars = int(np.any(kept[0] != kept[1], axis=(2, 3, 4)).sum())
+    images = [carry.exemplars.images for carry, _ in (ours, theirs)]
+    exemplars = int(np.any(images[0] != images[1], axis=(2, 3, 4)).sum())
     return {
         'weights': float(distance),
         'exemplars': exemplars,
@@ -129,7 +128,7 @@ def compare(ours: Any, theirs: Any) -> dict[str, float]:
 
 
 def measure(dtype: Any) -> list[dict[str, Any]]:
-    """All lengths and seeds in one precision."""
+    """Results for all numbers of epochs and seeds in one precision."""
     one, eight = build(1), build(8)
     batches, found = model_stages.Pool.batches, []
     for epochs in EPOCHS:
@@ -153,7 +152,7 @@ def measure(dtype: Any) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures, and writes what was found as JSON."""
+    """Measures, and writes the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=pathlib.Path, required=True)
     arguments = parser.parse_args()

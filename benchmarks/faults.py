@@ -1,21 +1,20 @@
-"""Kills a run at many moments, and compares its end with an undisturbed one's.
+"""Kills a run at many moments and compares it with an uninterrupted run.
 
     python benchmarks/faults.py --moments=100 \
         --out=benchmarks/results/faults_cpu.json
 
-The run is the real command on the digits, of three phases with every stage,
-saving every three steps. It is started, ended by a signal, started again by
-the same command, and so on; what it wrote in the end has to be that of a run
-nobody disturbed, bit for bit, but for wall-clock times. A last chain is asked
-to stop, by SIGTERM and SIGINT. tests/faults_test.py does the same with few
-moments.
+The run is the real command on digits, with three phases and all stages, saving
+every three steps. It is repeatedly killed by a signal and restarted by the same
+command. The final files must equal those of an uninterrupted run bit for bit,
+except for wall-clock times. A last chain sends SIGTERM and SIGINT instead.
+tests/faults_test.py does the same with few moments.
 
     python benchmarks/faults.py --processes \
         --out=benchmarks/results/faults_processes_cpu.json
 
-does one run by two processes of two devices each, kills the first one in the
-middle of a stage, and in another run the second, and measures how long the
-other goes on. tests/processes_test.py kills the first alone.
+runs two processes with two devices each, kills the first (in another run the
+second) in the middle of a stage, and measures how long the other keeps running.
+tests/processes_test.py kills only the first.
 """
 
 import argparse
@@ -39,7 +38,7 @@ STOPS = [signal.SIGTERM] * 5 + [signal.SIGINT]
 
 
 def count_by_stage(faults: Sequence[Fault]) -> dict[str, int]:
-    """How many processes went on in which stage."""
+    """Number of resumed processes by stage."""
     return dict(
         collections.Counter(
             STAGES[f.resumed.stage]
@@ -51,7 +50,7 @@ def count_by_stage(faults: Sequence[Fault]) -> dict[str, int]:
 
 
 def measure(scratch: pathlib.Path, count: int) -> dict[str, Any]:
-    """Runs with `count` kills in chains, one with requests to stop."""
+    """Runs chains with `count` kills, and one with requests to stop."""
     began = time.perf_counter()
     places = faulty_run.run_whole(scratch / 'whole', {})
     alone = time.perf_counter() - began
@@ -61,7 +60,7 @@ def measure(scratch: pathlib.Path, count: int) -> dict[str, Any]:
     for seed, signals in enumerate(chains):
         workdir = scratch / f'chain_{seed}'
         moments = faulty_run.draw_moments(places, len(signals), seed)
-        faults += faulty_run.disturb(workdir, moments, signals, {})
+        faults += faulty_run.interrupt(workdir, moments, signals, {})
         unlike.append(compare_runs.differences(workdir, scratch / 'whole'))
         print(f'{len(faults)} ends, differences: {unlike}', flush=True)
     ends = faulty_run.ends_of_loops(places)
@@ -81,7 +80,7 @@ def measure(scratch: pathlib.Path, count: int) -> dict[str, Any]:
 
 
 def measure_processes(scratch: pathlib.Path) -> dict[str, Any]:
-    """A run of two processes; two of which one is killed, each at another."""
+    """Runs with two processes: uninterrupted, and with either one killed."""
     fields = {'exemplars.outer_steps': 6, 'train.epochs': 1}
     faulty_processes.finish(
         faulty_processes.start(scratch / 'whole', 2, 2, fields)
@@ -105,13 +104,13 @@ def measure_processes(scratch: pathlib.Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Kills, compares, and writes what was found as JSON."""
+    """Kills, compares, and writes the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--moments', type=int, default=100)
     parser.add_argument('--processes', action='store_true')
     parser.add_argument('--out', type=pathlib.Path, required=True)
     arguments = parser.parse_args()
-    # Here, for it starts JAX: the runs are to have the machine for themselves.
+    # Imported late, since it starts JAX and slows the runs.
     import record
 
     with tempfile.TemporaryDirectory() as scratch:

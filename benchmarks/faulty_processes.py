@@ -1,6 +1,6 @@
-"""A run of several processes of which one is killed.
+"""Kills one process of a run of several.
 
-Of benchmarks/faults.py and tests/processes_test.py.
+Used by benchmarks/faults.py and tests/processes_test.py.
 """
 
 import pathlib
@@ -13,18 +13,18 @@ from typing import NamedTuple
 import faulty_run
 from faulty_run import Fields, Place
 
-# In which the others have to end by themselves.
-LIMIT = 120  # Seconds.
+# Seconds in which the other processes must exit.
+LIMIT = 120
 
 
 class Loss(NamedTuple):
-    """What became of a run of which a process was killed.
+    """Outcome of a run of which one process was killed.
 
     Attributes:
-        seconds: until the last of the others had ended.
-        codes: exit codes of all processes; None for one that did not end.
-        place: the last checkpoint then.
-        output: of process 0.
+        seconds: seconds until the last of the other processes exited.
+        codes: exit codes of all processes; None for one that did not exit.
+        place: place of the last checkpoint.
+        output: output of process 0.
     """
 
     seconds: float
@@ -36,7 +36,7 @@ class Loss(NamedTuple):
 def start(
     workdir: pathlib.Path, num: int, devices: int, fields: Fields
 ) -> list[subprocess.Popen]:
-    """Starts so many processes of the real command with so many devices."""
+    """Starts `num` processes of the real command with `devices` devices."""
     with socket.create_server(('127.0.0.1', 0)) as server:
         address = f'127.0.0.1:{server.getsockname()[1]}'
     return [
@@ -53,10 +53,10 @@ def start(
 
 
 def finish(processes: list[subprocess.Popen]) -> str:
-    """What process 0 prints until all end well.
+    """Waits for all processes and returns the output of process 0.
 
     Raises:
-        RuntimeError: one does not.
+        RuntimeError: a process failed.
     """
     outputs = [faulty_run.finish(process) for process in processes]
     return outputs[0]
@@ -65,7 +65,7 @@ def finish(processes: list[subprocess.Popen]) -> str:
 def kill_one(
     workdir: pathlib.Path, number: int, devices: int, fields: Fields
 ) -> Loss:
-    """Runs two processes and kills one after the first checkpoint of a loop."""
+    """Runs two processes and kills one after the first checkpoint in a loop."""
     processes = start(workdir, 2, devices, fields)
     faulty_run.wait_for(processes[0], workdir, Place(0, 0))
     processes[number].send_signal(signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""A run that is ended at given moments, started again, and compared.
+"""Ends a run at given moments and restarts it.
 
-Of benchmarks/faults.py and tests/faults_test.py.
+Used by benchmarks/faults.py and tests/faults_test.py.
 """
 
 import itertools
@@ -20,11 +20,11 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent
 STAGES = ('train', 'learn', 'adjust', 'finetune')
 EVERY_STEPS = 3
-# The undisturbed run takes seconds to end from here, more than any delay.
+# No moments at the last places: the run might end before the delay is over.
 LAST_PLACES = 5
-MOST_DELAY = 0.3  # Seconds.
-PATIENCE = 300  # Seconds.
-# `--config.x=y` on top of configs/digits.py: 20 to 60 steps a phase.
+MAX_DELAY = 0.3  # Seconds.
+TIMEOUT = 300  # Seconds.
+# `--config.x=y` on top of configs/digits.py: 20 to 60 steps per phase.
 SETTINGS = {
     'backbone.name': 'convnet_tiny',
     'protocol.phases': 2,
@@ -39,8 +39,8 @@ SETTINGS = {
     'finetune.carry': True,
     'checkpoint.every_steps': EVERY_STEPS,
 }
-# On top of those, for tests: spares each start the imports of TensorFlow and
-# scikit-learn.
+# On top of SETTINGS, for tests: avoids importing TensorFlow and scikit-learn at
+# each start.
 SYNTHETIC = {
     'data.source': 'synthetic',
     'data.feed': 'device',
@@ -55,12 +55,12 @@ Fields = Mapping[str, Any]
 
 
 class Place(NamedTuple):
-    """Where in a run a checkpoint was made; a later one is greater.
+    """Place in a run at which a checkpoint was saved; ordered by time.
 
     Attributes:
-        phase: its index.
+        phase: phase index.
         stage: index into `STAGES`, -1 for the start of the phase.
-        step: of the stage, as many as are done.
+        step: number of finished steps of the stage.
     """
 
     phase: int
@@ -74,20 +74,20 @@ class Place(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """When a run is ended: so many seconds after it was seen at a place."""
+    """When to end a run: `seconds` after it reached `place`."""
 
     place: Place
     seconds: float
 
 
 class Fault(NamedTuple):
-    """How a process ended, and where the next one went on.
+    """How a process ended, and where the next one resumed.
 
     Attributes:
-        sent: the signal.
-        code: the process' exit code.
-        output: what it printed.
-        resumed: where the following process said that it goes on.
+        sent: signal sent to the process.
+        code: exit code of the process.
+        output: output of the process.
+        resumed: place at which the next process resumed.
     """
 
     sent: signal.Signals
@@ -102,16 +102,16 @@ def start(
     """Starts the real command.
 
     Args:
-        workdir: of the run.
-        fields: beside, or in place of, those of `SETTINGS`.
-        *flags: more of them.
-        devices: that the process pretends to have.
+        workdir: work directory of the run.
+        fields: configuration fields that extend or override `SETTINGS`.
+        *flags: further flags.
+        devices: number of fake devices.
     """
     fields = {**SETTINGS, **fields}
-    # Of a flag that is given twice, the second counts.
+    # The last one of repeated flags counts.
     xla = os.environ.get('XLA_FLAGS', '')
     xla += f' --xla_force_host_platform_device_count={devices}'
-    if devices > 1:  # Compiled anew at each start, so as fast as can be.
+    if devices > 1:  # Not cached, so compile fast.
         xla += ' --xla_backend_optimization_level=0'
     return subprocess.Popen(
         [
@@ -127,7 +127,7 @@ def start(
         env={
             **os.environ,
             'XLA_FLAGS': xla,
-            # All that the undisturbed run compiles, so that starts are quick.
+            # Caches all programs, so that restarts are quick.
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         },
         stdout=subprocess.PIPE,
@@ -137,32 +137,32 @@ def start(
 
 
 def finish(process: subprocess.Popen) -> str:
-    """What a process prints until it ends well.
+    """Waits for a process and returns its output.
 
     Raises:
-        RuntimeError: it does not.
+        RuntimeError: it failed.
     """
-    output, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=TIMEOUT)
     if process.returncode:
         raise RuntimeError(f'exit code {process.returncode}: {output}')
     return output
 
 
 def places_on_disk(workdir: pathlib.Path) -> list[Place]:
-    """Where the whole checkpoints of a run were made, in order."""
+    """Places of the complete checkpoints of a run, in order."""
     found = []
     for kind in ('phases', 'steps'):
         folder = workdir / 'checkpoints' / kind
         if not folder.exists():
             continue
-        # Until it is whole, a checkpoint is called otherwise.
+        # An incomplete checkpoint has a temporary, non-numeric name.
         for path in (p for p in folder.iterdir() if p.name.isdigit()):
             if kind == 'phases':
                 found.append(Place(int(path.name) + 1))
                 continue
             try:
                 text = (path / 'cursor' / 'metadata').read_text()
-            except FileNotFoundError:  # Just then superseded.
+            except FileNotFoundError:  # Deleted in the meantime.
                 continue
             position = json.loads(text)
             stage, step = list(position['stages'].items())[-1]
@@ -171,7 +171,7 @@ def places_on_disk(workdir: pathlib.Path) -> list[Place]:
 
 
 def run_whole(workdir: pathlib.Path, fields: Fields) -> list[Place]:
-    """Runs undisturbed; returns the places of all its checkpoints."""
+    """Runs without interruption; returns the places of all checkpoints."""
     finish(start(workdir, {**fields, 'checkpoint.keep': 1000}))
     return places_on_disk(workdir)
 
@@ -179,40 +179,40 @@ def run_whole(workdir: pathlib.Path, fields: Fields) -> list[Place]:
 def draw_moments(
     places: Sequence[Place], count: int, seed: int
 ) -> list[Moment]:
-    """Moments spread over a run, in order.
+    """Draws moments spread over a run, in order.
 
-    Up to half are at once when the first checkpoint of a loop is there, of each
-    stage one, or when that of a phase's end is. Of the others, one lies in each
-    part of as many equal parts of the run.
+    Up to half follow the first checkpoint of a loop (one for each stage) or of
+    a phase without delay. The others are drawn from equal parts of the run, one
+    from each.
     """
     random = np.random.default_rng(seed)
     early, kinds = places[:-LAST_PLACES], range(-1, len(STAGES))
     firsts = [b for a, b in itertools.pairwise(early) if a[:2] != b[:2]]
     moments = []
     for kind in random.permutation(kinds)[: count // 2]:
-        among = [place for place in firsts if place.stage == kind]
-        moments.append(Moment(among[random.integers(len(among))], 0.0))
+        choices = [place for place in firsts if place.stage == kind]
+        moments.append(Moment(choices[random.integers(len(choices))], 0.0))
     for part in np.array_split(np.arange(len(early)), count - len(moments)):
-        delay = round(random.uniform(0, MOST_DELAY), 3)
+        delay = round(random.uniform(0, MAX_DELAY), 3)
         moments.append(Moment(early[random.choice(part)], delay))
     return sorted(moments)
 
 
-def disturb(
+def interrupt(
     workdir: pathlib.Path,
     moments: Sequence[Moment],
     signals: Sequence[signal.Signals],
     fields: Fields,
 ) -> list[Fault]:
-    """Runs with an end at every moment, started again each time.
+    """Runs with an interruption at every moment, restarting each time.
 
-    A moment counts from a checkpoint made since the last start.
+    A moment refers to a checkpoint saved since the last start.
 
     Args:
-        workdir: of the run; the same command all the time.
-        moments: in order.
-        signals: what ends the run, for each moment.
-        fields: see `start`.
+        workdir: work directory of the run.
+        moments: moments in order.
+        signals: signal for each moment.
+        fields: configuration fields, see `start`.
     """
     ended = []
     for moment, number in zip(moments, signals, strict=True):
@@ -220,7 +220,7 @@ def disturb(
         wait_for(process, workdir, moment.place)
         time.sleep(moment.seconds)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=TIMEOUT)
         ended.append((number, process.returncode, output))
     outputs = [output for *_, output in ended[1:]]
     outputs.append(finish(start(workdir, fields)))
@@ -233,13 +233,13 @@ def disturb(
 def wait_for(
     process: subprocess.Popen, workdir: pathlib.Path, place: Place
 ) -> None:
-    """Returns when a run has made a new checkpoint, at a place or later.
+    """Waits until a run has saved a new checkpoint at a place or later.
 
     Raises:
         RuntimeError: the run ended before.
     """
     last = max(places_on_disk(workdir), default=Place(0))
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         now = max(places_on_disk(workdir), default=last)
         if now > last and now >= place:
@@ -250,7 +250,7 @@ def wait_for(
 
 
 def resumed_at(output: str) -> Place:
-    """Where a process says that it goes on."""
+    """Place at which a process resumed, from its output."""
     within = re.search(
         r'resuming in phase (\d+) .*, (\w+), .*step (\d+)', output
     )
@@ -262,5 +262,5 @@ def resumed_at(output: str) -> Place:
 
 
 def ends_of_loops(places: Sequence[Place]) -> set[Place]:
-    """Of each loop and each phase, the last place."""
+    """The last place of each loop and of each phase."""
     return {max(p for p in places if p[:2] == q[:2]) for q in places}

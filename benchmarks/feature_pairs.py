@@ -1,4 +1,4 @@
-"""Evaluation and herding, ours and the peers' in PyTorch."""
+"""Evaluation and herding, ours and in PyTorch."""
 
 import math
 from typing import Any
@@ -20,20 +20,20 @@ def evaluation(problem: Problem, *, num_batches: int, per_class: int) -> Pair:
     """Predictions of the head and of the nearest mean of exemplars."""
     sizes = problem.sizes
     images, _ = draw(problem, num_batches, sizes.batch)
-    kept, _ = draw(problem, sizes.num_classes, per_class, seed=1)
-    flat = kept.reshape(-1, *kept.shape[2:])
+    exemplars, _ = draw(problem, sizes.num_classes, per_class, seed=1)
+    flat = exemplars.reshape(-1, *exemplars.shape[2:])
     padding = np.zeros((-len(flat) % sizes.batch, *flat.shape[1:]), np.float32)
     flat = np.concatenate([flat, padding])
     flat = flat.reshape(-1, sizes.batch, *flat.shape[1:])
     slots = (sizes.num_classes, per_class)
     arguments = jax.device_put((problem.variables, images, flat))
-    # Of the predictions, the share that differs.
+    # For predictions, the error is the share that differs.
     names = ('features', 'logits', 'cnn', 'nme')
     ours = jitted_work(_evaluation(problem, slots), arguments)
     peer = HAS_TORCH and torch_peers.evaluation(
         make_network(problem),
         images.reshape(-1, *images.shape[2:]),
-        kept,
+        exemplars,
         batch_size=sizes.batch,
     )
     return Pair(ours, peer or None, dict.fromkeys(names, BOUND))
@@ -43,7 +43,7 @@ def _evaluation(problem: Problem, slots: tuple[int, int]) -> Any:
     """Ours, jitted: `(variables, batches, padded exemplars) -> results`."""
 
     @jax.jit
-    def predict(variables, batches, kept):
+    def predict(variables, batches, exemplars):
         def embed(images):
             found = jax.lax.map(
                 lambda batch: problem.backbone.embed(variables, batch)[0],
@@ -51,7 +51,7 @@ def _evaluation(problem: Problem, slots: tuple[int, int]) -> Any:
             )
             return found.reshape(-1, found.shape[-1])
 
-        found = embed(kept)[: math.prod(slots)]
+        found = embed(exemplars)[: math.prod(slots)]
         means = prototypes.class_means(
             found.reshape(*slots, -1), jnp.ones(slots, bool)
         )
@@ -70,7 +70,7 @@ def _evaluation(problem: Problem, slots: tuple[int, int]) -> Any:
 
 
 def herding(features: np.ndarray, num: int, *, device: str = 'cpu') -> Pair:
-    """Ranks of each class; features f32[K, n, D], `num` of each n."""
+    """Ranks `num` of the features f32[K, n, D] of each class."""
     masks = np.ones(features.shape[:2], bool)
     arguments = jax.device_put((features, masks))
 

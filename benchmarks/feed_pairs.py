@@ -1,4 +1,4 @@
-"""Feeds of images from memory, ours and the peer's in PyTorch."""
+"""Feeds of images from memory, ours and in PyTorch."""
 
 import pathlib
 import tempfile
@@ -21,17 +21,17 @@ FEEDS = ('tfdata', 'device')
 def make(
     count: int, device: str
 ) -> tuple[dict[str, Any], dict[str, Callable[[], None]]]:
-    """Checks all feeds, and gives what is to be timed.
+    """Checks all feeds and returns the functions to time.
 
     Args:
         count: images of an epoch, at most those of 50 classes.
-        device: of the peer, as PyTorch calls it.
+        device: PyTorch device of the peer.
 
     Returns:
-        The relative errors of each of ours, and one run of each by name.
+        Relative errors of our feeds, and a function for each feed, by name.
 
     Raises:
-        ValueError: a feed brings other images or labels than the peer.
+        ValueError: images or labels of a feed differ from the peer's.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, 'images.npz')
@@ -75,9 +75,9 @@ def make(
 def _epoch(
     examples: Any, order: np.ndarray, *, keep: bool = False
 ) -> timing.Work:
-    """One epoch of ours to the device; the result is as `torch_feed.feed`'s.
+    """One epoch of ours to the device; the result is that of `torch_feed.feed`.
 
-    With `keep` its images are those of all batches.
+    With `keep`, it has the images of all batches.
     """
     feed = examples.feed(pipeline.BATCH, augmented=False)
     placement = parallel.make_placement()

@@ -2,13 +2,13 @@
 
     python benchmarks/growth.py --out=benchmarks/results/growth_cpu.json
 
-At a small size, one number is raised and the others stay. Measured are seconds
-of whole runs, against the number of phases, and of one training and one
-exemplar step, against all else. Read off the compiled programs are temporary
-bytes on a device, and what devices send each other, with fake devices on CPU in
-processes of their own: they share the cores, so their seconds are not taken.
-Writes a plot and a page beside the file. What ImageNet takes on a pod is
-computed from shapes alone, see growth_page.py.
+Starting from a small base size, one number is increased at a time. For the
+number of phases, whole runs are timed; for the other numbers, one training step
+and one exemplar step. Temporary bytes per device and collectives are read from
+the compiled programs. Fake CPU devices run in separate processes and are not
+timed, since they share the cores. Writes a plot and a page next to the file.
+The requirements of ImageNet on a pod are computed from shapes, see
+growth_page.py.
 """
 
 import argparse
@@ -45,8 +45,8 @@ VALUES = {
     'phases': (2, 5, 10),
 }
 REPEATS = 5
-# Of the configuration at every point: every parameter is adapted by all
-# exemplars in each inner step, which is the most that an inner step can cost.
+# Configuration at every point. The inner steps train all parameters on all
+# exemplars, their largest possible cost.
 FIELDS = {
     'data.source': 'synthetic',
     'data.feed': 'device',
@@ -73,7 +73,7 @@ FIELDS = {
 def configure(
     point: Mapping[str, int],
 ) -> tuple[config_dict.ConfigDict, parallel.Placement]:
-    """The configuration of a run at a point of `BASE`'s numbers, and where."""
+    """Configuration and placement of a run at a point, see `BASE`."""
     chosen = config.default_config()
     chosen.update_from_flattened_dict(
         {
@@ -91,12 +91,12 @@ def configure(
 
 
 def measure_steps(point: Mapping[str, int]) -> dict[str, Any]:
-    """What one step of each program takes, by its name."""
+    """Cost of one step of each program, by name."""
     chosen, placement = configure(point)
     parts = components.build(config.resolve(chosen), placement)
     found = {}
     for program in step_shapes.programs(parts, point['phases']):
-        # One step: the last argument is their number.
+        # The last argument is the number of steps.
         one = program._replace(arguments=(*program.arguments[:-1], 1))
         compiled = one.function.lower(*one.arguments).compile()
         sizes = compiled.memory_analysis()
@@ -111,7 +111,7 @@ def measure_steps(point: Mapping[str, int]) -> dict[str, Any]:
 
 
 def time_step(program: Program) -> float:
-    """Median seconds of a step on zeros: its time does not depend on values."""
+    """Median seconds of a step on zeros; time does not depend on values."""
 
     def zeros(x: Any) -> Any:
         if isinstance(x, jax.ShapeDtypeStruct):
@@ -128,21 +128,21 @@ def time_step(program: Program) -> float:
 
 
 def measure_run(point: Mapping[str, int]) -> dict[str, Any]:
-    """What a whole run takes, and what it holds in the end."""
+    """Cost of a whole run, and bytes of its exemplars at the end."""
     count = 0
 
-    def heard(name: str, _: float, **__: Any) -> None:
+    def listen(name: str, _: float, **__: Any) -> None:
         nonlocal count
         count += name.endswith('backend_compile_duration')
 
-    jax.monitoring.register_event_duration_secs_listener(heard)
+    jax.monitoring.register_event_duration_secs_listener(listen)
     with tempfile.TemporaryDirectory() as workdir:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         chosen, placement = configure(point)
         parts = experiment.prepare(chosen, workdir, placement)
         results = experiment.run(parts, workdir)
-        seconds = time.perf_counter() - begun
-    jax.monitoring.unregister_event_duration_listener(heard)
+        seconds = time.perf_counter() - start
+    jax.monitoring.unregister_event_duration_listener(listen)
     phases = [sum(p['seconds'].values()) for p in results['phases']]
     return {
         'seconds': seconds,
@@ -153,9 +153,9 @@ def measure_run(point: Mapping[str, int]) -> dict[str, Any]:
 
 
 def measure_apart(kind: str, point: Mapping[str, int]) -> dict[str, Any]:
-    """One of `KINDS` in a process with that many fake devices.
+    """Measures one of `KINDS` in a process with its number of fake devices.
 
-    A process shares what it compiled, so that a run has one of its own, too.
+    Whole runs also have their own process, to compile all their programs.
     """
     count = point['devices']
     done = subprocess.run(
@@ -177,7 +177,7 @@ KINDS = {'steps': measure_steps, 'run': measure_run}
 
 
 def measure() -> dict[str, Any]:
-    """All points: for each number that is raised, a list."""
+    """Results at all points: a list for each number that is increased."""
     functions = {
         'phases': functools.partial(measure_apart, 'run'),
         'devices': functools.partial(measure_apart, 'steps'),
@@ -200,14 +200,14 @@ def main() -> None:
     for kind in KINDS:
         parser.add_argument(f'--{kind}', type=json.loads)
     arguments = parser.parse_args()
-    # A run is to compile all of its programs.
+    # Each run must compile all of its programs.
     parallel.use_compilation_cache(False)
     for kind, function in KINDS.items():
         if point := getattr(arguments, kind):
             print(json.dumps(function(point)))
             return
     if not arguments.out:
-        parser.error('--out: missing')
+        parser.error('--out: must be given')
     import growth_page
 
     before = os.getloadavg()[0]

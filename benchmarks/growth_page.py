@@ -1,8 +1,8 @@
-"""Table, plot and what bounds ImageNet on a pod, from the file of growth.py.
+"""Page and plot of the results of growth.py, with limits for ImageNet.
 
     python benchmarks/growth_page.py benchmarks/results/growth_cpu.json
 
-writes growth_cpu.md and growth_cpu.png beside the file.
+writes growth_cpu.md and growth_cpu.png next to the file.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _COLOURS = ('#0072B2', '#D55E00')
 
 
 def imagenet() -> dict[str, int]:
-    """Bytes at ImageNet's size with ResNet-18, from shapes alone."""
+    """Bytes at ImageNet's size with ResNet-18, from shapes."""
     backbone = backbones.make_backbone(
         'resnet18',
         num_classes=CLASSES,
@@ -63,7 +63,7 @@ def imagenet() -> dict[str, int]:
 
 
 def num_bytes(tree: Any) -> int:
-    """Of all arrays of a tree, which may be abstract."""
+    """Bytes of all arrays of a tree, which may be abstract."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -74,7 +74,7 @@ def sent(step: Mapping[str, Any], kind: str) -> tuple[int, int]:
 
 
 def step_table(figures: Mapping[str, Any]) -> str:
-    """A line for each point and program."""
+    """A table row for each point and program."""
     header = (
         *('raised', 'to', 'step', 'time', 'temporaries'),
         *('all-reduces', 'their bytes', 'all-gathers', 'their bytes'),
@@ -97,7 +97,7 @@ def step_table(figures: Mapping[str, Any]) -> str:
 
 
 def run_table(figures: Mapping[str, Any]) -> str:
-    """A line for each number of phases."""
+    """A table row for each number of phases."""
     header = ('phases after the first', 'whole run', 'a phase after the second')
     rows = [
         [
@@ -113,7 +113,7 @@ def run_table(figures: Mapping[str, Any]) -> str:
 
 
 def paragraph(figures: Mapping[str, Any]) -> str:
-    """What bounds it at ImageNet's size on a pod."""
+    """Paragraph on the limits at ImageNet's size on a pod."""
     size = {k: in_words(v) for k, v in figures['imagenet'].items()}
     point = figures['growth']['devices'][-1]
     step = point['learning exemplars']
@@ -139,19 +139,19 @@ def paragraph(figures: Mapping[str, Any]) -> str:
 
 
 def in_words(size: int) -> str:
-    """Bytes, of which a kilobyte has 1000."""
+    """Bytes as text in kB, MB or GB (powers of 1000)."""
     power = 3 if size >= 1e9 else 2 if size >= 1e6 else 1
     return f'{size / 1000**power:.3g} {("kB", "MB", "GB")[power - 1]}'
 
 
 def pixel_bytes(figures: Mapping[str, Any]) -> int:
-    """Bytes of the pixels that are learned at once at the base point."""
+    """Bytes of the pixels learned at once at the base point."""
     base, side = figures['base'], figures['fields']['data.image_size']
     return base['classes'] // 2 * base['exemplars'] * side * side * 3 * 4
 
 
 def plot(figures: Mapping[str, Any]) -> Figure:
-    """Time, or where it is not taken what is sent, and temporaries."""
+    """Plots time (bytes of all-reduces over devices) and temporaries."""
     figure = Figure(figsize=(12, 5.5), layout='constrained')
     axes = figure.subplots(2, len(STEPS))
     growth = figures['growth']
@@ -175,7 +175,7 @@ def plot(figures: Mapping[str, Any]) -> Figure:
 
 
 def value(step: Mapping[str, Any], what: str) -> float:
-    """One number of a step, in `unit`."""
+    """A value of a step to plot, in `unit`."""
     if what == 'time':
         return 1000 * step['seconds']
     if what == 'temporaries':
@@ -184,12 +184,12 @@ def value(step: Mapping[str, Any], what: str) -> float:
 
 
 def unit(what: str) -> str:
-    """Of what is drawn."""
+    """Unit of a plotted value."""
     return {'time': 'ms', 'temporaries': 'MB'}.get(what, 'kB')
 
 
 def page(figures: Mapping[str, Any], picture: str) -> str:
-    """All of it in Markdown."""
+    """The page in Markdown."""
     before, after = figures['load_average']
     return '\n\n'.join(
         [
@@ -208,7 +208,7 @@ def page(figures: Mapping[str, Any], picture: str) -> str:
 
 
 def write(path: pathlib.Path) -> None:
-    """Writes page and plot beside the file of figures."""
+    """Writes page and plot next to the file of figures."""
     figures = json.loads(path.read_text())
     picture = path.with_suffix('.png')
     plot(figures).savefig(picture, dpi=100)
@@ -216,7 +216,7 @@ def write(path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Writes them anew."""
+    """Writes the page and the plot of a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('path', type=pathlib.Path)
     write(parser.parse_args().path)

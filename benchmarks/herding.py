@@ -1,13 +1,12 @@
-"""Herding and class means at the size of ImageNet, beside the usual loop.
+"""Herding and class means at ImageNet's size, compared with a NumPy loop.
 
     python benchmarks/herding.py --out=benchmarks/results/herding_cpu.json
 
-Made-up features of 1,000 classes with at most 1,300 examples each, as many as
-ImageNet's classes have. Timed are one jitted call over padded classes that
-gives ranks and class means, what a run does around it (`select`), and the
-greedy loop in NumPy over some of the classes, in turn with ranking the same
-ones. The ranks of a drawn part of the classes are held against the loop in
-float64.
+Uses synthetic features of 1,000 classes with at most 1,300 examples each, like
+ImageNet. Timed are one jitted call over padded classes for ranks and class
+means, the selection of a run around it (`select`), and, on some classes, the
+jitted call and the greedy NumPy loop in turn. The ranks of random classes are
+compared with those of the loop in float64.
 """
 
 import argparse
@@ -30,16 +29,16 @@ from mnemonics_jax.exemplars.strategies import herding as herding_strategy
 
 
 class Sizes(NamedTuple):
-    """What is ranked.
+    """Sizes of the problem.
 
     Attributes:
-        classes: how many.
-        examples: of most classes; one in ten has fewer.
+        classes: number of classes.
+        examples: examples per class; one class in ten has fewer.
         features: D.
-        exemplars: ranked a class.
+        exemplars: examples to rank per class.
         checked: classes whose ranks are compared with the loop's.
         timed: classes that the loop is timed on.
-        repeats: of both.
+        repeats: timed rounds.
     """
 
     classes: int = 1000
@@ -55,14 +54,14 @@ QUICK = Sizes(classes=100, examples=260, checked=50, timed=20, repeats=3)
 
 
 class Problem(NamedTuple):
-    """Features f32[n, D] of an unpadded set, and labels int32[n]."""
+    """Features f32[n, D], not padded, and labels int32[n]."""
 
     features: np.ndarray
     labels: np.ndarray
 
 
 def make_problem(sizes: Sizes) -> Problem:
-    """Classes around centres of their own, no farther apart than within."""
+    """Normally distributed classes whose centres vary as much as examples."""
     random = np.random.default_rng(0)
     counts = np.full(sizes.classes, sizes.examples)
     small = random.permutation(sizes.classes)[: sizes.classes // 10]
@@ -85,8 +84,8 @@ def loop(
 
     Args:
         features: [n, D].
-        num: to rank, at most n.
-        leads: takes what each pick had over the next best, if given.
+        num: number of examples to rank, at most n.
+        leads: if given, the lead of each pick over the next best is appended.
 
     Returns:
         int[num].
@@ -109,7 +108,7 @@ def loop(
 
 
 def compare(problem: Problem, ranks: np.ndarray, sizes: Sizes) -> dict:
-    """How many classes have all the ranks that the loop in float64 gives."""
+    """Counts classes whose ranks differ from those of the loop in float64."""
     random = np.random.default_rng(1)
     differing, leads = [], []
     for k in random.permutation(sizes.classes)[: sizes.checked]:
@@ -143,7 +142,7 @@ def time_beside_loop(problem: Problem, sizes: Sizes) -> dict[str, Any]:
     rows = [problem.features[problem.labels == k] for k in range(sizes.timed)]
 
     def run_loop() -> None:
-        # Threads gain little at this size, and wait where cores are taken.
+        # Threads gain little at this size, and wait if cores are busy.
         with threadpoolctl.threadpool_limits(1):
             for each in rows:
                 loop(each, sizes.exemplars)
@@ -166,14 +165,14 @@ def time_beside_loop(problem: Problem, sizes: Sizes) -> dict[str, Any]:
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that a function takes, and what it gives."""
+    """Seconds and result of a function."""
     start = time.perf_counter()
     found = jax.block_until_ready(function())
     return time.perf_counter() - start, found
 
 
 def time_all(problem: Problem, sizes: Sizes) -> tuple[dict, np.ndarray]:
-    """Seconds for all classes, and what a run selects int32[K, num]."""
+    """Seconds for all classes, and the selection of a run int32[K, num]."""
 
     @jax.jit
     def call(features: jax.Array, mask: jax.Array) -> Any:
@@ -209,7 +208,7 @@ def time_all(problem: Problem, sizes: Sizes) -> tuple[dict, np.ndarray]:
 
 
 def compare_means(problem: Problem, means: np.ndarray) -> dict[str, float]:
-    """Seconds of class means on the host, and how far ours are from them."""
+    """Seconds of class means on the host, and the relative error of ours."""
     seconds, expected = timed(
         lambda: prototypes.class_means_on_host(
             problem.features, problem.labels, len(means)
@@ -220,7 +219,7 @@ def compare_means(problem: Problem, means: np.ndarray) -> dict[str, float]:
 
 
 def peak_gigabytes() -> float:
-    """Most memory that this process ever had resident, of 1e9 bytes."""
+    """Peak resident memory of this process in units of 1e9 bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

@@ -1,14 +1,13 @@
-"""How hypergradients differ, and what each costs.
+"""Accuracy and cost of hypergradients.
 
     python benchmarks/hypergradients.py \
         --out=benchmarks/results/hypergradients_cpu.json
 
-On the model of phase 0 of configs/digits.py and the exemplars that it begins to
-learn from: the gradient of the pixels by each of `hypergradients.NAMES`, beside
-the exact one. Once where the inner problem has converged, a linear softmax with
-a penalty on features of the model, and as both presets have it. Times are of
-runs in turn, bytes those of the compiled programs. Writes a page beside the
-file.
+Compares the pixel gradients of `hypergradients.NAMES` with the exact one, for
+the model of phase 0 of configs/digits.py and the initial exemplars. The inner
+problems are a converged one, a linear softmax with L2 penalty on the model's
+features, and those of two presets. Programs are timed in turn; bytes are those
+of the compiled programs. Writes a page next to the file.
 """
 
 import argparse
@@ -42,21 +41,21 @@ from mnemonics_jax.train.metric_writer import Recorder
 
 TERMS = (3, 10, 40)
 REPEATS = 15
-# Of the problem that converges: a step leaves at most 1 - RATE * PENALTY of an
-# error, and so many steps less than float32 can tell.
+# The converged problem: a step reduces the error to at most 1 - RATE * PENALTY,
+# and after STEPS steps it is below the precision of float32.
 RATE, PENALTY, STEPS = 1.0, 0.05, 400
-# Load average beforehand above which others were at work.
+# Load average before the measurement above which the machine is busy.
 BUSY = 0.5
 
 Arrays = tuple[Any, jax.Array, jax.Array, jax.Array, bilevel.Query]
 
 
 class Case(NamedTuple):
-    """A bilevel problem, and all that its gradient is a function of.
+    """A bilevel problem and the inputs of its gradient.
 
     Attributes:
-        name: in words.
-        problem: the inner one.
+        name: description.
+        problem: the inner problem.
         arrays: params, pixels, labels, indices and query.
     """
 
@@ -74,7 +73,7 @@ class Begun(NamedTuple):
 
 
 def begin() -> Begun:
-    """Trains the model of phase 0 and chooses real exemplars."""
+    """Trains the model of phase 0 and selects real exemplars."""
     placement = parallel.make_placement(jax.devices()[:1])
     config = config_lib.resolve(arguments.load('digits'))
     parts = components.build(config, placement)
@@ -106,7 +105,7 @@ def begin() -> Begun:
 
 
 def cases(begun: Begun) -> Iterator[Case]:
-    """The problems that gradients are compared on."""
+    """Makes the bilevel problems to compare gradients on."""
     yield converged(begun)
     for preset in ('bilevel', 'paper'):
         fields = arguments.load('digits')
@@ -134,7 +133,7 @@ def case_of(
 
 
 def converged(begun: Begun) -> Case:
-    """A linear softmax with a penalty on unit features of the model."""
+    """A linear softmax with L2 penalty on unit features of the model."""
     settings = components.learner_settings(
         begun.parts.config, begun.parts.source
     )._replace(inner_scope='head', inner_steps=STEPS, inner_lr=RATE)
@@ -160,7 +159,7 @@ def converged(begun: Begun) -> Case:
 
 
 def methods() -> dict[str, tuple[str, int]]:
-    """What is compared, as it is called, by name and terms; exact first."""
+    """Name and terms of each hypergradient by title, the exact one first."""
     return {
         'unroll': ('unroll', 1),
         **{
@@ -204,7 +203,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
 
 
 def as_named(program: Any) -> Any:
-    """The gradient that a program gives, by name."""
+    """Wraps a program to return its gradient as a dictionary."""
     return lambda *arrays: {'grads': program(*arrays)[0]}
 
 

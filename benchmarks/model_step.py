@@ -1,14 +1,14 @@
-"""The training step of ResNet-32, beside what one would write in PyTorch.
+"""Compares the training step of ResNet-32 with PyTorch.
 
     python benchmarks/model_step.py \
         --out=benchmarks/results/model_step_cpu.json
     JAX_NUM_CPU_DEVICES=2 python benchmarks/model_step.py --out=...
 
-Our steps run in one scan, in one dispatch; the peer's one after the other, in
-channels-last memory, as they are and through `torch.compile`. Loss and updates
-of both must agree before they are timed, in turn, in one process. Written are
-medians and least seconds a step, and the ratio of ours to theirs. The second
-form spreads ours over so many devices of one CPU.
+Our steps run as one scan in one dispatch; the peer's one after the other, in
+channels-last memory, with and without `torch.compile`. Losses and updates must
+agree before both are timed in turn, in one process. Writes median and minimum
+seconds per step and the ratio of ours to theirs. The second form shards ours
+over several devices of one CPU.
 """
 
 import argparse
@@ -44,17 +44,17 @@ def measure(
     compiled: bool = True,
     device: str = 'cpu',
 ) -> dict[str, Any]:
-    """All figures.
+    """Measures all figures.
 
     Args:
-        sizes: of network and batch.
-        repeats: rounds of one run of each.
-        num_steps: steps of a run.
-        compiled: whether to time the peer through `torch.compile`, too.
-        device: of the peers, as PyTorch calls it.
+        sizes: sizes of network and batch.
+        repeats: timed rounds.
+        num_steps: steps per run.
+        compiled: whether to also time the peer with `torch.compile`.
+        device: PyTorch device of the peers.
 
     Raises:
-        ValueError: ours and theirs do not compute the same.
+        ValueError: our results differ from the peer's.
     """
     problem = problems.make_problem(sizes, device=device)
     works, errors, unable = checked_works(problem, num_steps, compiled)
@@ -84,10 +84,10 @@ def measure(
 def checked_works(
     problem: problems.Problem, num_steps: int, compiled: bool
 ) -> tuple[dict[str, Callable[[], None]], dict[str, Any], str | None]:
-    """What is timed, by name, how far it is apart, and what cannot compile."""
-    # Of one step: each further one multiplies the error.
+    """Functions to time, relative errors, and the error of `torch.compile`."""
+    # Checked on one step, since each further one multiplies the error.
     make = functools.partial(step_pairs.train_steps, problem, bound=DEEP_BOUND)
-    # PyTorch computes in float32: with another precision ours are timed alone.
+    # The peer is float32 only; in other precisions only ours is timed.
     has_peer = HAS_TORCH and problem.sizes.precision == 'float32'
     errors = {}
     if has_peer:
@@ -104,14 +104,14 @@ def checked_works(
             COMPILED, make(num_steps=1, compiled=True)
         )
         works[COMPILED] = make(num_steps=num_steps, compiled=True).peer.run
-    # What it raises where it cannot compile, as without a C++ compiler.
+    # Raised if it cannot compile, such as without a C++ compiler.
     except RuntimeError as e:
         return works, errors, f'{type(e).__name__}: {str(e).splitlines()[0]}'
     return works, errors, None
 
 
 def measure_on_cores(*, repeats: int, num_steps: int) -> dict[str, Any]:
-    """`measure` where each core is a device, in a process of its own."""
+    """`measure` with each core as a device, in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder, 'figures.json')
         command = [
@@ -126,7 +126,7 @@ def measure_on_cores(*, repeats: int, num_steps: int) -> dict[str, Any]:
 
 
 def peers_setting() -> dict[str, Any]:
-    """PyTorch's version and threads; nothing without it."""
+    """PyTorch's version and threads; empty without PyTorch."""
     if not HAS_TORCH:
         return {}
     import torch

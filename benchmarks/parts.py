@@ -1,9 +1,9 @@
-"""The parts of `benchmarks.run`: each times one kind of work beside its peer.
+"""The parts of `benchmarks.run`: each compares one kind of work with its peer.
 
 A part is `(Scale) -> {'rows': [...], ...}`. A row is one line of the table:
-'work', 'ours' and 'peer' (median seconds; the peer's None without PyTorch),
-'ratio' (ours over theirs), 'ratio_of_least' (the same of the least seconds of
-both) and 'errors' (how far the results were apart before they were timed).
+'work', 'ours' and 'peer' (median seconds; None without PyTorch), 'ratio' (ours
+over theirs), 'ratio_of_least' (ratio of the minimum seconds) and 'errors'
+(relative errors of the results before timing).
 """
 
 import importlib.util
@@ -25,9 +25,9 @@ import timing
 from problems import DEEP_BOUND, Sizes
 
 INNER_STEPS = (1, 5, 10)
-# Of which the temporaries are compared.
+# Inner steps whose temporary bytes are compared.
 FEW_STEPS, MANY_STEPS = 4, 16
-# The paper's protocol on images of CIFAR's size that need no download.
+# The paper's protocol on synthetic images of CIFAR's size.
 PROTOCOL = (
     '--config=configs/cifar100.py:phases=5,exemplars=mnemonics,adjust=true',
     '--config.data.source=synthetic',
@@ -41,25 +41,25 @@ PROTOCOL = (
 
 
 class Scale(NamedTuple):
-    """How much of everything.
+    """Sizes of all parts.
 
     Attributes:
-        network: of steps and evaluation.
+        network: network of steps and evaluation.
         model_batches: batch sizes of model steps.
-        precisions: of model steps.
-        num_steps: model steps of a run.
-        compiled: whether to time `torch.compile`, too.
-        exemplars: of an exemplar step, all of them in each inner step.
-        query: images that judge it.
-        held: both, where temporary bytes are compared, which takes no run.
-        to_herd: sizes of all that is herded.
-        herded: classes that the peer ranks, too.
-        eval_batches: of evaluation.
-        per_class: exemplars of each class there.
+        precisions: precisions of model steps.
+        num_steps: model steps per run.
+        compiled: whether to also time `torch.compile`.
+        exemplars: exemplars of an exemplar step, all in each inner step.
+        query: query images of an exemplar step.
+        held: exemplars and query images when comparing temporary bytes.
+        to_herd: sizes of herding.
+        herded: number of classes that the peer also ranks.
+        eval_batches: batches of evaluation.
+        per_class: exemplars per class in evaluation.
         fed: images of an epoch of the feeds.
         repeats: timed rounds.
-        device: of the peers, as PyTorch calls it.
-        protocol: whether to run all of CIFAR's protocol.
+        device: PyTorch device of the peers.
+        protocol: whether to run CIFAR's whole protocol.
     """
 
     network: Sizes = Sizes()
@@ -100,11 +100,11 @@ ACCELERATOR: dict[str, Any] = {
 
 
 class SkippedError(Exception):
-    """What a part needs is not here; its text says what."""
+    """A requirement of a part is missing, named in the message."""
 
 
 def make_scale(*, quick: bool) -> Scale:
-    """The sizes for the device that JAX has."""
+    """Sizes for JAX's device."""
     scale = QUICK if quick else Scale()
     if jax.default_backend() == 'cpu':
         return scale
@@ -148,7 +148,7 @@ def model_steps(scale: Scale) -> dict[str, Any]:
 
 
 def exemplar_steps(scale: Scale) -> dict[str, Any]:
-    """Gradients in the pixels through K inner steps of all parameters."""
+    """Pixel gradients through K inner steps on all parameters."""
     problem = problems.make_problem(scale.network, device=scale.device)
     rows = []
     for num in INNER_STEPS:
@@ -249,7 +249,7 @@ def feeds(scale: Scale) -> dict[str, Any]:
 
 
 def whole_run(scale: Scale) -> dict[str, Any]:
-    """The command on configs/digits.py, without and with kept programs."""
+    """The command on configs/digits.py, with a cold and a warm cache."""
     del scale
     need('ml_collections', 'sklearn')
     rows, counts, flags = [], {}, []
@@ -267,7 +267,7 @@ def whole_run(scale: Scale) -> dict[str, Any]:
 
 
 def protocol(scale: Scale) -> dict[str, Any]:
-    """All of CIFAR's protocol, on made-up images."""
+    """CIFAR's whole protocol, on synthetic images."""
     if not scale.protocol:
         raise SkippedError('on accelerators only, and without --quick')
     need('ml_collections')

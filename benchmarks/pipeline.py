@@ -1,12 +1,12 @@
-"""How fast images reach the model, beside how fast the model takes them.
+"""Throughput of the data feeds compared with the training step.
 
     python benchmarks/pipeline.py --out=benchmarks/results/pipeline_cpu.json
 
-Makes its own data under --data (a folder of 100 x 500 JPEGs of 64x64 pixels,
-another of 100 x 50 of 500x375, an .npz of CIFAR's size), takes batches of 128
-from every feed over them to the device, and times a training step of ResNet-32
-on 32x32 pixels in turn with them, in one process.
-Written are medians of images a second, and their ratio to the step's.
+Makes its own data under --data: a folder of 100 x 500 JPEGs of 64x64 pixels,
+one of 100 x 50 JPEGs of 500x375, and an .npz of CIFAR's size. Times batches of
+128 from every feed to the device, in turn with a training step of ResNet-32 on
+32x32 pixels, in one process. Writes median images per second and their ratio to
+the step's.
 """
 
 import argparse
@@ -39,7 +39,7 @@ REPEATS = 5
 def write_folder(
     root: pathlib.Path, per_class: int, size: tuple[int, int]
 ) -> None:
-    """A folder of JPEGs of smooth noise, written once."""
+    """Writes a folder of JPEGs of smooth noise if it is missing."""
     if (root / 'validation').exists():
         return
     random = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def write_folder(
 
 
 def write_npz(path: pathlib.Path) -> None:
-    """An .npz of CIFAR's size."""
+    """Writes an .npz file of CIFAR's size."""
     random = np.random.default_rng(0)
     arrays = {}
     for split, num in (('train', CLASSES * PER_CLASS), ('test', 1000)):
@@ -65,7 +65,7 @@ def write_npz(path: pathlib.Path) -> None:
 
 
 def settings(**fields: Any) -> Any:
-    """A configuration of CIFAR's protocol over other data."""
+    """A configuration of CIFAR's protocol on other data."""
     chosen = config.default_config()
     chosen.update_from_flattened_dict(
         {
@@ -80,12 +80,12 @@ def settings(**fields: Any) -> Any:
 
 
 def loader_of(**fields: Any) -> Loader:
-    """The loader of such a configuration."""
+    """The loader of a configuration with these fields."""
     return components.build(settings(**fields)).loader
 
 
 def consume(loader: Loader, limit: int, *, augmented: bool) -> Callable:
-    """A function that takes `limit` batches to the device; images a second."""
+    """A function that feeds `limit` batches and returns images per second."""
     examples = loader.examples('train', 0, 50)
     feed = examples.feed(BATCH, augmented=augmented)
     placement = parallel.make_placement()
@@ -102,7 +102,7 @@ def consume(loader: Loader, limit: int, *, augmented: bool) -> Callable:
 
 
 def model_step(parts: components.Components) -> Callable:
-    """A function that takes a training step; images a second."""
+    """A function that takes a training step and returns images per second."""
     carry = experiment.first_carry(parts)
     feed = parts.loader.examples('train', 0, 50).feed(BATCH)
     inputs = step_inputs(parts, carry)
@@ -125,7 +125,7 @@ def model_step(parts: components.Components) -> Callable:
 
 
 def step_inputs(parts: components.Components, carry: Any) -> Any:
-    """What a step of phase 0 reads beside its state and batch."""
+    """Inputs of a step of phase 0 besides its state and batch."""
     return train.StepInputs(
         reference=carry.variables,
         exemplars=carry.exemplars,
@@ -137,7 +137,7 @@ def step_inputs(parts: components.Components, carry: Any) -> Any:
 
 
 def time_stages(folder: pathlib.Path, size: int) -> dict[str, float]:
-    """Images a second of each part of reading a file, on one thread."""
+    """Images per second of each part of reading a file, on one thread."""
     paths = sorted(folder.glob('train/*/*.jpg'))[:LARGE]
     blobs = [path.read_bytes() for path in paths]
     random = np.random.default_rng(0)
@@ -166,7 +166,7 @@ def time_stages(folder: pathlib.Path, size: int) -> dict[str, float]:
 
 
 def time_index(folder: pathlib.Path) -> dict[str, Any]:
-    """Seconds to list a folder, with the system's caches empty and filled."""
+    """Seconds to list a folder, with cold and warm file caches."""
     cold = drop_caches()
     seconds = []
     for _ in range(4):
@@ -184,7 +184,7 @@ def time_index(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def drop_caches() -> bool:
-    """Empties the system's file caches, where that is allowed."""
+    """Empties the system's file caches; False if not permitted."""
     try:
         os.sync()
         pathlib.Path('/proc/sys/vm/drop_caches').write_text('3\n')
@@ -194,7 +194,7 @@ def drop_caches() -> bool:
 
 
 def make_data(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Writes what is not there yet."""
+    """Writes the data that is missing."""
     paths = {
         'small': root / 'small',
         'large': root / 'large',
@@ -208,7 +208,7 @@ def make_data(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def feeds(paths: dict[str, pathlib.Path]) -> dict[str, Callable[[], float]]:
-    """What is timed, by name."""
+    """Functions to time, by name."""
     npz = {'data__source': 'arrays', 'data__dir': str(paths['npz'])}
     small = {
         'data__source': 'folder',

@@ -1,4 +1,4 @@
-"""Networks and inputs that ours and the peers in PyTorch both get."""
+"""Networks and inputs shared by our code and the PyTorch peers."""
 
 import importlib.util
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from mnemonics_jax.types import Backbone, Variables
 
 
 def why_no_peers() -> str | None:
-    """What keeps the peers from running; None if they do."""
+    """Why the peers cannot run; None if they can."""
     if importlib.util.find_spec('torch') is None:
         return 'no peers: torch is missing, the extra `bench`'
     import torch
@@ -21,7 +21,7 @@ def why_no_peers() -> str | None:
     return None
 
 
-# Without the peers ours are timed alone.
+# Without the peers, only ours is timed.
 HAS_TORCH = why_no_peers() is None
 if HAS_TORCH:
     import torch_network
@@ -29,16 +29,17 @@ if HAS_TORCH:
 PATCHES = 4  # On a side of an image.
 MEAN, STD = (0.5, 0.48, 0.44), (0.27, 0.26, 0.28)
 
-# float32, sums of up to 131,072 terms in another order, through 31 layers.
+# Bound of relative errors in float32: sums of up to 131,072 terms in another
+# order, through 31 layers.
 BOUND = 1e-3
-# Of gradients of 32 layers of BatchNorm at random weights, which are small
-# differences of large numbers: in float32 those of a training step are 0.2 %
-# from the float64 ones here and 1 % in PyTorch.
+# Bound for gradients through 32 layers of BatchNorm at random weights, which
+# are small differences of large numbers: those of a float32 training step are
+# 0.2 % from the float64 ones here and 1 % in PyTorch.
 DEEP_BOUND = 0.03
 
 
 class Sizes(NamedTuple):
-    """Of the network and its batches, and how many devices ours are on."""
+    """Sizes of network and batches, and the number of devices of ours."""
 
     backbone: str = 'resnet32'
     image_size: int = 32
@@ -49,14 +50,14 @@ class Sizes(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A network and where its weights are.
+    """A network with its weights.
 
     Attributes:
-        backbone: the functions.
-        variables: NumPy arrays; no parameter or statistic is at its default.
-        reference: of another seed, as the model of the previous phase.
-        sizes: of it all.
-        device: of the peers, as PyTorch calls it.
+        backbone: the model functions.
+        variables: NumPy arrays, none at its default value.
+        reference: variables of another seed, as the previous phase's model.
+        sizes: sizes of network and batches.
+        device: PyTorch device of the peers.
     """
 
     backbone: Backbone
@@ -85,7 +86,7 @@ def make_problem(sizes: Sizes, *, device: str = 'cpu') -> Problem:
 
 
 def _vary(variables: Variables, seed: int) -> Variables:
-    """All times a factor in [0.8, 1.2], and biases and means moved from 0."""
+    """Scales by factors in [0.8, 1.2], and shifts biases and means from 0."""
     random = np.random.default_rng(seed)
 
     def vary(path, x):
@@ -102,7 +103,7 @@ def draw(
     """Images f32[*shape, H, W, 3] in [0, 1] and labels int32[*shape]."""
     random = np.random.default_rng(seed)
     size = problem.sizes.image_size
-    # Patches: noise alone looks the same to a network, image for image.
+    # Patches, since images of pure noise all look the same to a network.
     side = max(size // PATCHES, 1)
     coarse = random.random((*shape, -(-size // side), -(-size // side), 3))
     coarse = coarse.repeat(side, -3).repeat(side, -2)[..., :size, :size, :]
@@ -113,7 +114,7 @@ def draw(
 
 
 def make_network(problem: Problem, variables: Variables | None = None) -> Any:
-    """The peers' network, with these variables or the problem's."""
+    """The peers' network with `variables`, by default the problem's."""
     return torch_network.make_network(
         problem.variables if variables is None else variables,
         mean=MEAN,

@@ -1,4 +1,4 @@
-"""Writing the record of a benchmark: what ran, on what, and its figures."""
+"""Writes the record of a benchmark: command, environment and figures."""
 
 import json
 import os
@@ -12,15 +12,15 @@ from mnemonics_jax.experiment import run_config
 def write(
     out: pathlib.Path, command: str, figures: dict[str, Any]
 ) -> dict[str, Any]:
-    """Writes figures as JSON, under where they come from, and prints them.
+    """Writes figures with command and environment as JSON, and prints them.
 
     Args:
-        out: the file; its folder is made.
-        command: that gives them.
-        figures: as JSON takes them.
+        out: the file; its folder is created.
+        command: command that reproduces the figures.
+        figures: figures, JSON serializable.
 
     Returns:
-        All that was written.
+        The written content.
     """
     report = {
         'command': command,

@@ -1,12 +1,12 @@
-"""All work beside what one would write in PyTorch, by one command.
+"""Compares all work with PyTorch, in one command.
 
     python -m benchmarks.run --quick
 
-Model steps, exemplar steps, herding, evaluation, feeds, each beside its peer in
-one process and in turn, after both were found to compute the same; temporary
-bytes; and whole runs. Writes benchmarks/results/<device>.json, and prints the
-tables and which targets hold. A part that fails is named at the end, and the
-exit status is then 1; the others' figures are written. --only takes some parts.
+Checks that model steps, exemplar steps, herding, evaluation and feeds agree
+with their PyTorch peers, then times both in turn in one process. Also measures
+temporary bytes and whole runs. Writes benchmarks/results/<device>.json and
+prints the tables and targets. If a part fails, the others are still written,
+and the exit status is 1. --only selects parts.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# The files here import each other, however they are started.
+# The files of this folder import each other by their bare names.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 # The peers and the runs share the accelerator's memory with this process.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
@@ -50,7 +50,7 @@ def run_parts(chosen: Mapping[str, Part], scale: parts.Scale) -> dict[str, Any]:
             found['parts'][name] = part(scale)
         except parts.SkippedError as e:
             found['skipped'][name] = str(e)
-        # Whatever it is, the other parts' figures are to be kept.
+        # Any error: the figures of the other parts must not be lost.
         except Exception as e:
             traceback.print_exc()
             reason = str(e).splitlines() or ['']
@@ -65,7 +65,7 @@ def run_parts(chosen: Mapping[str, Part], scale: parts.Scale) -> dict[str, Any]:
 def measure(
     chosen: Mapping[str, Part], scale: parts.Scale, *, quick: bool
 ) -> dict[str, Any]:
-    """All that is written, beside where it comes from."""
+    """Figures of the chosen parts, and targets."""
     begun, before = time.perf_counter(), os.getloadavg()[0]
     found = run_parts(chosen, scale)
     figures = {
@@ -82,7 +82,7 @@ def measure(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, writes and prints; 1 if a part failed."""
+    """Measures, writes and prints; returns 1 if a part failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--quick', action='store_true', help='smaller sizes')
     parser.add_argument('--only', nargs='+', choices=parts.PARTS)

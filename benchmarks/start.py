@@ -1,12 +1,12 @@
-"""From the start of the command to its first step, with and without a cache.
+"""Time from the start of the command to its first step, by compilation cache.
 
     python benchmarks/start.py --out=benchmarks/results/start_cpu.json
 
-Starts the real command on configs/digits.py in a process of its own, in turn
-with an empty cache of compiled programs and with the one that this leaves, and
-ends it after its first step. Then two whole runs, the first with an empty
-cache. Counted are programs that were to be compiled, and those of them that
-were loaded. With --quick, one start of each kind and no whole runs.
+Starts the real command on configs/digits.py in a separate process, alternating
+between an empty and a filled compilation cache, and ends it after its first
+step. Then does two whole runs, the first with an empty cache. Counts compiled
+programs and those loaded from the cache. With --quick, one start of each kind
+and no whole runs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 REPEATS = 3
-# The variables that would keep a start from the cache of its own.
+# Variables that would override the cache of a start.
 CACHES = (
     'JAX_COMPILATION_CACHE_DIR',
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS',
@@ -37,22 +37,22 @@ def start(
     whole: bool = False,
     variables: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Starts the command, which keeps its programs beside the work directory.
+    """Starts the command, whose cache is next to the work directory.
 
     Args:
-        workdir: of the run.
-        *flags: of the command, beside --workdir.
-        whole: whether to let it run to its end.
-        variables: more variables of its environment.
+        workdir: work directory of the run.
+        *flags: flags of the command besides --workdir.
+        whole: whether to run to the end.
+        variables: further environment variables.
 
     Returns:
-        'seconds' to the first step or to the end, 'compilations' of programs
-        and those of them that were 'loaded'.
+        'seconds' to the first step or to the end, 'compilations', the number of
+        programs, and 'loaded', those of them loaded from the cache.
 
     Raises:
-        subprocess.CalledProcessError: it failed; its output is in it.
+        subprocess.CalledProcessError: the command failed; has its output.
     """
-    kept = {k: v for k, v in os.environ.items() if k not in CACHES}
+    environment = {k: v for k, v in os.environ.items() if k not in CACHES}
     begun = time.time()
     done = subprocess.run(
         [
@@ -64,7 +64,7 @@ def start(
             *flags,
         ],
         cwd=ROOT,
-        env={**kept, 'PYTHONPATH': str(ROOT), **(variables or {})},
+        env={**environment, 'PYTHONPATH': str(ROOT), **(variables or {})},
         capture_output=True,
         text=True,
         check=True,
@@ -74,11 +74,11 @@ def start(
 
 
 def child(argv: Sequence[str], *, whole: bool) -> None:
-    """Runs the command in this process, and tells its compilations at the end.
+    """Runs the command in this process and prints counts of compilations.
 
     Args:
-        argv: of the command.
-        whole: False to end after the first step.
+        argv: arguments of the command.
+        whole: whether to run to the end, not only the first step.
     """
     import jax
     from absl import app
@@ -88,14 +88,14 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
 
     counts = {'compilations': 0, 'loaded': 0}
 
-    def heard_event(name: str, **_: Any) -> None:
+    def on_event(name: str, **_: Any) -> None:
         counts['loaded'] += name == '/jax/compilation_cache/cache_hits'
 
-    def heard_duration(name: str, _: float, **__: Any) -> None:
+    def on_duration(name: str, _: float, **__: Any) -> None:
         is_compilation = name == '/jax/core/compile/backend_compile_duration'
         counts['compilations'] += is_compilation
 
-    def tell() -> None:
+    def report() -> None:
         print(json.dumps({'time': time.time(), **counts}), flush=True)
 
     make = step.repeat
@@ -105,13 +105,13 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
 
         def take(*inputs: Any) -> None:
             jax.block_until_ready(steps(*inputs))
-            tell()
+            report()
             os._exit(0)
 
         return take
 
-    jax.monitoring.register_event_listener(heard_event)
-    jax.monitoring.register_event_duration_secs_listener(heard_duration)
+    jax.monitoring.register_event_listener(on_event)
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
     if not whole:
         step.repeat = make_one
     try:
@@ -119,11 +119,11 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
     except SystemExit as e:
         if e.code:
             raise
-    tell()
+    report()
 
 
 def measure(root: pathlib.Path, *, quick: bool) -> dict[str, Any]:
-    """All figures; `root` is an empty folder."""
+    """Measures all figures; `root` is an empty folder."""
     repeats = 1 if quick else REPEATS
     found: dict[str, list] = {'cold': [], 'warm': []}
     for repeat in range(repeats):
@@ -143,7 +143,7 @@ def measure(root: pathlib.Path, *, quick: bool) -> dict[str, Any]:
 
 
 def summary(starts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of seconds, all of them, and counts of the first."""
+    """Median seconds, all seconds, and the counts of the first start."""
     seconds = [each['seconds'] for each in starts]
     return {
         'median_seconds': statistics.median(seconds),

@@ -1,4 +1,4 @@
-"""Training steps and exemplar steps, ours and the peers' in PyTorch."""
+"""Training steps and exemplar steps, ours and in PyTorch."""
 
 from typing import Any
 
@@ -31,14 +31,14 @@ def train_steps(
     compiled: bool = False,
     bound: float = BOUND,
 ) -> Pair:
-    """Steps on batches; ours in one dispatch, a scan.
+    """Training steps; ours are one dispatch of a scan.
 
     Args:
         problem: the network.
-        num_steps: steps of a run.
-        loss: 'cross_entropy' or 'lucir', with half of the classes old.
-        compiled: whether the peer goes through `torch.compile`.
-        bound: of the error of the updates.
+        num_steps: steps per run.
+        loss: 'cross_entropy', or 'lucir' with half of the classes old.
+        compiled: whether the peer uses `torch.compile`.
+        bound: bound of the relative error of the updates.
     """
     images, labels = draw(problem, num_steps, problem.sizes.batch)
     num_old = problem.sizes.num_classes // 2 if loss == 'lucir' else 0
@@ -61,7 +61,7 @@ def train_steps(
 
 
 def _margin(problem: Problem, num_old: int) -> Any:
-    """What the peer needs for LUCIR's loss, with our default settings."""
+    """Inputs of the peer's LUCIR loss, with our default settings."""
     settings = default_config().method.lucir
     ratio = num_old / (problem.sizes.num_classes - num_old)
     return torch_peers.Margin(
@@ -74,7 +74,7 @@ def _margin(problem: Problem, num_old: int) -> Any:
 
 
 def _with_updates(work: Work, start: Any) -> Work:
-    """Adds how far 'params' are from the start: beside them it is small."""
+    """Adds 'updates', which are small relative to 'params'."""
 
     def result():
         found = work.result()
@@ -85,7 +85,7 @@ def _with_updates(work: Work, start: Any) -> Work:
 
 
 def _train_steps(problem, images, labels, num_old) -> Work:
-    """Ours, by the trainer that runs use."""
+    """Our work, with the trainer of runs."""
     trainer = train.make_trainer(
         problem.backbone,
         methods.make_method(
@@ -107,7 +107,7 @@ def _train_steps(problem, images, labels, num_old) -> Work:
     held = {'state': trainer.init(problem.variables)}
 
     def run():
-        # Every run is on the same batches.
+        # Restarts the step count, so that every run has the same batches.
         state = held['state'].replace(step=jnp.zeros((), jnp.int32))
         held['state'], metrics = jax.block_until_ready(
             trainer.steps(state, (block, inputs), num_steps)
@@ -122,7 +122,7 @@ def _train_steps(problem, images, labels, num_old) -> Work:
 
 
 def _batches(images, labels) -> dict[str, np.ndarray]:
-    """Batches of real images, as the trainer takes them."""
+    """Batches of real images in the form of the trainer."""
     index = np.broadcast_to(np.arange(labels.shape[1]), labels.shape)
     return {
         'image': images,
@@ -134,7 +134,7 @@ def _batches(images, labels) -> dict[str, np.ndarray]:
 
 
 def _step_inputs(problem, num_old) -> train.StepInputs:
-    """What a step reads beside its batch; the memory is empty."""
+    """Inputs of a step besides its batch; the memory is empty."""
     size, count = problem.sizes.image_size, problem.sizes.num_classes
     return train.StepInputs(
         reference=problem.reference,
@@ -160,17 +160,17 @@ def exemplar_step(
     inner_lr: float = 0.01,
     bound: float = BOUND,
 ) -> Pair:
-    """The gradient of the query's loss in the pixels, through the inner steps.
+    """The pixel gradient of the query loss through the inner steps.
 
     Args:
         problem: the network.
         scope: 'all' or 'head', see `inner_problem.LearnerSettings`.
         inner_steps: T.
-        num: exemplars.
-        batch: of them in an inner step.
-        query: images that judge.
-        inner_lr: of the inner steps.
-        bound: of the error of the gradient.
+        num: number of exemplars.
+        batch: exemplars per inner step.
+        query: number of query images.
+        inner_lr: learning rate of the inner steps.
+        bound: bound of the relative error of the gradient.
     """
     pixels, labels = draw(problem, num)
     images, targets = draw(problem, query, seed=1)
@@ -198,9 +198,9 @@ def exemplar_step(
 def temporary_bytes(
     problem: Problem, *, inner_steps: int, num: int, query: int
 ) -> int:
-    """Peak temporary bytes of our exemplar step, as the compiler has them.
+    """Peak temporary bytes of our exemplar step, from the compiler.
 
-    Every parameter is adapted, on all `num` exemplars in each step.
+    The inner steps train all parameters on all `num` exemplars.
     """
     arrays = (*draw(problem, num), *draw(problem, query, seed=1))
     indices = _minibatches(num, inner_steps, num)
@@ -210,7 +210,7 @@ def temporary_bytes(
 
 
 def _minibatches(num: int, inner_steps: int, batch: int) -> np.ndarray:
-    """Positions int32[T, b] of the exemplars in each inner step."""
+    """Indices int32[T, b] of the exemplars in each inner step."""
     random = np.random.default_rng(2)
     indices = [random.permutation(num)[:batch] for _ in range(inner_steps)]
     return np.stack(indices).astype(np.int32)
@@ -247,7 +247,7 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
                 variables, exemplars, phase, jax.random.key(0), np.int32(1)
             ),
         )
-        # The minibatches of both are the same, so not those drawn.
+        # Uses the peer's minibatches instead of random ones.
         grads, metrics = bilevel.pixel_gradient(
             made.problem, made.params, pixels, exemplars.labels, indices, query
         )
@@ -259,9 +259,9 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
         np.ones(len(labels), bool),
         np.int32([0, problem.sizes.num_classes]),
     )
-    judges = bilevel.Query(images, targets, np.ones(len(targets), np.float32))
+    query = bilevel.Query(images, targets, np.ones(len(targets), np.float32))
     return gradient, jax.device_put(
-        (problem.variables, pixels, exemplars, judges)
+        (problem.variables, pixels, exemplars, query)
     )
 
 

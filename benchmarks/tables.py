@@ -1,9 +1,9 @@
-"""Figures of the benchmarks as tables, for the terminal and the documentation.
+"""Tables of benchmark results, for the terminal and the documentation.
 
     python benchmarks/tables.py
 
-writes the tables of the results that there are into docs/measurements.md,
-between the lines that say so.
+writes the tables of the existing results into docs/measurements.md, between
+marker lines.
 """
 
 import json
@@ -39,7 +39,7 @@ def work_table(report: Mapping[str, Any]) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Three figures with a unit; empty for None."""
+    """Seconds as text with three digits and unit; empty for None."""
     if value is None:
         return ''
     if value < 1:
@@ -48,7 +48,7 @@ def seconds(value: float | None) -> str:
 
 
 def target_table(report: Mapping[str, Any]) -> str:
-    """What was aimed at, measured, and whether it holds."""
+    """Targets, measured values, and whether the targets hold."""
     rows = [
         [row['target'], row['measured'], HOLDS[row['holds']]]
         for row in report['targets']
@@ -57,7 +57,7 @@ def target_table(report: Mapping[str, Any]) -> str:
 
 
 def remarks(report: Mapping[str, Any]) -> str:
-    """One paragraph: on what, how busy, what was compiled, what is missing."""
+    """A paragraph on environment, load, compilations and missing parts."""
     found = report['versions']['device']
     before, after = report['load_average']
     command = f'`{report["command"]}`'
@@ -81,37 +81,37 @@ def remarks(report: Mapping[str, Any]) -> str:
 
 
 def section(report: Mapping[str, Any]) -> str:
-    """All of a device, as it stands on the page."""
+    """Section of a device on the page."""
     return '\n\n'.join(
         [remarks(report), work_table(report), target_table(report)]
     )
 
 
 def begin(name: str) -> str:
-    """The line before what is generated from `<name>.json`."""
+    """Marker line before the tables of `<name>.json`."""
     return f'<!-- begin benchmarks/results/{name}.json -->'
 
 
 def end(name: str) -> str:
-    """The line after it."""
+    """Marker line after them."""
     return f'<!-- end benchmarks/results/{name}.json -->'
 
 
 def insert(text: str, name: str, body: str) -> str:
-    """The text with what is between the lines of `name` replaced.
+    """Replaces the text between the marker lines of `name` by `body`.
 
     Raises:
-        ValueError: the text lacks one of the lines.
+        ValueError: a marker line is missing.
     """
     head, found_begin, rest = text.partition(begin(name))
     _, found_end, tail = rest.partition(end(name))
     if not (found_begin and found_end):
-        raise ValueError(f'{name}: the text has no lines for it')
+        raise ValueError(f'{name}: must have marker lines in the text')
     return f'{head}{found_begin}\n{body}\n{found_end}{tail}'
 
 
 def names() -> list[str]:
-    """Results that the page has lines for."""
+    """Names of results that have marker lines on the page."""
     text = PAGE.read_text()
     return sorted(
         path.stem for path in RESULTS.glob('*.json') if begin(path.stem) in text
@@ -119,12 +119,12 @@ def names() -> list[str]:
 
 
 def generated(name: str) -> str:
-    """What the page has to show of a file."""
+    """The section generated from `<name>.json`."""
     return section(json.loads((RESULTS / f'{name}.json').read_text()))
 
 
 def main() -> None:
-    """Writes the tables anew."""
+    """Updates the tables on the page."""
     for name in names():
         PAGE.write_text(insert(PAGE.read_text(), name, generated(name)))
 

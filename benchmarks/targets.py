@@ -1,14 +1,12 @@
-"""What was aimed at, beside what was measured."""
+"""Performance targets and whether the measurements reach them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 NOT_HERE = 'not measured here'
-# Load before the measurement, over the cores, above which comparisons with a
-# peer tell nothing: the two lose unequally to what runs beside them.
+# Load average per core before the measurement above which comparisons with a
+# peer are invalid, since other processes slow the two unequally.
 BUSY = 0.25
-# Of the model step, the exemplar step, CIFAR's protocol, herding, temporary
-# bytes, and the command with --quick.
 MOST_TIMES_PEER = 2.0
 LEAST_IMAGES = 100_000
 LEAST_TIMES_FASTER = 3.0
@@ -20,7 +18,7 @@ QUICK_SECONDS = 10 * 60
 
 
 def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each target: 'target', 'measured' as text, 'holds' True, False or None.
+    """Rows of targets: 'target', 'measured' (text), 'holds' (None if unknown).
 
     Args:
         report: 'platform', 'quick', 'all_parts', 'seconds', 'cores',
@@ -78,7 +76,7 @@ def _model_on_cpu(
     found = _rows_of(parts, 'model step')
     if not on_cpu or not found:
         return _row(target, None, False)
-    # The last one is on as many devices as there are cores.
+    # The last one has one device per core.
     one, best = found[0], found[-1]
     text = (
         f'{best["ratio"]:.2f} times ({best["ratio_of_least"]:.2f} in least '

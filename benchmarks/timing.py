@@ -1,4 +1,4 @@
-"""Work of ours and of a peer: first compared, then timed in turn."""
+"""Checks that our work and a peer's agree, and times them in turn."""
 
 import contextlib
 import importlib.util
@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-# What the peer is called in figures.
+# Name of the peer in figures.
 PEER = 'PyTorch'
 
 
 class Work(NamedTuple):
-    """A piece of work, its inputs on the device.
+    """A piece of work with its inputs on the device.
 
     Attributes:
-        run: does it once, and waits for the device.
-        result: what the last run gave, by name: NumPy arrays, or trees of them.
+        run: runs it once and waits for the device.
+        result: returns the results of the last run, by name: NumPy arrays or
+            trees of them.
     """
 
     run: Callable[[], None]
@@ -27,12 +28,12 @@ class Work(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The same work twice.
+    """Our work and the peer's.
 
     Attributes:
-        ours: in JAX.
-        peer: in PyTorch; None where it is missing.
-        bounds: of the relative errors of what they give, by name.
+        ours: the work in JAX.
+        peer: the work in PyTorch; None without PyTorch.
+        bounds: bounds of the relative errors of the results, by name.
     """
 
     ours: Work
@@ -41,7 +42,7 @@ class Pair(NamedTuple):
 
 
 def jitted_work(function: Any, arguments: tuple[Any, ...]) -> Work:
-    """A jitted function of these arguments to arrays by name, as work."""
+    """Work from a jitted function that returns arrays by name."""
     held = {}
 
     def run():
@@ -51,11 +52,11 @@ def jitted_work(function: Any, arguments: tuple[Any, ...]) -> Work:
 
 
 def relative_errors(pair: Pair) -> dict[str, float]:
-    """How far the results of one more run of both are apart, by name.
+    """Runs both once and returns the relative errors of the results, by name.
 
-    |ours - theirs| / |theirs|, L2 norms over all arrays; of integers the share
-    that differs. Only a pair that has not run yet has the same state on both
-    sides. Without a peer there are none.
+    |ours - theirs| / |theirs| in L2 norm over all arrays; for integers the
+    share that differs. Empty without a peer. Call it before any other run, when
+    the states of both are the same.
     """
     if pair.peer is None:
         return {}
@@ -68,10 +69,9 @@ def relative_errors(pair: Pair) -> dict[str, float]:
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
-    """No products of fewer bits than float32 has, in neither of the two.
+    """Full float32 precision of matrix products in both frameworks.
 
-    GPUs round the factors of products by default, JAX and PyTorch not of the
-    same ones.
+    On GPUs, JAX and PyTorch round different products by default.
     """
     if jax.default_backend() == 'cpu':
         yield
@@ -89,10 +89,8 @@ def exact_products() -> Iterator[None]:
 
 
 def _error(ours: Any, theirs: Any) -> float:
-    # jax.tree.map refuses trees that differ.
-    pairs = jax.tree.leaves(
-        jax.tree.map(_joined, ours, theirs),
-    )
+    # jax.tree.map raises if the trees differ.
+    pairs = jax.tree.leaves(jax.tree.map(_joined, ours, theirs))
     a, b = np.concatenate(pairs, axis=1)
     if np.issubdtype(np.asarray(jax.tree.leaves(theirs)[0]).dtype, np.integer):
         return float(np.mean(a != b))
@@ -100,15 +98,15 @@ def _error(ours: Any, theirs: Any) -> float:
 
 
 def _joined(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Both in float64, flat, [2, n]; numbers of another shape are refused."""
+    """Both as flat float64 arrays [2, n]; raises if shapes differ."""
     return np.stack([ours, theirs]).astype(np.float64).reshape(2, -1)
 
 
 def check(name: str, pair: Pair) -> dict[str, float]:
-    """The relative errors, which are printed.
+    """Prints and returns the relative errors.
 
     Raises:
-        ValueError: one is not below its bound.
+        ValueError: an error is not below its bound.
     """
     errors = relative_errors(pair)
     for key, error in errors.items():
@@ -122,10 +120,10 @@ def check(name: str, pair: Pair) -> dict[str, float]:
 def time_in_turn(
     works: Mapping[str, Callable[[], None]], repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Seconds of each, `repeats` rounds of one run each after one to warm up.
+    """Times each function in `repeats` rounds after a warm-up round.
 
     Returns:
-        For each name 'median' and 'min' over the rounds.
+        'median' and 'min' seconds over the rounds, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
@@ -143,7 +141,7 @@ def time_in_turn(
 def row_of(
     work: str, seconds: Mapping[str, Any], errors: Mapping[str, float]
 ) -> dict[str, Any]:
-    """A row from what `time_in_turn` gives for 'ours' and the peer."""
+    """A table row from the seconds of 'ours' and the peer."""
     ours, peer = seconds['ours'], seconds.get(PEER)
     return {
         'work': work,
@@ -156,7 +154,7 @@ def row_of(
 
 
 def time_pair(work: str, pair: Pair, repeats: int) -> dict[str, Any]:
-    """The row of a pair, checked first."""
+    """Checks and times a pair and returns its table row."""
     errors = check(work, pair)
     works = {'ours': pair.ours.run}
     if pair.peer is not None:

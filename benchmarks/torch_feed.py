@@ -1,4 +1,4 @@
-"""Batches of images from memory, as one would feed them in PyTorch.
+"""PyTorch peer of the feeds: batches of images from memory.
 
 Needs the extra `bench`.
 """
@@ -36,12 +36,12 @@ def feed(
     Args:
         images: uint8[n, H, W, C].
         labels: int[n].
-        order: int[m], of the epoch; m a multiple of the batch's size.
-        batch_size: of each batch.
-        device: as PyTorch calls it.
+        order: int[m], order of the epoch, m a multiple of `batch_size`.
+        batch_size: batch size.
+        device: PyTorch device.
 
     Returns:
-        Its result: 'labels' int[m], and 'images', the last batch.
+        Work with results 'labels' int[m] and 'images', the last batch.
     """
     loader = data.DataLoader(
         _Rows(images, labels), batch_size, sampler=order.tolist()

@@ -1,4 +1,4 @@
-"""The residual network for CIFAR in PyTorch, with the weights of ours."""
+"""PyTorch version of the ResNet for CIFAR, with our weights."""
 
 import functools
 import itertools
@@ -17,7 +17,7 @@ class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut; no final ReLU."""
 
     def __init__(self, width_in: int, width: int) -> None:
-        """Halves the image where the width changes."""
+        """Downsamples by 2 if the width changes."""
         super().__init__()
         stride = 1 if width_in == width else 2
         self.first = conv_norm(width_in, width, 3, stride)
@@ -44,7 +44,7 @@ class Network(nn.Module):
     """The trunk with LUCIR's cosine head."""
 
     def __init__(self, widths: Sequence[int], num_classes: int) -> None:
-        """Args: widths of the stem and of every block; rows of the head."""
+        """Takes the widths of stem and blocks, and the number of classes."""
         super().__init__()
         self.stem = conv_norm(3, widths[0], 3, 1)
         self.blocks = nn.ModuleList(
@@ -88,10 +88,10 @@ def make_network(
     """The network with a copy of our variables, in channels-last memory.
 
     Args:
-        variables: of a ResNet with the stem for CIFAR and the cosine head.
-        mean: of each channel.
-        std: of each channel.
-        device: as PyTorch calls it.
+        variables: variables of a CIFAR ResNet with the cosine head.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+        device: PyTorch device.
     """
     trunk, head = variables.params['trunk'], variables.params['head']
     count = sum(name.startswith('_BasicBlock') for name in trunk)
@@ -124,7 +124,7 @@ def make_network(
 
 
 def conv_norms(network: Network) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Each convolution with its norm, and where they are in our trees."""
+    """Each convolution with its norm, and their path in our trees."""
     yield ('ConvNorm_0',), network.stem
     for i, block in enumerate(network.blocks):
         parts = [block.first, block.second, block.shortcut]
@@ -134,7 +134,7 @@ def conv_norms(network: Network) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def params_of(network: Network) -> dict[str, Any]:
-    """A copy of the parameters, in the tree and layout of ours."""
+    """A copy of the parameters in our tree structure and layout."""
 
     def array(parameter):
         return parameter.detach().cpu().numpy().copy()

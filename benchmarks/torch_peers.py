@@ -1,9 +1,9 @@
-"""What one would write in PyTorch in the place of this project's functions.
+"""Idiomatic PyTorch versions of this project's functions.
 
-The training step, the unrolled bilevel step, herding and evaluation, each in
-the usual way, of the network in torch_network.py. Arrays go in and come out as
-NumPy's, images f32[B, H, W, C] in [0, 1]; the inputs are on the device before
-the work begins. Needs the extra `bench`.
+The training step, the unrolled bilevel step, herding and evaluation of the
+network in torch_network.py. Inputs and results are NumPy arrays, images
+f32[B, H, W, C] in [0, 1]. Inputs are moved to the device before the work is
+timed. Needs the extra `bench`.
 """
 
 import functools
@@ -18,14 +18,14 @@ from torch.nn import functional
 
 
 class Margin(NamedTuple):
-    """What LUCIR's loss takes; see `mnemonics_jax.methods.lucir`.
+    """Inputs of LUCIR's loss; see `mnemonics_jax.methods.lucir`.
 
     Attributes:
         reference: the previous phase's network.
-        num_old: its classes.
-        weight: of the less-forget term, lambda.
-        margin: of the ranking.
-        top_k: rivals that count.
+        num_old: number of its classes.
+        weight: weight lambda of the less-forget term.
+        margin: margin of the ranking loss.
+        top_k: number of rivals in the ranking loss.
     """
 
     reference: torch_network.Network
@@ -48,21 +48,21 @@ def train_steps(
 ) -> Work:
     """Steps of SGD with momentum, one on each batch.
 
-    A run goes on from where the last one ended.
+    Each run continues from the state after the last one.
 
     Args:
-        network: is trained.
+        network: the network to train.
         images: f32[n, B, H, W, C], n batches.
         labels: int[n, B].
         lr: learning rate.
-        momentum: as weight decay, of PyTorch's `SGD`.
-        weight_decay: see `momentum`.
-        lucir: for LUCIR's loss in the place of cross entropy.
-        compiled: whether both passes go through `torch.compile`.
+        momentum: momentum of PyTorch's `SGD`.
+        weight_decay: weight decay of PyTorch's `SGD`.
+        lucir: inputs of LUCIR's loss; None for cross entropy.
+        compiled: whether to use `torch.compile` for both passes.
 
     Returns:
-        Its result: 'losses' f32[n] before each step, and 'params' after the
-        last, in the tree of ours.
+        Work with results 'losses' f32[n] before each step, and 'params' after
+        the last, in our tree structure.
     """
     device = network.sigma.device
     batches = [_images(batch, device) for batch in images]
@@ -128,20 +128,20 @@ def exemplar_step(
     inner_lr: float,
     scope: str,
 ) -> Work:
-    """The unrolled bilevel step: gradient of the query's loss in the pixels.
+    """The unrolled bilevel step: pixel gradient of the query loss.
 
     Args:
-        network: where the inner steps start.
+        network: network that the inner steps start from.
         pixels: f32[n, H, W, C].
         labels: int[n].
         indices: int[T, b], exemplars of each inner step.
         query: images f32[q, H, W, C] and labels int[q].
-        inner_lr: of the inner steps of plain SGD.
-        scope: 'all' adapts every parameter, 'head' the head's rows on features
-            that are computed once.
+        inner_lr: learning rate of the inner SGD steps.
+        scope: 'all' trains all parameters, 'head' the head's rows on features
+            computed once.
 
     Returns:
-        Its result: 'loss' f32[] and 'grads' f32[n, H, W, C].
+        Work with results 'loss' f32[] and 'grads' f32[n, H, W, C].
     """
     device = network.sigma.device
     exemplars = _images(pixels, device).requires_grad_()
@@ -208,13 +208,13 @@ def herding(
     """Herding of each class by the usual greedy loop.
 
     Args:
-        features: f32[K, n, D], of each class.
-        num: how many to rank, at most n.
-        device: as PyTorch calls it.
-        tries: steps of the loop at most; the rest in order of <mean, feature>.
+        features: f32[K, n, D], features of each class.
+        num: number of examples to rank, at most n.
+        device: PyTorch device.
+        tries: maximum steps; the rest is ordered by <mean, feature>.
 
     Returns:
-        Its result: 'ranks' int64[K, num], indices into n, best first.
+        Work with result 'ranks' int64[K, num], indices into n, best first.
     """
     classes = [torch.tensor(f, device=device) for f in features]
     found = {}
@@ -251,33 +251,33 @@ def evaluation(
     """Predictions by the head, and by the nearest mean of exemplars.
 
     Args:
-        network: is evaluated.
-        images: f32[n, H, W, C], n a multiple of the batch's size.
+        network: the network to evaluate.
+        images: f32[n, H, W, C], n a multiple of `batch_size`.
         exemplars: f32[K, m, H, W, C], m of each class.
-        batch_size: of both.
+        batch_size: batch size of images and exemplars.
 
     Returns:
-        Its result: 'features' f32[n, D], 'logits' f32[n, K], and the classes
-        'cnn' and 'nme' int64[n].
+        Work with results 'features' f32[n, D], 'logits' f32[n, K], and the
+        predicted classes 'cnn' and 'nme' int64[n].
     """
     device = network.sigma.device
     batches = _images(images, device).split(batch_size)
-    kept = exemplars.reshape(-1, *exemplars.shape[2:])
-    kept_batches = _images(kept, device).split(batch_size)
+    flat = exemplars.reshape(-1, *exemplars.shape[2:])
+    exemplar_batches = _images(flat, device).split(batch_size)
     found = {}
 
     @torch.no_grad()
     def run():
         network.eval()
-        rows = torch.cat([network.embed(batch) for batch in kept_batches])
+        rows = torch.cat([network.embed(batch) for batch in exemplar_batches])
         rows = functional.normalize(rows).unflatten(0, exemplars.shape[:2])
         means = functional.normalize(rows.mean(1))
         outputs = [network(batch) for batch in batches]
         features = torch.cat([features for _, _, features in outputs])
         logits = torch.cat([logits for logits, *_ in outputs])
         found.update(features=features, logits=logits, cnn=logits.argmax(1))
-        # By default through a matrix product, whose rounding hides distances
-        # as small as those between means.
+        # The default uses a matrix product, whose rounding errors exceed the
+        # differences of these distances.
         distances = torch.cdist(
             functional.normalize(features),
             means,
@@ -290,11 +290,11 @@ def evaluation(
 
 
 def _images(images: np.ndarray, device: Any) -> torch.Tensor:
-    """[B, H, W, C] as [B, C, H, W] in channels-last memory: not moved."""
+    """[B, H, W, C] as [B, C, H, W] in channels-last memory, without a copy."""
     return torch.tensor(images, device=device).permute(0, 3, 1, 2)
 
 
 def _wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
+    """Waits until the device is idle."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)

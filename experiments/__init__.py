@@ -1,7 +1,7 @@
-"""Studies of what learned exemplars bring; README.md has their commands."""
+"""Studies of the benefit of learned exemplars; README.md has their commands."""
 
 import pathlib
 import sys
 
-# Its runs, flags and summaries are those of `launch/sweep.py`.
+# The studies import modules of `launch/sweep.py`.
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'launch'))

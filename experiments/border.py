@@ -1,9 +1,9 @@
-"""Study D: do exemplars lie on the border between classes, as Fig. 1 has it?
+"""Study D: do exemplars lie on the border between classes, as in Fig. 1?
 
     python -m experiments.border [--data=runs/images]
 
-reads what study A left, `results/replication_<data>.json`, and the runs of its
-first seed for the picture. It writes `results/border_<data>.json`, `.md` and
+reads the results of study A, `results/replication_<data>.json`, and the runs of
+its first seed for the figure. It writes `results/border_<data>.json`, `.md` and
 `.png`.
 """
 
@@ -21,11 +21,9 @@ METHOD = 'lucir'
 
 
 def at_phase(record: Mapping[str, Any], phase: int) -> dict[str, float]:
-    """Median ratios of a run after a phase, and what exemplars have more.
+    """Median border ratios of a run after a phase, and their difference.
 
-    The ratio is the distance to the nearest mean of another class over that to
-    the own mean, means of all test images: 1 is the border of the nearest-mean
-    rule, more is inside.
+    See `prototypes.border_ratios`; the means are those of all test images.
     """
     found = record['exemplars'][phase]['border']
     return {**found, 'difference': found['exemplars'] - found['images']}
@@ -40,16 +38,16 @@ def rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         for title, phase in (('first', 0), ('last', -1)):
             values = [at_phase(record, phase) for record in seeds.values()]
-            of = {name: [v[name] for v in values] for name in values[0]}
+            ratios = {name: [v[name] for v in values] for name in values[0]}
             found.append(
                 {
                     'exemplars': labels['exemplars'],
                     'a class': labels['a class'],
                     'phase': title,
-                    'ratio': statistics.summary(of['exemplars']),
-                    'images': statistics.summary(of['images']),
-                    'difference': statistics.interval(of['difference']),
-                    'drift': comparison.gauges(list(seeds.values()))['drift'],
+                    'ratio': statistics.summary(ratios['exemplars']),
+                    'images': statistics.summary(ratios['images']),
+                    'difference': statistics.interval(ratios['difference']),
+                    'drift': comparison.measures(list(seeds.values()))['drift'],
                 }
             )
     order = {name: i for i, name in enumerate(STRATEGIES)}
@@ -98,8 +96,8 @@ def draw(args: Any, records: Sequence[Mapping[str, Any]]) -> str | None:
     """Draws t-SNE of the first seed's runs.
 
     Returns:
-        The name of the file, that of an earlier picture where their work
-        directories are gone; None without any.
+        The file name; that of an earlier figure if the work directories are
+        missing, None if there is no figure.
     """
     path = args.out / f'border_{args.data.name}.png'
     sizes = [r['labels']['a class'] for r in records]
@@ -128,7 +126,7 @@ def draw(args: Any, records: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does the study and returns the exit status."""
+    """Runs the study and returns the exit status."""
     args = flags.parse(
         'replication', __doc__, argv, seeds='0,1,2,3,4', part='confirm'
     )
@@ -137,8 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = json.loads(path.read_text())['runs']
     except OSError:
         print(
-            f'error: {path} is missing; allowed: python -m '
-            'experiments.replication with the same flags before',
+            f'error: {path}: no such file, run python -m '
+            'experiments.replication with the same flags first',
             file=sys.stderr,
         )
         return 2

@@ -1,4 +1,4 @@
-"""Rows of a study made of runs: means over seeds, differences within a seed."""
+"""Table rows of a study: means over seeds and paired differences by seed."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks import tables
 from experiments import statistics
 
-# Classifiers in the order of the tables; a column for each.
+# Table columns: classifiers and their titles.
 HEADS = {
     'cnn': 'CNN',
     'finetuned': 'fine-tuned',
@@ -20,8 +20,7 @@ Record = Mapping[str, Any]
 def scores(record: Record) -> dict[str, dict[str, float]]:
     """Average incremental and last accuracy of a run, by classifier.
 
-    `best`, by which the method is judged, is the better one of CNN and
-    fine-tuned in each phase.
+    `best` is the better one of CNN and fine-tuned in each phase.
     """
     accuracy = dict(record['accuracy'])
     networks = [accuracy[h] for h in ('cnn', 'finetuned') if h in accuracy]
@@ -33,7 +32,7 @@ def scores(record: Record) -> dict[str, dict[str, float]]:
 
 
 def group(records: Sequence[Record]) -> dict[tuple, dict[str, Record]]:
-    """Records by case and then by seed; a case is its labels but the seed."""
+    """Records by case and then by seed; a case is all labels but the seed."""
     grouped: dict[tuple, dict[str, Record]] = {}
     for record in records:
         labels = {k: v for k, v in record['labels'].items() if k != 'seed'}
@@ -45,18 +44,17 @@ def group(records: Sequence[Record]) -> dict[tuple, dict[str, Record]]:
 def rows(
     records: Sequence[Record], references: Mapping[str, Mapping[str, str]]
 ) -> list[dict[str, Any]]:
-    """A row for each case.
+    """Makes a row for each case.
 
     Args:
-        records: of all runs, see `runner.describe`.
-        references: by name, labels of the case that others are held against,
-            where their other labels are the same.
+        records: records of all runs, see `runner.describe`.
+        references: by name, labels of a reference case, which is compared with
+            the cases that share its other labels.
 
     Returns:
-        'labels'; 'scores' with a summary by classifier of 'average' and 'last';
-        'differences' the same by reference first, as intervals of paired
-        differences; 'drift' in grey levels and 'bytes' of the whole memory at
-        the end.
+        Rows with 'labels'; 'scores', summaries of 'average' and 'last' by
+        classifier; 'differences', intervals of the paired differences of these
+        by reference; and the entries of `measures`.
     """
     grouped = group(records)
     found = []
@@ -74,7 +72,7 @@ def rows(
                 'labels': dict(key),
                 'scores': summarize(own),
                 'differences': differences,
-                **gauges(list(seeds.values())),
+                **measures(list(seeds.values())),
             }
         )
     return found
@@ -85,48 +83,49 @@ def summarize(own: Mapping[str, dict]) -> dict[str, Any]:
     first = next(iter(own.values()))
     return {
         head: {
-            what: statistics.summary([s[head][what] for s in own.values()])
-            for what in measures
+            kind: statistics.summary([s[head][kind] for s in own.values()])
+            for kind in kinds
         }
-        for head, measures in first.items()
+        for head, kinds in first.items()
     }
 
 
 def compare(own: Mapping[str, dict], other: Mapping[str, dict]) -> dict:
-    """Intervals over the seeds of `other` of what `own` has more."""
+    """Intervals of `own` minus `other` over the seeds of `other`."""
     first = next(iter(other.values()))
     return {
         head: {
-            what: statistics.interval(
-                [own[s][head][what] - other[s][head][what] for s in other]
+            kind: statistics.interval(
+                [own[s][head][kind] - other[s][head][kind] for s in other]
             )
-            for what in measures
+            for kind in kinds
         }
-        for head, measures in first.items()
+        for head, kinds in first.items()
         if all(head in own[s] for s in other)
     }
 
 
-def gauges(records: Sequence[Record]) -> dict[str, Any]:
-    """What the memory took, and how far pixels moved.
+def measures(records: Sequence[Record]) -> dict[str, Any]:
+    """Memory size, pixel drift and other measures of the runs of a case.
 
     Returns:
-        'bytes' at the end of a run; 'drift' by learning and 'adjust_drift' by
-        each adjustment, means over phases in grey levels, summaries over runs;
-        'held_out' the mean over phases of what the held-out loss fell by.
+        'bytes' of the memory at the end of a run, and summaries over runs:
+        'drift' by learning and 'adjust_drift' by each adjustment, means over
+        phases in grey levels; 'held_out', the mean decrease of the held-out
+        loss; 'seconds'.
     """
-    held = [record['exemplars'] for record in records]
+    by_run = [record['exemplars'] for record in records]
 
     def over_phases(name):
         return [
             sum(values) / len(values)
-            for phases in held
+            for phases in by_run
             if (values := [p[name] for p in phases if name in p])
         ]
 
     gains = [
         sum(values) / len(values)
-        for phases in held
+        for phases in by_run
         if (
             values := [
                 p['held_out_loss_before'] - p['held_out_loss_after']
@@ -136,7 +135,7 @@ def gauges(records: Sequence[Record]) -> dict[str, Any]:
         )
     ]
     return {
-        'bytes': held[0][-1]['bytes'],
+        'bytes': by_run[0][-1]['bytes'],
         'drift': statistics.summary(over_phases('drift_grey_levels')),
         'adjust_drift': statistics.summary(
             over_phases('adjust_drift_grey_levels')
@@ -153,7 +152,7 @@ def page(
     records: Sequence[Record],
     found: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Both tables of a study, in Markdown, under what they are of."""
+    """Page of a study in Markdown: a remark and both tables."""
     seeds = dict.fromkeys(record['labels']['seed'] for record in records)
     about = (
         f'{args.data.name}, seeds {", ".join(seeds)}. In '
@@ -171,12 +170,12 @@ def page(
     )
 
 
-def table(found: Sequence[Mapping[str, Any]], what: str) -> str:
-    """Markdown: a row for each case, in percent.
+def table(found: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """Markdown table with a row for each case, in percent.
 
     Args:
-        found: from `rows`.
-        what: 'average' or 'last'.
+        found: result of `rows`.
+        kind: 'average' or 'last'.
     """
     heads = {
         head: title
@@ -199,10 +198,10 @@ def table(found: Sequence[Mapping[str, Any]], what: str) -> str:
         lines.append(
             [
                 *row['labels'].values(),
-                str(own['cnn'][what]['n']),
-                *[statistics.spread(own[head][what]) for head in heads],
+                str(own['cnn'][kind]['n']),
+                *[statistics.spread(own[head][kind]) for head in heads],
                 *[
-                    statistics.signed(differences[name][head][what])
+                    statistics.signed(differences[name][head][kind])
                     if head in differences.get(name, {})
                     else ''
                     for name in names
@@ -216,7 +215,7 @@ def table(found: Sequence[Mapping[str, Any]], what: str) -> str:
 
 
 def drift(row: Mapping[str, Any]) -> str:
-    """Grey levels by learning, and by an adjustment; 0 for real images."""
+    """Drift in grey levels by learning and by an adjustment, as text."""
     learned = row['drift']['mean'] or 0.0
     text = (
         f'{learned:.1f}' if learned >= 0.05 or not learned else f'{learned:.3f}'

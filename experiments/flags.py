@@ -1,4 +1,4 @@
-"""The flags that studies made of runs take."""
+"""Command-line flags of the studies."""
 
 import argparse
 import pathlib
@@ -12,13 +12,13 @@ RESULTS = ROOT / 'experiments' / 'results'
 
 
 class Data(NamedTuple):
-    """What a study runs on.
+    """Data of a study.
 
     Attributes:
-        name: of its results.
-        config: file of the configuration.
-        settings: of all runs.
-        drawn_by_seed: fields that each seed sets to itself.
+        name: name in the result files.
+        config: configuration file.
+        settings: fields of all runs.
+        drawn_by_seed: fields that are set to the seed of a run.
     """
 
     name: str
@@ -30,24 +30,24 @@ class Data(NamedTuple):
 def parse(
     name: str, doc: str, argv: Sequence[str] | None, *, seeds: str, part: str
 ) -> argparse.Namespace:
-    """The flags that all studies made of runs take.
+    """Parses the flags of a study.
 
     Args:
-        name: of the study.
-        doc: of its module; the first line describes it.
-        argv: without the program's name; None for those of the process.
-        seeds: by default.
-        part: of the classes of images that it runs on: 'choose' or 'confirm'.
+        name: name of the study.
+        doc: docstring of its module, whose first line is the description.
+        argv: arguments without the program name; None for `sys.argv`.
+        seeds: default of --seeds.
+        part: file of images to use: 'choose' or 'confirm'.
 
     Returns:
-        'data' is a `Data`, 'seeds' a list of numbers.
+        The flags; 'data' is a `Data`, 'seeds' a list of integers.
     """
     parser = Parser(description=doc.partition('\n')[0], allow_abbrev=False)
     add = parser.add_argument
-    add('--data', default='digits', help='digits, or what decode.py wrote')
-    add('--seeds', default=seeds, help='class order, classes and weights')
-    add('--only', default='', help='cases whose first label is among these')
-    add('--where', default='', help='and others are these: method=icarl')
+    add('--data', default='digits', help='digits or a folder of npz files')
+    add('--seeds', default=seeds, help='of class order, classes and weights')
+    add('--only', default='', help='select cases by their first label')
+    add('--where', default='', help='select by other labels: method=icarl')
     add('--jobs', default=1, type=int, help='runs at a time')
     add('--runs', type=pathlib.Path, help='folder of the work directories')
     add('--out', type=pathlib.Path, help='folder of the results')
@@ -55,7 +55,7 @@ def parse(
     args = parser.parse_args(argv)
     try:
         if args.jobs < 1:
-            raise ValueError(f'--jobs={args.jobs}: allowed: at least 1')
+            raise ValueError(f'--jobs={args.jobs}: must be an integer >= 1')
         args.seeds = parse_seeds(args.seeds)
         args.data = find_data(args.data, part)
         args.where = parse_where(args.where)
@@ -69,38 +69,38 @@ def parse(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """'0,1' as numbers.
+    """Parses '0,1' as integers.
 
     Raises:
-        ValueError: they are none.
+        ValueError: they are not integers.
     """
     try:
         return [int(part) for part in text.split(',')]
     except ValueError:
         raise ValueError(
-            f'--seeds={text}: allowed: whole numbers, separated by commas'
+            f'--seeds={text}: must be integers separated by commas'
         ) from None
 
 
 def parse_where(text: str) -> dict[str, str]:
-    """'a class=2,method=icarl' as values by label.
+    """Parses 'a class=2,method=icarl' as values by label.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text has another form.
     """
     pairs = [part.split('=') for part in filter(None, text.split(','))]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(
-            f"--where={text}: allowed: such as 'a class=2,method=icarl'"
+            f"--where={text}: must have the form 'a class=2,method=icarl'"
         )
     return dict(pairs)
 
 
 def find_data(text: str, part: str) -> Data:
-    """What `--data` means.
+    """The data that `--data` names.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: the file does not exist.
     """
     common = {
         'report': 'false',
@@ -114,8 +114,8 @@ def find_data(text: str, part: str) -> Data:
     file = pathlib.Path(text) / f'{part}.npz'
     if not file.is_file():
         raise ValueError(
-            f'--data={text}: no {file}; allowed: digits, or the folder that '
-            'python -m experiments.images wrote'
+            f'--data={text}: no {file}, must be digits or a folder written by '
+            'python -m experiments.images'
         )
     settings = {**common, 'data.dir': str(file.resolve())}
     config = 'experiments/small_images.py'

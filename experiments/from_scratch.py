@@ -1,19 +1,18 @@
-"""Study C: what a network learns from the exemplars alone.
+"""Study C: accuracy of networks trained from scratch on exemplars only.
 
-A fresh network is trained on the memory and on nothing else, and judged by all
-test images. Rows of the table, at equal bytes a class: exemplars drawn at
-random, by herding with the features of a network that was trained on all
-images, and learned (`scratch_learning`) from the start that the settings name;
-each as they are, and packed, that is shrunk so that several take the bytes of
-one. A network trained on all images is the bound.
+A fresh network is trained on the memory and evaluated on all test images. The
+table compares, at equal bytes per class, exemplars selected at random, by
+herding with features of a network trained on all images, and learned
+(`scratch_learning`). Each is stored at full size and packed: shrunk so that
+several take the bytes of one. A network trained on all images is the bound.
 
     python -m experiments.from_scratch --data=digits
     python -m experiments.from_scratch --data=DIR
     python -m experiments.from_scratch --data=DIR --network=convolutions
 
 DIR is an image folder with `train/<class>/*` and `validation/<class>/*`; each
-seed draws ten of its classes. Finished cases stay in the JSON file of the
-results: the same command goes on where it was stopped.
+seed draws ten of its classes. Finished cases are saved in the JSON file of the
+results; rerun the command to resume.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from experiments import flags, scratch_data, scratch_table
-from experiments.scratch_cases import BOUND, MOST_RANKED, ROWS, Bench, Row
+from experiments.scratch_cases import BOUND, MAX_RANKED, ROWS, Bench, Row
 from experiments.scratch_settings import SETTINGS, Settings, as_dict, quick
 from mnemonics_jax.core.workdir import write_atomically
 from mnemonics_jax.experiment import run_config
@@ -36,7 +35,7 @@ PERCEPTRON, CONVOLUTIONS = 'perceptron', 'convolutions'
 
 
 def rows_of(settings: Settings) -> list[Row]:
-    """The rows that the settings have."""
+    """Rows of the table with these settings."""
     return [
         row
         for row in ROWS
@@ -48,7 +47,7 @@ def rows_of(settings: Settings) -> list[Row]:
 def cases_of(
     settings: Settings, seeds: Sequence[int], per_class: Sequence[int]
 ) -> list[tuple[int, int | None, Row | None]]:
-    """Seed, images a class and row of each case; None, None for all images."""
+    """Seed, images per class and row of each case; None, None for the bound."""
     rows = rows_of(settings)
     return [
         case
@@ -61,7 +60,7 @@ def cases_of(
 
 
 class Record:
-    """The JSON file and the table, written anew after each case."""
+    """The JSON file and the table, rewritten after each case."""
 
     def __init__(self, args: argparse.Namespace, kind: str, settings: Settings):
         self._file = args.out / f'from_scratch_{kind}.json'
@@ -71,27 +70,27 @@ class Record:
             'data': kind,
             'versions': run_config.versions(),
             'cores': os.cpu_count(),
-            # As JSON gives it back.
+            # Converted by JSON, to compare it with a read one.
             'config': json.loads(json.dumps(as_dict(settings))),
             'seconds': 0.0,
             'cases': [],
         }
         if self._file.exists():
-            self._go_on()
+            self._resume()
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         found = json.loads(self._file.read_text())
         if found['config'] != self.content['config']:
             raise ValueError(
-                f'{self._file}: made with other settings; allowed: another '
-                '--out, or to remove it'
+                f'{self._file}: made with other settings, --out must be '
+                'another folder'
             )
         self.content |= {k: found[k] for k in ('cases', 'seconds')}
 
     def find(
         self, seed: int, per_class: int | None, name: str
     ) -> dict[str, Any] | None:
-        """A finished case."""
+        """A finished case; None if it is not finished."""
         for case in self.content['cases']:
             if (case['seed'], case['per_class'], case['row']) == (
                 seed,
@@ -102,7 +101,7 @@ class Record:
         return None
 
     def add(self, case: dict[str, Any]) -> None:
-        """Keeps a finished case."""
+        """Adds and saves a finished case."""
         self.content['cases'].append(case)
         self.content['seconds'] += case['seconds']
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -112,29 +111,27 @@ class Record:
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
-    """Does the cases that are left; returns the file of the table.
+    """Runs the remaining cases and returns the file of the table.
 
     Raises:
-        ValueError: a flag does not fit the data, or results found there were
-            made with other settings.
+        ValueError: a flag does not fit the data, or the existing results have
+            other settings.
     """
     kind = 'digits' if args.data == 'digits' else 'images'
     if args.network == CONVOLUTIONS:
         kind = f'{kind}_{CONVOLUTIONS}'
     if kind not in SETTINGS:
         raise ValueError(
-            f'--network={args.network}: allowed with --data={args.data}: '
-            f'{PERCEPTRON}'
+            f'--network={args.network}: must be {PERCEPTRON} with '
+            f'--data={args.data}'
         )
     settings = quick(SETTINGS[kind]) if args.quick else SETTINGS[kind]
     source = scratch_data.source_of(args.data)
-    most = max(args.per_class) * settings.factor**2
-    fewest = int(np.bincount(source.labels['train']).min())
-    fewest = min(fewest, MOST_RANKED)
-    if most > fewest:
+    fewest = min(int(np.bincount(source.labels['train']).min()), MAX_RANKED)
+    largest = fewest // settings.factor**2
+    if max(args.per_class) > largest:
         raise ValueError(
-            f'--per-class={max(args.per_class)}: packed, these are {most} '
-            f'images; allowed: at most {fewest}'
+            f'--per-class={max(args.per_class)}: must be at most {largest}'
         )
     record, bench = Record(args, kind, settings), None
     for seed, per_class, row in cases_of(settings, args.seeds, args.per_class):
@@ -162,7 +159,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
 
 
 def command(args: argparse.Namespace) -> str:
-    """The command that gives the results, without where things lie."""
+    """The command that reproduces the results, without local paths."""
     given = [
         f'--data={"digits" if args.data == "digits" else "DIR"}',
         f'--network={args.network}',
@@ -174,7 +171,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def describe(case: dict[str, Any]) -> str:
-    """The line of progress of a finished case."""
+    """The progress line of a finished case."""
     size = case['per_class'] or 'all'
     percent = 100 * float(np.mean(case['accuracies']))
     return (
@@ -184,29 +181,28 @@ def describe(case: dict[str, Any]) -> str:
 
 
 def numbers(flag: str, text: str, least: int) -> list[int]:
-    """The numbers of a flag; raises ValueError."""
+    """Parses the integers of a flag; raises ValueError."""
     try:
         found = [int(part) for part in text.split(',')]
     except ValueError:
         found = []
     if not found or min(found) < least:
         raise ValueError(
-            f'{flag}={text}: allowed: whole numbers from {least} on, with '
-            'commas between'
+            f'{flag}={text}: must be integers >= {least} separated by commas'
         )
     return list(dict.fromkeys(found))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the flags and runs the study."""
+    """Parses the flags and runs the study."""
     parser = flags.Parser(
         description=__doc__.partition('\n')[0], allow_abbrev=False
     )
     add = parser.add_argument
     add('--data', default='digits', help='digits, or an image folder')
     add('--network', default=PERCEPTRON, choices=(PERCEPTRON, CONVOLUTIONS))
-    add('--seeds', default='0,1,2,3,4', help='classes, weights and choices')
-    add('--per-class', default='1,5,10', help='images whose bytes classes have')
+    add('--seeds', default='0,1,2,3,4', help='of classes, weights, selection')
+    add('--per-class', default='1,5,10', help='bytes per class, in images')
     add('--out', type=pathlib.Path, help='folder of the results')
     add('--quick', action='store_true', help='a smoke test, in minutes')
     args = parser.parse_args(argv)
@@ -215,13 +211,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.per_class = numbers('--per-class', args.per_class, 1)
         if args.quick:
             args.seeds, args.per_class = args.seeds[:1], args.per_class[:1]
-        where = flags.ROOT / 'runs' / 'quick'
-        args.out = args.out or (where if args.quick else flags.RESULTS)
+        folder = flags.ROOT / 'runs' / 'quick'
+        args.out = args.out or (folder if args.quick else flags.RESULTS)
         print(f'table: {run(args)}')
     except ValueError as e:
         parser.error(str(e))
     except KeyboardInterrupt:
-        raise SystemExit('interrupted; the same command goes on') from None
+        raise SystemExit('interrupted; rerun the command to resume') from None
 
 
 if __name__ == '__main__':

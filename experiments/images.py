@@ -1,11 +1,11 @@
-"""Cuts an image folder into two sets of classes: to choose on, and to confirm.
+"""Splits an image folder into two sets of classes: to choose and to confirm.
 
     python -m experiments.images DIR --out=runs/images
 
-reads DIR as `configs/folder.py` does and writes `choose.npz` and `confirm.npz`
-for the source `arrays`: images resized to a square, those of a class split into
-images to train on and images to test on. No class is in both files, so that
-what is chosen on the first is judged on classes that took no part.
+reads DIR like `configs/folder.py` and writes `choose.npz` and `confirm.npz` for
+the source `arrays`, with square training and test images of each class. No
+class is in both files, so that choices made on the first are evaluated on new
+classes.
 """
 
 import argparse
@@ -18,12 +18,12 @@ import numpy as np
 from mnemonics_jax.config import fields
 from mnemonics_jax.data import sources
 
-# Of the order in which classes are dealt out.
+# Seed of the random split of classes.
 SEED = 2020
 
 
 def split_classes(num: int, num_choose: int) -> tuple[np.ndarray, np.ndarray]:
-    """Classes to choose on and classes to confirm on, ascending."""
+    """Classes to choose on and classes to confirm on, each ascending."""
     order = np.random.default_rng(SEED).permutation(num)
     return np.sort(order[:num_choose]), np.sort(order[num_choose:])
 
@@ -34,17 +34,18 @@ def pick(
     """Positions of the images of a class.
 
     Args:
-        labels: by split, as a source has them.
+        labels: labels of a source, by split.
         k: the class.
-        num_train: of the training split, its first ones.
-        num_test: all of the test split that there are, and then training images
-            that are not trained on.
+        num_train: number of training images, the first of the training split.
+        num_test: number of test images: those of the test split, then further
+            ones of the training split.
 
     Returns:
-        To train on; to test on, of the test split; and of the training split.
+        Training images, test images of the test split, and test images of the
+        training split.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are too few images.
     """
     train, test = (
         np.flatnonzero(labels[split] == k) for split in ('train', 'test')
@@ -53,8 +54,8 @@ def pick(
     rest = train[num_train : num_train + num_test - len(test)]
     if len(train[:num_train]) < num_train or len(test) + len(rest) < num_test:
         raise ValueError(
-            f'class {k} has {len(train)} training and {len(test)} test images; '
-            f'allowed: at least {num_train} + {num_test} in all'
+            f'class {k}: {len(train)} training and {len(test)} test images, '
+            f'must be at least {num_train} + {num_test} in all'
         )
     return train[:num_train], test, rest
 
@@ -62,13 +63,13 @@ def pick(
 def cut(
     source: sources.Source, classes: np.ndarray, num_train: int, num_test: int
 ) -> dict[str, np.ndarray]:
-    """The arrays of a file with these classes.
+    """Makes the arrays of a file.
 
     Args:
-        source: all of the images.
-        classes: int[c].
-        num_train: images a class to train on.
-        num_test: images a class to test on.
+        source: source of the images.
+        classes: int[c], classes of the file.
+        num_train: training images per class.
+        num_test: test images per class.
     """
     arrays: dict[str, list[np.ndarray]] = {'train': [], 'test': []}
     for k in classes:
@@ -96,10 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add('dir', help='with train/<class>/* and validation/<class>/*')
     add('--out', required=True, type=pathlib.Path, help='folder to write to')
-    add('--size', default=32, type=int, help='pixels a side')
+    add('--size', default=32, type=int, help='side length in pixels')
     add('--choose', default=40, type=int, help='classes to choose on')
-    add('--train', default=200, type=int, help='images a class to train on')
-    add('--test', default=200, type=int, help='images a class to test on')
+    add('--train', default=200, type=int, help='training images per class')
+    add('--test', default=200, type=int, help='test images per class')
     args = parser.parse_args(argv)
     options = fields.default_config().data
     options.update(source='folder', dir=args.dir, image_size=args.size)

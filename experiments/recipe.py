@@ -1,11 +1,11 @@
-"""Study B: which recipe makes exemplars that hold when the model has moved.
+"""Study B: which recipe makes exemplars that work for later models.
 
     python -m experiments.recipe --data=runs/images [--jobs=2]
 
-changes one thing at a time about the bilevel recipe `BASE` and screens on two
-seeds and classes that are used for nothing else. It writes
-`results/recipe_<data>.json` and `.md`. What the screen favours becomes the
-preset `tuned`; `experiments.replication` confirms it, or not, on other classes.
+changes one setting of the bilevel recipe `BASE` at a time and screens on two
+seeds, on classes used for nothing else. It writes `results/recipe_<data>.json`
+and `.md`. The best settings become the preset `tuned`, which
+`experiments.replication` tests on other classes.
 """
 
 import sys
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from experiments import comparison, flags, runner
 
-# Written out, so that a later preset does not change what was screened.
+# Written out, so that later changes of presets do not affect the study.
 BASE = {
     'exemplars.strategy': 'mnemonics',
     'exemplars.init': 'herding',
@@ -33,7 +33,7 @@ BASE = {
     'exemplars.inner_augment': 'false',
 }
 WHOLE = {'inner_scope': 'all', 'inner_steps': '5', 'inner_lr': '0.1'}
-# What each candidate changes.
+# Changes of each candidate to BASE.
 CANDIDATES: dict[str, dict[str, str]] = {
     'base': {},
     'start: current model': {'inner_start': 'current'},
@@ -63,7 +63,7 @@ REAL = {
     name: {'exemplars.strategy': name, 'exemplars.adjust': 'false'}
     for name in ('random', 'herding')
 }
-# All on digits; on images, whose runs take a minute, these.
+# Candidates on images, where runs take a minute; on digits all are screened.
 ON_IMAGES = (
     'base',
     'means',
@@ -86,7 +86,7 @@ REFERENCES = {
 
 
 def settings_of(name: str) -> dict[str, str]:
-    """Settings of a candidate, or of a strategy that keeps real images."""
+    """Settings of a candidate or of a strategy with real exemplars."""
     if name in REAL:
         return REAL[name]
     changed = CANDIDATES[name]
@@ -106,7 +106,7 @@ def cases(data: str) -> list[runner.Case]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does the study and returns the exit status."""
+    """Runs the study and returns the exit status."""
     args = flags.parse('recipe', __doc__, argv, seeds='100,101', part='choose')
     every = cases(args.data.name)
     chosen = runner.select(args, every)

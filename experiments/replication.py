@@ -2,9 +2,9 @@
 
     python -m experiments.replication [--data=runs/images] [--jobs=2]
 
-Cases are strategies by preset, with and without adjustment, for two methods
-and several numbers of exemplars a class; a seed draws class order, classes and
-weights. It writes `results/replication_<data>.json` and `.md`.
+Cases are strategies and presets, with and without adjustment, for two methods
+and several numbers of exemplars per class. A seed draws class order, classes
+and weights. It writes `results/replication_<data>.json` and `.md`.
 """
 
 import sys
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from experiments import comparison, flags, runner
 
-# Exemplars a class, by data.
+# Exemplars per class, by data.
 PER_CLASS = {'digits': ('1', '2', '5'), 'images': ('2', '5', '10')}
 METHODS = ('lucir', 'icarl')
 STRATEGIES = {
@@ -25,13 +25,12 @@ STRATEGIES = {
     },
     'tuned': {'exemplars.strategy': 'mnemonics', 'exemplars.preset': 'tuned'},
 }
-# Real exemplars are adjusted by one preset: with both, the paper's moves them
-# by next to nothing.
+# Real exemplars are adjusted with one preset: the paper's hardly moves them.
 ADJUSTED = {
     'random': {'exemplars.preset': 'bilevel'},
     'herding': {'exemplars.preset': 'bilevel'},
 }
-# Where `bilevel` is tried, which only shows what `tuned` adds to it.
+# Cases with `bilevel`, which only show the benefit of `tuned` over it.
 BILEVEL_AT = {
     ('digits', 'lucir', '1'),
     ('digits', 'lucir', '2'),
@@ -40,7 +39,7 @@ BILEVEL_AT = {
     ('images', 'lucir', '2'),
 }
 # The paper's 50 epochs of outer steps through all variables would take hours
-# on two cores; what they move pixels by grows no faster than their number.
+# on two cores; drift grows at most linearly with their number.
 SHORT = {'images': {'exemplars.outer_epochs': '2'}}
 REFERENCES = {
     'herding': {'exemplars': 'herding', 'adjusted': 'no'},
@@ -57,7 +56,7 @@ def cases(data: str) -> list[runner.Case]:
         for size in PER_CLASS[data]
         for name in STRATEGIES
         if name != 'bilevel' or (data, method, size) in BILEVEL_AT
-        # Adjusting halves the exemplars of a class.
+        # Adjustment needs two exemplars per class.
         for adjusted in (('no',) if size == '1' else ('no', 'yes'))
     ]
 
@@ -65,7 +64,7 @@ def cases(data: str) -> list[runner.Case]:
 def case_of(
     data: str, method: str, size: str, name: str, adjusted: str
 ) -> runner.Case:
-    """The case of a method, exemplars a class, strategy and 'no' or 'yes'."""
+    """A case; `size` is exemplars per class, `adjusted` is 'no' or 'yes'."""
     settings = {
         **STRATEGIES[name],
         **(SHORT.get(data, {}) if name == 'paper' else {}),
@@ -84,7 +83,7 @@ def case_of(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does the study and returns the exit status."""
+    """Runs the study and returns the exit status."""
     args = flags.parse(
         'replication', __doc__, argv, seeds='0,1,2,3,4', part='confirm'
     )

@@ -1,9 +1,9 @@
-"""Studies made of runs: what they have in common.
+"""Runs the cases of a study.
 
-A study is a list of cases, each a row of its table: settings of a run, made
-with several seeds. Runs are those of `launch/sweep.py`, many in a process. What
-is finished stays, in its work directory and, once a command has ended, in the
-file of results: a study that has grown does the runs that it lacks.
+A study is a list of cases, each a row of its table: settings of a run, repeated
+with several seeds. `launch/sweep.py` does the runs, many per process. Finished
+runs are kept in their work directories and, after the command, in the result
+file, so that an extended study only does the missing runs.
 """
 
 import argparse
@@ -20,9 +20,8 @@ import sweep_grid
 from mnemonics_jax.core.workdir import write_atomically
 from mnemonics_jax.experiment import run_config
 
-# Of each phase, what the record of a run keeps; under 'exemplars' in
-# `results.json`.
-GAUGES = (
+# Entries of 'exemplars' in `results.json` that records keep for each phase.
+MEASURES = (
     'bytes',
     'drift_grey_levels',
     'adjust_drift_grey_levels',
@@ -30,7 +29,7 @@ GAUGES = (
     'held_out_loss_after',
     'border',
 )
-# Everything still happens, in seconds; accuracies mean nothing.
+# All stages run, in seconds; accuracies are meaningless.
 QUICK = {
     'protocol.phases': '2',
     'train.epochs': '1',
@@ -55,8 +54,8 @@ class Case(NamedTuple):
     """A row of a study.
 
     Attributes:
-        labels: what it is called, by column; distinct from those of others.
-        settings: value as text by field of the configuration.
+        labels: labels by column, unique in the study.
+        settings: configuration values as text, by field.
     """
 
     labels: dict[str, str]
@@ -66,10 +65,10 @@ class Case(NamedTuple):
 def plan(
     args: argparse.Namespace, cases: Sequence[Case]
 ) -> list[tuple[sweep_grid.Run, sweep_grid.Run]]:
-    """The runs of the cases, all cases of a seed before the next.
+    """Pairs of base run and run, for each seed and case.
 
-    Each is behind its base, the run that trains its model of phase 0; runs that
-    differ in `exemplars` alone share one.
+    The base run trains the model of phase 0; runs that differ only in
+    `exemplars` share it.
     """
     runs = []
     for seed in args.seeds:
@@ -91,7 +90,7 @@ def plan(
 def base_of(
     args: argparse.Namespace, settings: Mapping[str, str]
 ) -> sweep_grid.Run:
-    """The run of phase 0 that a run with these settings takes its model of."""
+    """The base run of a run with these settings."""
     shared = {
         field: value
         for field, value in settings.items()
@@ -113,7 +112,7 @@ def make_run(
     settings: Mapping[str, str],
     workdir: pathlib.Path,
 ) -> sweep_grid.Run:
-    """A run of the study's configuration."""
+    """A run of the study's configuration with these settings."""
     command = [
         sys.executable,
         '-m',
@@ -126,10 +125,10 @@ def make_run(
 
 
 def select(args: argparse.Namespace, cases: Sequence[Case]) -> list[Case]:
-    """The cases that `--only` and `--where` leave.
+    """The cases selected by `--only` and `--where`.
 
     Raises:
-        SystemExit: none is left; with one line.
+        SystemExit: none is selected.
     """
     only = set(filter(None, args.only.split(',')))
     left = [
@@ -145,7 +144,7 @@ def select(args: argparse.Namespace, cases: Sequence[Case]) -> list[Case]:
                 values.setdefault(label, {})[value] = None
         allowed = '; '.join(f'{k}: {", ".join(v)}' for k, v in values.items())
         raise SystemExit(
-            f'error: --only={args.only} and --where leave nothing; allowed: '
+            f'error: --only={args.only} and --where: must select a case of '
             f'{allowed}'
         )
     return left
@@ -154,18 +153,18 @@ def select(args: argparse.Namespace, cases: Sequence[Case]) -> list[Case]:
 def run(
     args: argparse.Namespace, chosen: Sequence[Case], cases: Sequence[Case]
 ) -> list[dict[str, Any]]:
-    """Does what is left of the runs of the chosen cases.
+    """Does the missing runs of the chosen cases.
 
     Args:
-        args: from `flags.parse`.
-        chosen: cases to do.
-        cases: all of the study; of these, the results keep what they have.
+        args: result of `flags.parse`.
+        chosen: cases to run.
+        cases: all cases of the study; their earlier records are kept.
 
     Returns:
         A record of each finished run, see `describe`, by seed and case.
 
     Raises:
-        SystemExit: runs failed (they are named), or the user stopped it.
+        SystemExit: runs failed, named in the message, or were interrupted.
     """
     found = {key(r['labels']): r for r in earlier(args, cases)}
     left = [
@@ -175,7 +174,7 @@ def run(
     ]
     runs = [run for _, run in left]
     if there := len(args.seeds) * len(chosen) - len(runs):
-        print(f'{there} runs are in the results', flush=True)
+        print(f'{there} runs are already in the results', flush=True)
     if runs:
         bases = {base.name: base for base, _ in left}
         do(args, args.runs / 'bases', list(bases.values()))
@@ -197,21 +196,21 @@ def run(
 
 
 def key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Labels as a key."""
+    """Labels as a dictionary key."""
     return tuple(labels.items())
 
 
 def case_key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Labels of a run, as the key of its case."""
+    """The key of a run's case, from its labels."""
     return key({k: v for k, v in labels.items() if k != 'seed'})
 
 
 def earlier(
     args: argparse.Namespace, cases: Sequence[Case]
 ) -> list[dict[str, Any]]:
-    """Records in the file of results that are still valid.
+    """Records in the result file that are still valid.
 
-    These are of cases with the same settings as now, or used `REMOVED` options.
+    Their cases have the same settings as now, or used `REMOVED` options.
     """
     path = args.out / f'{args.study}_{args.data.name}.json'
     if not path.exists():
@@ -237,12 +236,12 @@ def do(
     folder: pathlib.Path,
     runs: Sequence[sweep_grid.Run],
 ) -> None:
-    """Does runs; raises SystemExit where some failed or the user stopped it.
+    """Does runs; raises SystemExit if some failed or were interrupted.
 
     Args:
-        args: from `flags.parse`.
-        folder: of their work directories.
-        runs: that may be finished.
+        args: result of `flags.parse`.
+        folder: folder of their work directories.
+        runs: the runs, some of which may be finished.
     """
     axes = dict.fromkeys(name for run in runs for name in run.settings)
     about = {
@@ -253,13 +252,13 @@ def do(
     }
     (folder / 'logs').mkdir(parents=True, exist_ok=True)
     progress = sweep.Progress(runs, folder, about)
-    how = argparse.Namespace(
+    options = argparse.Namespace(
         out=args.runs, jobs=args.jobs, in_process=True, small=False
     )
     try:
-        sweep.run_all(how, progress)
+        sweep.run_all(options, progress)
     except KeyboardInterrupt:
-        raise SystemExit('interrupted; the same command goes on') from None
+        raise SystemExit('interrupted; rerun the command to resume') from None
     failed = [r for r in progress.records.values() if r['state'] == 'failed']
     if failed:
         raise SystemExit(
@@ -268,7 +267,7 @@ def do(
 
 
 def describe(run: sweep_grid.Run) -> dict[str, Any]:
-    """A finished run: its labels, and the values of its phases."""
+    """Record of a finished run: its labels and results."""
     results = json.loads((run.workdir / 'results.json').read_text())
     begun = json.loads((run.workdir / 'config.json').read_text())
     phases = results['phases']
@@ -281,7 +280,7 @@ def describe(run: sweep_grid.Run) -> dict[str, Any]:
         },
         'forgetting': results['forgetting'],
         'exemplars': [
-            {k: v for k, v in p['exemplars'].items() if k in GAUGES}
+            {k: v for k, v in p['exemplars'].items() if k in MEASURES}
             for p in phases
         ],
         'seconds': round(sum(p['seconds']['total'] for p in phases), 1),
@@ -300,12 +299,12 @@ def write(
     """Writes `<name>_<data>.json` and `.md`.
 
     Args:
-        args: from `flags.parse`.
-        name: of the study.
-        content: of the JSON file, under where it comes from.
+        args: result of `flags.parse`.
+        name: name of the study.
+        content: content of the JSON file, besides command and versions.
         markdown: the table.
     """
-    # Where things lie says nothing of the results.
+    # Local paths do not affect the results.
     given = [a for a in sys.argv[1:] if not a.startswith(('--runs', '--out'))]
     about = {
         'command': shlex.join(['python', '-m', f'experiments.{name}', *given]),

@@ -1,4 +1,4 @@
-"""The cases of study C: a memory is filled, networks are trained and tested."""
+"""The cases of study C: fill a memory, then train and test networks on it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,12 +18,12 @@ from mnemonics_jax.types import Backbone
 
 RANDOM, HERDING, LEARNED = 'random', 'herding', 'mnemonics'
 BOUND = 'all images'
-# Images of a class that herding ranks, at most: of each seed they are kept.
-MOST_RANKED = 100
+# Images per class that herding ranks at most; ranks of each seed are saved.
+MAX_RANKED = 100
 
 
 class Row(NamedTuple):
-    """A row of the table: how the memory is filled."""
+    """A row of the table: a way to fill the memory."""
 
     strategy: str
     packed: bool
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in tables."""
+        """Name in tables."""
         more = {'packed': self.packed, 'soft labels': self.soft}
         return ', '.join([self.strategy, *(k for k, v in more.items() if v)])
 
@@ -47,7 +47,7 @@ ROWS = (
 
 
 class Bench:
-    """The images of a seed, and all that its cases share."""
+    """Runs the cases of a seed, which share images and backbone."""
 
     def __init__(self, data: scratch_data.Data, settings: Settings, seed: int):
         self.data, self.settings, self.seed = data, settings, seed
@@ -61,7 +61,7 @@ class Bench:
         )
 
     def bound(self) -> dict[str, Any]:
-        """Case of all images; 'ranks' of herding by the first network."""
+        """Case with all images; 'ranks' are herding ranks by network 0."""
         images, labels = self.data.images, self.data.labels
         training = self.settings.training_on_all
         values = []
@@ -74,7 +74,7 @@ class Bench:
             if not number:
                 found = scratch_model.features(self.backbone, params, images)
         fewest = int(np.bincount(labels).min())
-        ranks = self._select(HERDING, found, min(fewest, MOST_RANKED))
+        ranks = self._select(HERDING, found, min(fewest, MAX_RANKED))
         size = images.size // self.data.num_classes
         return {
             'accuracies': values,
@@ -86,12 +86,12 @@ class Bench:
     def case(
         self, row: Row, per_class: int, ranks: Sequence[str]
     ) -> dict[str, Any]:
-        """Case of a row: fills the memory, trains networks on it, tests them.
+        """Case of a row: fills the memory, trains and tests networks on it.
 
         Args:
-            row: of the table.
-            per_class: images whose bytes each class has.
-            ranks: of `bound`.
+            row: row of the table.
+            per_class: bytes per class, in images.
+            ranks: 'ranks' of `bound`.
         """
         factor, learning = 1, self.settings.learning
         if row.packed:
@@ -103,7 +103,7 @@ class Bench:
         start = packing.to_levels(
             packing.pack(self.data.images[chosen.ravel()] / 255.0, factor)
         )
-        pixels, taught, more = start, labels, {}
+        pixels, targets, more = start, labels, {}
         if row.strategy == LEARNED:
             learned = scratch_learning.learn(
                 self.backbone,
@@ -118,7 +118,7 @@ class Bench:
             )
             if row.soft:
                 levels = packing.to_levels(learned.labels)
-                taught = np.asarray(scratch_learning.soft(levels))
+                targets = np.asarray(scratch_learning.soft(levels))
             pixels = packing.to_levels(learned.pixels)
             tenth = max(1, len(learned.losses) // 10)
             more = {
@@ -126,10 +126,10 @@ class Bench:
                 'outer_loss_last': float(np.mean(learned.losses[-tenth:])),
             }
         drift = 255 * float(np.mean(np.abs(pixels - start)))
-        # Soft labels take a byte for each class.
-        size = packing.stored_bytes(pixels) + row.soft * taught.size
+        # Soft labels take a byte per class.
+        size = packing.stored_bytes(pixels) + row.soft * targets.size
         return {
-            'accuracies': self._train_and_test(pixels, taught),
+            'accuracies': self._train_and_test(pixels, targets),
             'drift_grey_levels': drift,
             'bytes_per_class': size // len(chosen),
             **more,
@@ -167,7 +167,7 @@ class Bench:
         return strategy(rule).select(candidates)
 
     def _choose(self, strategy, count, ranks):
-        """Positions int[K, count] of real images."""
+        """Positions int[K, count] of the selected real images."""
         rule = self.settings.start if strategy == LEARNED else strategy
         if rule == RANDOM:
             return self._select(RANDOM, None, count)

@@ -15,12 +15,12 @@ class Data(NamedTuple):
 
     Attributes:
         num_classes: K.
-        images: uint8[n, H, W, C], to choose exemplars from and to learn by.
+        images: training images, uint8[n, H, W, C].
         labels: int32[n] in 0..K-1.
         test_images: uint8[m, H, W, C].
         test_labels: int32[m].
-        mean: of each channel, for pixels in [0, 1].
-        std: of each channel.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel.
     """
 
     num_classes: int
@@ -33,10 +33,10 @@ class Data(NamedTuple):
 
 
 def source_of(text: str) -> sources.Source:
-    """What `--data` names: 'digits', or an image folder.
+    """The source that `--data` names: 'digits' or an image folder.
 
     Raises:
-        ValueError: there is no such folder, or it has too few classes.
+        ValueError: the folder does not exist or has too few classes.
     """
     if text == 'digits':
         return sources.make_source('digits', {})
@@ -44,14 +44,14 @@ def source_of(text: str) -> sources.Source:
     source = sources.make_source('folder', options)
     if source.num_classes < NUM_CLASSES:
         raise ValueError(
-            f'--data={text}: has {source.num_classes} classes; allowed: at '
-            f'least {NUM_CLASSES}'
+            f'--data={text}: must have at least {NUM_CLASSES} classes, has '
+            f'{source.num_classes}'
         )
     return source
 
 
 def load(source: sources.Source, seed: int) -> Data:
-    """Reads ten classes, which the seed draws, in the order drawn."""
+    """Reads ten random classes in random order."""
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(source.num_classes)[:NUM_CLASSES]
     source = sources.take_classes(source, chosen)

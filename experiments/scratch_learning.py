@@ -1,11 +1,11 @@
-"""Exemplars learned for networks that are trained on nothing else.
+"""Learns exemplars for networks trained from scratch.
 
-The paper's bilevel problem (Eq. 8 and 9) with an exact gradient through all
-inner steps, from networks that know nothing of the data. In each outer step one
-is drawn from a pool, takes the inner steps on the exemplars, and real images
-judge it. In a pool of one that is replaced each time networks are always fresh.
-Else they are of different ages, trained on the exemplars as these change, and
-the gradient does not see how they became what they are.
+The paper's bilevel problem (Eq. 8 and 9) with the exact gradient through all
+inner steps, starting from networks that never saw real data. Each outer step
+draws a network from a pool, trains it on the exemplars and evaluates it on
+query images. A pool of one that is replaced after each step only has fresh
+networks. Otherwise networks have different ages, since they are also trained on
+the exemplars as these change; the gradient ignores that training.
 """
 
 import functools
@@ -25,20 +25,19 @@ from mnemonics_jax.types import Backbone, Params, Variables
 
 
 class Recipe(NamedTuple):
-    """How exemplars are learned; static.
+    """Settings of learning; static.
 
     Attributes:
-        outer_steps: updates of the pixels.
-        rate: of Adam, for pixels in [0, 1]; falls to 0 along a cosine.
-        scope: of the inner steps: 'all' parameters or a 'head'.
-        inner_steps: of gradient descent with momentum.
-        inner_rate: of those.
-        pool: networks at a time.
-        most_steps: age at which a network is replaced, at most; each has its
-            own, drawn from 1 on.
-        most_shown: exemplars of each class in an outer step, at most.
-        queries: real images in an outer step.
-        query_augmentation: of those.
+        outer_steps: number of updates of the pixels.
+        rate: learning rate of Adam for pixels in [0, 1], with cosine decay.
+        scope: parameters of the inner steps: 'all' or a 'head'.
+        inner_steps: number of inner steps of SGD with momentum.
+        inner_rate: learning rate of the inner steps.
+        pool: number of networks in the pool.
+        most_steps: maximum age of a network; each age is drawn from 1 to this.
+        most_shown: maximum exemplars per class in an outer step.
+        queries: query images in an outer step.
+        query_augmentation: augmentation of query images.
     """
 
     outer_steps: int
@@ -54,12 +53,12 @@ class Recipe(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """Exemplars and how they came about.
+    """Learned exemplars.
 
     Attributes:
         pixels: f32[n, h, w, C] in [0, 1].
-        labels: int32[n], or weights of classes f32[n, K] in [0, 1], see `soft`.
-        losses: of the outer steps, in nats.
+        labels: int32[n], or class weights f32[n, K] in [0, 1], see `soft`.
+        losses: loss of each outer step, in nats.
     """
 
     pixels: np.ndarray
@@ -68,28 +67,27 @@ class Learned(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is learned: pixels and, where labels are soft, their weights."""
+    """State of the pixels and, for soft labels, of the class weights."""
 
     pixels: outer.ExemplarState
     weights: outer.ExemplarState | None
 
 
 def soft(weights: jax.Array) -> jax.Array:
-    """Soft labels f32[n, K], which add up to 1, of weights in [0, 1]."""
+    """Soft labels f32[n, K] that sum to 1, from class weights in [0, 1]."""
     return weights / jnp.maximum(jnp.sum(weights, -1, keepdims=True), 1e-6)
 
 
 def inner_problem(
     backbone: Backbone, params: Params, recipe: Recipe
 ) -> tuple[bilevel.InnerProblem, Any]:
-    """The inner problem of the recipe's scope, and where its steps start.
+    """The inner problem of the recipe's scope, and its initial params.
 
     Args:
-        backbone: with a linear head.
-        params: of the network that was drawn.
-        recipe: with scope 'all', all of these take the steps; with 'head', a
-            head that starts from zeros, on features over the root of their
-            number.
+        backbone: backbone with a linear head.
+        params: params of the drawn network.
+        recipe: settings. Scope 'all' trains all of `params`; 'head' trains a
+            head from zeros on features divided by sqrt(D).
     """
     tx = optax.sgd(recipe.inner_rate, scratch_model.MOMENTUM)
     if recipe.scope == 'all':
@@ -127,19 +125,19 @@ def outer_step(
     """One update of the pixels by the exact gradient of the bilevel problem.
 
     Args:
-        backbone: with a linear head.
-        recipe: how.
-        settings: of the augmentation of exemplars.
-        tx: of the pixels, and of the weights of soft labels.
-        state: pixels f32[n, h, w, C], packed or not.
-        params: of the network that was drawn.
-        key: of all augmentation.
-        rows: int32[b], the exemplars that teach in this step.
-        labels: int32[b], theirs, unless they are soft.
-        query: real images [q, H, W, C], uint8 or float32, which judge.
+        backbone: backbone with a linear head.
+        recipe: settings.
+        settings: augmentation of exemplars.
+        tx: transform of the pixels and of class weights.
+        state: state with pixels f32[n, h, w, C], packed or not.
+        params: params of the drawn network.
+        key: random key of all augmentation.
+        rows: int32[b], exemplars of this step.
+        labels: int32[b], their labels, unused if labels are soft.
+        query: real images [q, H, W, C], uint8 or float32.
 
     Returns:
-        The new state, and the loss before it, f32[] in nats.
+        The new state, and the loss before the update, f32[] in nats.
     """
     exemplar_key, query_key = jax.random.split(key)
     shape = query.images.shape[1:3]
@@ -174,7 +172,7 @@ def outer_step(
 
 
 class Pool:
-    """Networks of different ages, trained on the exemplars as they change."""
+    """Networks of different ages, trained on the changing exemplars."""
 
     def __init__(self, backbone, training, recipe, generator, key):
         self._backbone, self._recipe, self._key = backbone, recipe, key
@@ -196,16 +194,15 @@ class Pool:
         return [(params, self._tx.init(params)), left]
 
     def draw(self) -> tuple[int, Params]:
-        """A place, and the params of its network."""
+        """A random place in the pool, and the params of its network."""
         place = int(self._generator.integers(self._recipe.pool))
         return place, self._places[place][0][0]
 
     def train(self, place, key, images, labels) -> None:
-        """One more step for a network, or a fresh one in its place."""
+        """Trains a network by one step, or replaces it if too old."""
         state, left = self._places[place]
         state, _ = self._step(state, key, images, labels)
-        again = [state, left - 1] if left > 1 else self._fresh()
-        self._places[place] = again
+        self._places[place] = [state, left - 1] if left > 1 else self._fresh()
 
 
 def learn(
@@ -223,16 +220,16 @@ def learn(
     """Learns the pixels of exemplars, and their labels if these are soft.
 
     Args:
-        backbone: with a linear head.
-        training: of the networks in the pool, at a constant rate; their batch
-            and augmentation are those of the networks that will be judged.
-        recipe: how.
-        seed: of all that is random.
-        start: f32[n, h, w, C] in [0, 1], packed or not.
-        labels: int32[n], of n / K exemplars a class in the order of classes.
-        images: uint8[N, H, W, C], real.
+        backbone: backbone with a linear head.
+        training: training of the networks in the pool, at a constant rate.
+            Batch size and augmentation are those of the tested networks.
+        recipe: settings of learning.
+        seed: random seed.
+        start: initial pixels f32[n, h, w, C] in [0, 1], packed or not.
+        labels: int32[n], ascending, n / K exemplars per class.
+        images: real images, uint8[N, H, W, C].
         image_labels: int32[N].
-        soft_labels: whether labels start as those given and are learned, too.
+        soft_labels: whether to also learn soft labels, starting from `labels`.
     """
     generator = np.random.default_rng((seed, len(start)))
     keys = jax.random.split(jax.random.key(seed), 3)
@@ -262,12 +259,12 @@ def learn(
         key = jax.random.fold_in(keys[1], number)
         state, loss = advance(state, params, key, rows, labels[rows], query)
         history.append(loss)
-        few = generator.permutation(len(labels))[: training.batch]
+        batch = generator.permutation(len(labels))[: training.batch]
         pool.train(
             place,
             jax.random.fold_in(keys[2], number),
-            unpack(state.pixels.pixels[few]),
-            soft(state.weights.pixels[few]) if soft_labels else labels[few],
+            unpack(state.pixels.pixels[batch]),
+            soft(state.weights.pixels[batch]) if soft_labels else labels[batch],
         )
     found = state.weights.pixels if soft_labels else labels
     return Learned(
@@ -280,6 +277,6 @@ def learn(
 def draw_rows(
     generator: np.random.Generator, labels: np.ndarray, most: int
 ) -> np.ndarray:
-    """int[k * min(m, most)]: as many exemplars of each of k classes of m."""
+    """Random rows int[k * min(m, most)] of k classes of m exemplars each."""
     rows = [np.flatnonzero(labels == k) for k in np.unique(labels)]
     return np.concatenate([generator.permutation(r)[:most] for r in rows])

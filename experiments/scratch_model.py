@@ -1,7 +1,6 @@
-"""Small networks that are trained from nothing on a set of exemplars.
+"""Small networks trained from scratch on a set of exemplars.
 
-Instance norm in the place of BatchNorm: a network that was trained on ten
-images has no statistics to be judged by.
+They use instance norm, since ten images are too few for BatchNorm statistics.
 """
 
 import functools
@@ -23,18 +22,18 @@ from mnemonics_jax.types import Backbone, Params, Variables
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 _EPSILON = 1e-5
-# Images in work at once where nothing is learned.
+# Images per batch without gradients.
 _ROWS = 500
 
 
 class Training(NamedTuple):
-    """How a network is trained; static, the same for each row of a table.
+    """Settings of training; static, the same for each row of a table.
 
     Attributes:
-        steps: of SGD with momentum.
-        rate: the first learning rate, which falls to 0 along a cosine.
-        batch: images a step, at most.
-        augmentation: of the images.
+        steps: number of steps of SGD with momentum.
+        rate: initial learning rate, with cosine decay.
+        batch: maximum batch size.
+        augmentation: augmentation of the images.
     """
 
     steps: int
@@ -44,7 +43,7 @@ class Training(NamedTuple):
 
 
 class InstanceNorm(nn.Module):
-    """Each channel of each image to mean 0 and variance 1, scaled, shifted."""
+    """Instance norm with a learned scale and bias per channel."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,11 +56,11 @@ class InstanceNorm(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """One hidden layer on the means of squares of pixels.
+    """One hidden layer on average-pooled pixels.
 
     Attributes:
-        width: its units.
-        square: pixels of a square's side; 1 for the pixels themselves.
+        width: number of hidden units.
+        square: side of the pooling window; 1 for no pooling.
     """
 
     width: int
@@ -79,9 +78,9 @@ class Perceptron(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """3x3 convolutions on squares of four pixels; each but the last pools.
+    """3x3 convolutions on 2x2 patches; each but the last is pooled.
 
-    Features are the last map as it is, not its average: they say where.
+    Features are the flattened last map, to keep positions.
 
     Attributes:
         widths: output channels of the convolutions.
@@ -93,8 +92,8 @@ class Convolutions(nn.Module):
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Images [B, H, W, C], even sides, to features and each output."""
-        del train, mask  # Images do not know of each other here.
+        """Images [B, H, W, C], H and W even, to features and each output."""
+        del train, mask  # No statistics over the batch.
         num, height, width, channels = x.shape
         x = x.reshape(num, height // 2, 2, width // 2, 2, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -108,17 +107,17 @@ class Convolutions(nn.Module):
 
 
 def logits(backbone: Backbone, params: Params, images: jax.Array) -> jax.Array:
-    """f32[b, K] of images f32[b, H, W, C] in [0, 1]."""
+    """Logits f32[b, K] of images f32[b, H, W, C] in [0, 1]."""
     features, _, _ = backbone.embed(Variables(params, {}), images)
     return backbone.classify(params['head'], features)[0]
 
 
 def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """f32[b] in nats of scores f32[b, K].
+    """Softmax cross entropy f32[b] in nats.
 
     Args:
-        scores: of all classes.
-        labels: int32[b], or soft: f32[b, K] that add up to 1.
+        scores: logits f32[b, K].
+        labels: int32[b], or soft labels f32[b, K] that sum to 1.
     """
     if labels.ndim == 2:
         return optax.softmax_cross_entropy(scores, labels)
@@ -128,7 +127,7 @@ def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
 def transform(
     training: Training, *, decays: bool = True
 ) -> optax.GradientTransformation:
-    """SGD with momentum and weight decay, at a falling or a constant rate."""
+    """SGD with momentum and weight decay, with or without cosine decay."""
     rate = training.rate
     if decays:
         rate = optax.cosine_decay_schedule(rate, training.steps)
@@ -149,16 +148,16 @@ def step(
     """One step of SGD on the mean cross entropy of augmented images.
 
     Args:
-        backbone: with a linear head.
-        tx: from `transform`.
-        settings: of the augmentation.
+        backbone: backbone with a linear head.
+        tx: result of `transform`.
+        settings: settings of augmentation.
         state: params, and the state of `tx`.
-        key: of the augmentation.
+        key: random key of augmentation.
         images: [b, H, W, C], uint8 or float32 in [0, 1].
-        labels: of `cross_entropy`.
+        labels: labels as in `cross_entropy`.
 
     Returns:
-        The new state, and the loss before it.
+        The new state, and the loss before the step.
     """
     params, opt_state = state
     images = to_float(images)
@@ -182,11 +181,11 @@ def fit(
     """Trains a fresh network.
 
     Args:
-        backbone: with a linear head.
-        training: how.
-        seed: of the first weights, of minibatches and augmentation.
+        backbone: backbone with a linear head.
+        training: settings of training.
+        seed: seed of initial weights, minibatches and augmentation.
         images: [n, H, W, C], uint8 or float32 in [0, 1].
-        labels: of `cross_entropy`, n of them.
+        labels: n labels as in `cross_entropy`.
 
     Returns:
         The params after the last step.
@@ -217,10 +216,10 @@ def _fit_step(backbone, training):
 def batches(
     generator: np.random.Generator, num: int, size: int, steps: int
 ) -> Iterator[np.ndarray]:
-    """Rows of the minibatch of each step, from one shuffling to the next.
+    """Rows of the minibatch of each step.
 
-    Batches have min(num, size) rows; those that a shuffling leaves over are
-    left out of it.
+    Batches have min(num, size) rows of a permutation; rows that do not fill a
+    batch are dropped before the next permutation.
     """
     size = min(num, size)
     order = np.empty(0, int)
@@ -234,15 +233,15 @@ def batches(
 def features(
     backbone: Backbone, params: Params, images: np.ndarray
 ) -> np.ndarray:
-    """f32[n, D] of images [n, H, W, C], uint8 or float32."""
-    return _in_pieces(_embed(backbone), params, images)
+    """Features f32[n, D] of images [n, H, W, C], uint8 or float32."""
+    return _in_batches(_embed(backbone), params, images)
 
 
 def accuracy(
     backbone: Backbone, params: Params, images: np.ndarray, labels: np.ndarray
 ) -> float:
-    """Share of images [n, H, W, C] whose label int32[n] scores best."""
-    scores = _in_pieces(_score(backbone), params, images)
+    """Accuracy on images [n, H, W, C] with labels int32[n]."""
+    scores = _in_batches(_score(backbone), params, images)
     return float(np.mean(scores.argmax(axis=1) == labels))
 
 
@@ -256,13 +255,9 @@ def _score(backbone):
     return jax.jit(functools.partial(logits, backbone))
 
 
-def _in_pieces(function, params, images):
-    parts = range(0, len(images), _ROWS)
-    return np.concatenate(
-        [
-            np.asarray(
-                function(params, to_float(jnp.asarray(images[i : i + _ROWS])))
-            )
-            for i in parts
-        ]
-    )
+def _in_batches(function, params, images):
+    results = [
+        function(params, to_float(jnp.asarray(images[i : i + _ROWS])))
+        for i in range(0, len(images), _ROWS)
+    ]
+    return np.concatenate(results)

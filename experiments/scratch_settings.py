@@ -1,4 +1,4 @@
-"""What study C runs with, by data and network; chosen on seed 100."""
+"""Settings of study C by data and network, chosen on seed 100."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -11,18 +11,18 @@ from mnemonics_jax.data.augment import Augmentation
 
 
 class Settings(NamedTuple):
-    """The same for all rows of a table.
+    """Settings shared by all rows of a table.
 
     Attributes:
-        network: without its head, which is linear.
-        training: of networks on a memory.
-        training_on_all: of networks on all images, which take longer.
-        networks: trained and tested for each case, which differ in their seed.
-        factor: packed, factor^2 images take the bytes of one.
-        start: where learned exemplars start: 'random' or 'herding'.
-        learning: of exemplars.
-        learning_packed: of packed exemplars; None leaves these out.
-        soft_labels: whether labels are learned as well, in a row of its own.
+        network: network without its linear head.
+        training: training of networks on a memory.
+        training_on_all: training of networks on all images.
+        networks: networks per case, with different seeds.
+        factor: packing factor; factor^2 packed images take the bytes of one.
+        start: initial values of learned exemplars: 'random' or 'herding'.
+        learning: recipe for exemplars.
+        learning_packed: recipe for packed exemplars; None for no such rows.
+        soft_labels: whether there is a row with learned soft labels.
     """
 
     network: nn.Module
@@ -40,7 +40,7 @@ _FLIPPED = Augmentation(flip=True)
 _DIGITS = Training(300, 0.02, 128, Augmentation())
 _IMAGES = Training(300, 0.005, 128, _FLIPPED)
 _CONVOLUTIONS = Training(300, 0.02, 128, Augmentation(4, True, False, 0.3))
-# The whole bilevel problem: fresh networks, all parameters, nothing cut short.
+# The whole bilevel problem: fresh networks and all parameters.
 _FRESH = Recipe(
     outer_steps=300,
     rate=0.01,
@@ -51,7 +51,7 @@ _FRESH = Recipe(
     most_steps=1,
     most_shown=10,
 )
-# What convolutions leave time for.
+# A cheaper recipe, for convolutions.
 _HEADS = Recipe(
     outer_steps=600,
     rate=0.01,
@@ -87,7 +87,7 @@ SETTINGS = {
         learning_packed=_FRESH._replace(query_augmentation=_FLIPPED),
         soft_labels=True,
     ),
-    # Only what an hour on a core holds.
+    # Limited to an hour on one core.
     'images_convolutions': Settings(
         network=Convolutions((16, 32, 64)),
         training=_CONVOLUTIONS,
@@ -103,7 +103,7 @@ SETTINGS = {
 
 
 def quick(settings: Settings) -> Settings:
-    """The same in seconds; accuracies mean nothing."""
+    """Settings that run in seconds; accuracies are meaningless."""
 
     def few(recipe):
         return recipe._replace(outer_steps=4, inner_steps=3, queries=32)
@@ -120,7 +120,7 @@ def quick(settings: Settings) -> Settings:
 
 
 def as_dict(value: Any) -> Any:
-    """Settings, however deep, as JSON takes them."""
+    """Nested settings as JSON serializable values."""
     if hasattr(value, '_asdict'):
         return {k: as_dict(v) for k, v in value._asdict().items()}
     if isinstance(value, nn.Module):

@@ -1,4 +1,4 @@
-"""The table of study C, made from its JSON file alone."""
+"""The table of study C, from its JSON file."""
 
 import statistics as moments
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ COLUMNS = (
 def accuracies(
     cases: Sequence[Mapping[str, Any]], row: str, per_class: int | None
 ) -> dict[int, float]:
-    """Accuracy by seed, the mean over the networks of a case."""
+    """Mean accuracy over the networks of a case, by seed."""
     return {
         case['seed']: moments.fmean(case['accuracies'])
         for case in cases
@@ -33,16 +33,16 @@ def accuracies(
 def difference(
     ours: Mapping[int, float], theirs: Mapping[int, float]
 ) -> dict[str, Any]:
-    """The interval of the mean difference over seeds that both have."""
+    """Interval of the mean difference over common seeds."""
     both = sorted(ours.keys() & theirs.keys())
     return statistics.interval([ours[seed] - theirs[seed] for seed in both])
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The Markdown text of what `from_scratch` wrote.
+    """The results of `from_scratch` in Markdown.
 
     Args:
-        results: 'command', 'config', 'seconds', 'cases'.
+        results: content of its JSON file.
     """
     cases = results['cases']
     kinds = dict.fromkeys((case['per_class'], case['row']) for case in cases)
@@ -56,36 +56,36 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _cells(cases, row, per_class) -> list[str]:
     ours = accuracies(cases, row, per_class)
-    about = [
+    own_cases = [
         case
         for case in cases
         if (case['row'], case['per_class']) == (row, per_class)
     ]
 
-    def beside(other):
+    def minus(other):
         if per_class is None or other == row:
             return ''
         theirs = accuracies(cases, other, per_class)
         return statistics.signed(difference(ours, theirs))
 
     def mean(field):
-        return moments.fmean(case[field] for case in about)
+        return moments.fmean(case[field] for case in own_cases)
 
     return [
         'all' if per_class is None else str(per_class),
-        str(about[0]['bytes_per_class']),
+        str(own_cases[0]['bytes_per_class']),
         row,
         statistics.spread(statistics.summary(list(ours.values()))),
         str(len(ours)),
-        beside('random'),
-        beside('herding'),
+        minus('random'),
+        minus('herding'),
         f'{mean("drift_grey_levels"):.2f}',
         f'{mean("seconds"):.0f}',
     ]
 
 
 def _packed(factor: int) -> str:
-    """What packing is, if there is any."""
+    """Explanation of packing; empty without packing."""
     if factor == 1:
         return ''
     return f'Packed: {factor**2} images in the bytes of one. '

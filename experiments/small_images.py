@@ -1,7 +1,7 @@
-"""Twenty classes of small images, 10 + 5 x 2: what studies on images run.
+"""Configuration of studies on images: 20 classes, 10 + 5 x 2.
 
-The file of `experiments.images` is set by `--config.data.dir`. The seed of a
-run draws its classes, their order and the initial weights.
+`--config.data.dir` sets the file of `experiments.images`. The seed of a run
+draws its classes, their order and the initial weights.
 """
 
 from ml_collections import config_dict

@@ -1,4 +1,4 @@
-"""The network of the studies on images: a plug-in, for two CPU cores.
+"""Plug-in with the network of the studies on images, for two CPU cores.
 
 --config.plugins=experiments/small_network.py --config.backbone.name=folded
 """
@@ -9,10 +9,7 @@ from mnemonics_jax.backbones import convnet
 
 
 class Folded(convnet.ConvNet):
-    """The ConvNet after squares of 2x2 pixels are made channels.
-
-    A quarter of its positions.
-    """
+    """The ConvNet on a quarter of the positions: 2x2 pixels become channels."""
 
     widths: tuple[int, ...] = (32, 64, 96)
 

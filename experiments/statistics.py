@@ -1,4 +1,4 @@
-"""Means, spreads and paired differences, as the tables of studies have them."""
+"""Means, spreads and paired differences for the tables of studies."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ def interval(differences: Sequence[float]) -> dict[str, Any]:
     """`summary` of paired differences with the interval of their mean.
 
     Returns:
-        'low' and 'high' bound the mean at 95 % by Student's t with n - 1
-        degrees of freedom; None with fewer than two.
+        The summary with 'low' and 'high', the 95 % interval of the mean by
+        Student's t with n - 1 degrees of freedom; None with fewer than two.
     """
     found = summary(differences)
     if found['std'] is None:
@@ -27,7 +27,7 @@ def interval(differences: Sequence[float]) -> dict[str, Any]:
 
 
 def spread(values: dict[str, Any], digits: int = 1, factor: float = 100) -> str:
-    """A `summary` as '61.2 ± 0.8'; in percent by default, empty without."""
+    """A `summary` as '61.2 ± 0.8', by default in percent; '' if empty."""
     if values['mean'] is None:
         return ''
     text = f'{factor * values["mean"]:.{digits}f}'
@@ -37,7 +37,7 @@ def spread(values: dict[str, Any], digits: int = 1, factor: float = 100) -> str:
 
 
 def signed(values: dict[str, Any]) -> str:
-    """An `interval` in points as '+1.2 [+0.3, +2.1]'; empty without values."""
+    """An `interval` in points as '+1.2 [+0.3, +2.1]'; '' if empty."""
     if values['mean'] is None:
         return ''
     text = f'{100 * values["mean"]:+.1f}'

@@ -298,7 +298,7 @@ def test_the_tables_of_the_page_are_those_of_the_files():
 def test_a_text_without_the_lines_is_refused():
     body = f'a\n{tables.begin("x")}\nold\n{tables.end("x")}\nb'
     assert 'old' not in tables.insert(body, 'x', 'new')
-    with pytest.raises(ValueError, match='x: the text has no lines'):
+    with pytest.raises(ValueError, match='x: must have marker lines'):
         tables.insert('a text', 'x', 'new')
 
 

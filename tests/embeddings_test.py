@@ -73,15 +73,15 @@ def test_the_distance_to_the_border_is_that_of_a_loop():
 def test_on_the_border_is_one():
     """Between two means, at equal distances of both."""
     means = np.eye(3, dtype=np.float32)
-    features = unit(np.float32([[1, 1, 0], [0, 3, 3]]))
+    vectors = unit(np.float32([[1, 1, 0], [0, 3, 3]]))
     space = features.FeatureSnapshot(
-        features,
+        vectors,
         np.int32([0, 2]),
         means,
-        features[:, None],
+        vectors[:, None],
         np.ones((2, 1), bool),
     )
-    found = features.border(space._replace(exemplars=features[:, None]))
+    found = features.border(space._replace(exemplars=vectors[:, None]))
     assert found == pytest.approx({'exemplars': 1, 'images': 1})
 
 

@@ -105,7 +105,7 @@ def test_classes_are_dealt_out_once_and_images_used_once():
     assert train.tolist() == [0, 2]
     assert test.tolist() == [0, 2]
     assert rest.tolist() == [3]
-    with pytest.raises(ValueError, match='class 1 has 1 training and 1 test'):
+    with pytest.raises(ValueError, match='class 1: 1 training and 1 test'):
         images.pick(labels, 1, 2, 3)
 
 
@@ -170,18 +170,18 @@ def test_a_study_from_its_command_line_goes_on(tmp_path):
     # Nobody reads the pages of so many runs.
     assert not list(tmp_path.glob('runs/*/report.html'))
     again = study(tmp_path, '--only=herding,means')
-    assert again.stdout.startswith('2 runs are in the results')
+    assert again.stdout.startswith('2 runs are already in the results')
 
 
 @pytest.mark.parametrize(
     ('given', 'said'),
     [
         (['--data=nowhere'], '--data=nowhere: no nowhere/choose.npz'),
-        (['--only=nothing'], 'leave nothing; allowed: recipe: random, herding'),
-        (['--where=a class=3'], 'leave nothing; allowed: recipe: random'),
-        (['--where=two'], '--where=two: allowed: such as'),
-        (['--jobs=0'], '--jobs=0: allowed: at least 1'),
-        (['--seeds=a'], '--seeds=a: allowed: whole numbers'),
+        (['--only=nothing'], 'must select a case of recipe: random, herding'),
+        (['--where=a class=3'], 'must select a case of recipe: random'),
+        (['--where=two'], '--where=two: must have the form'),
+        (['--jobs=0'], '--jobs=0: must be an integer >= 1'),
+        (['--seeds=a'], '--seeds=a: must be integers'),
     ],
 )
 def test_bad_flags_are_refused_in_one_line(given, said, capsys):

@@ -35,7 +35,9 @@ def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
     whole, workdir = tmp_path / 'whole', tmp_path / 'ended'
     places = faulty_run.run_whole(whole, faulty_run.SYNTHETIC)
     moments = faulty_run.draw_moments(places, len(signals), seed=seed)
-    found = faulty_run.disturb(workdir, moments, signals, faulty_run.SYNTHETIC)
+    found = faulty_run.interrupt(
+        workdir, moments, signals, faulty_run.SYNTHETIC
+    )
     for fault in found:
         if fault.sent == signal.SIGKILL:
             assert fault.code == -signal.SIGKILL

@@ -62,7 +62,7 @@ def test_unpacking_is_linear_and_keeps_the_range():
 
 
 def test_a_factor_that_leaves_no_pixel_is_refused():
-    with pytest.raises(ValueError, match='factor=9: allowed: 1 to 8'):
+    with pytest.raises(ValueError, match=r'factor=9: must be .* from 1 to 8'):
         packing.pack(images(1), 9)
 
 
@@ -364,12 +364,12 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, shortest, capsys):
 @pytest.mark.parametrize(
     ('flag', 'words'),
     [
-        ('--seeds=1,x', ('--seeds=1,x', 'whole numbers from 0 on')),
-        ('--per-class=0', ('--per-class=0', 'from 1 on')),
-        ('--per-class=40', ('--per-class=40', 'at most 100')),
+        ('--seeds=1,x', ('--seeds=1,x', 'must be integers >= 0')),
+        ('--per-class=0', ('--per-class=0', 'must be integers >= 1')),
+        ('--per-class=40', ('--per-class=40', 'at most 25')),
         ('--data=/nowhere', ('/nowhere', 'no such directory')),
         ('--date=digits', ('--date=digits',)),
-        ('--network=convolutions', ('--network=', 'digits: perceptron')),
+        ('--network=convolutions', ('--network=', 'must be perceptron')),
     ],
 )
 def test_wrong_flags_are_refused_in_one_line(flag, words, tmp_path, capsys):
