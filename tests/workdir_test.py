@@ -247,7 +247,7 @@ def test_a_finished_run_is_found_finished_and_reported_anew(
     assert report.main([URL]) == 0
     assert capsys.readouterr().out == f'{URL}/report.html\n'
     assert (bucket / 'report.html').read_text() == page
-    with pytest.raises(ValueError, match=f'--workdir={URL}: holds a run of'):
+    with pytest.raises(ValueError, match=f'--workdir={URL}: must be the work'):
         config = tiny_config()
         config.train.lr = 0.2
         experiment.prepare(config, URL, one_device)
