@@ -2,7 +2,7 @@
 
     python -m experiments.tables
 
-replaces what is between the two marks in both files by tables of
+replaces the text between two marks in both files by tables of
 `experiments/results/*.json`.
 """
 
@@ -18,7 +18,7 @@ README = ROOT / 'README.md'
 
 
 def bodies(results: pathlib.Path) -> dict[pathlib.Path, str]:
-    """What is between the marks of each file."""
+    """The text between the marks of each file."""
     sections = [table.markdown() for table in results_page.sections(results)]
     return {
         PAGE: '\n\n'.join(sections),
@@ -27,7 +27,7 @@ def bodies(results: pathlib.Path) -> dict[pathlib.Path, str]:
 
 
 def insert(text: str, body: str) -> str:
-    """The text with what is between the marks replaced.
+    """Replaces the text between the marks by `body`.
 
     Raises:
         ValueError: a mark is missing.
