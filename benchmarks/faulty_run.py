@@ -161,7 +161,7 @@ def places_on_disk(workdir: pathlib.Path) -> list[Place]:
                 found.append(Place(int(path.name) + 1))
                 continue
             try:
-                text = (path / 'cursor' / 'metadata').read_text()
+                text = (path / 'position' / 'metadata').read_text()
             except FileNotFoundError:  # Deleted in the meantime.
                 continue
             position = json.loads(text)

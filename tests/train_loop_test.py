@@ -109,10 +109,10 @@ def records(workdir):
 
 
 def saved(workdir):
-    """Numbers of the checkpoints within a phase -> their cursors."""
+    """Numbers of the checkpoints within a phase -> their positions."""
     folder = workdir / 'checkpoints' / 'steps'
     return {
-        int(path.name): json.loads((path / 'cursor' / 'metadata').read_text())
+        int(path.name): json.loads((path / 'position' / 'metadata').read_text())
         for path in sorted(folder.iterdir())
     }
 
@@ -175,8 +175,8 @@ def test_loops_that_are_finished_are_not_run_again(tmp_path):
 
     with pytest.raises(KillError):
         run(tmp_path, loops([], kill_before(5)), policy=SavePolicy(4, 0))
-    cursors = saved(tmp_path)
-    assert cursors[max(cursors)]['stages'] == {'train': NUM_STEPS, 'learn': 4}
+    positions = saved(tmp_path)
+    assert positions[max(positions)]['stages'] == {'train': NUM_STEPS, 'learn': 4}
     log = []
     found = run(tmp_path, loops(log), policy=SavePolicy(4, 0))
     assert found == expected
@@ -239,8 +239,8 @@ def test_a_loss_that_is_not_finite_stops_and_is_neither_recorded_nor_saved(
         assert str(caught.value).startswith('phase 3 train here')
         assert str(caught.value).endswith(f'loss is {bad}')
         assert [record['step'] for record in records(workdir)] == [2]
-        cursors = saved(workdir).values()
-        steps = [position['stages']['train'] for position in cursors]
+        positions = saved(workdir).values()
+        steps = [position['stages']['train'] for position in positions]
         assert steps == {1: [3, 4], 2: [2, 4], 0: []}[every]
 
 
@@ -292,7 +292,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
 
 
 @overlook_remains
-def test_a_truncated_array_or_cursor_is_noticed(tmp_path, whole):
+def test_a_truncated_array_or_position_is_noticed(tmp_path, whole):
     """The files that hold numbers: of these a cut is never overlooked."""
     for name in ('d', 'metadata'):
         workdir, said = tmp_path / name, []
@@ -333,7 +333,7 @@ def test_a_checkpoint_within_another_phase_is_not_gone_on_from(tmp_path):
         assert len(log) == NUM_STEPS
 
 
-def test_the_cursor_holds_for_the_phase_that_it_was_made_in_alone(tmp_path):
+def test_the_position_holds_for_the_phase_that_it_was_made_in_alone(tmp_path):
     """The next phase of the same process starts its loops anew."""
     with pytest.raises(KillError):
         run(
@@ -360,8 +360,8 @@ def test_the_cursor_holds_for_the_phase_that_it_was_made_in_alone(tmp_path):
 @pytest.mark.parametrize('keep', [1, 3])
 def test_as_many_checkpoints_stay_as_asked_the_newest(tmp_path, keep):
     run(tmp_path, [make_loop()], policy=SavePolicy(1, 0), keep=keep)
-    cursors = saved(tmp_path)
-    steps = sorted(position['stages']['train'] for position in cursors.values())
+    positions = saved(tmp_path)
+    steps = sorted(position['stages']['train'] for position in positions.values())
     assert steps == list(range(NUM_STEPS - keep + 1, NUM_STEPS + 1))
 
 
@@ -380,14 +380,14 @@ def test_seconds_count_from_the_last_save(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_lib, 'time', Clock)
     loop = make_loop(before=pass_time)
     run(tmp_path, [loop], policy=SavePolicy(0, 10), keep=9)
-    cursors = saved(tmp_path).values()
-    assert [position['stages']['train'] for position in cursors] == [3, 6]
+    positions = saved(tmp_path).values()
+    assert [position['stages']['train'] for position in positions] == [3, 6]
     # Either of the two is a reason, and a save by one restarts the other.
     workdir = tmp_path / 'both'
     workdir.mkdir()
     run(workdir, [loop], policy=SavePolicy(5, 10), keep=9)
-    cursors = saved(workdir).values()
-    assert [position['stages']['train'] for position in cursors] == [3, 5]
+    positions = saved(workdir).values()
+    assert [position['stages']['train'] for position in positions] == [3, 5]
 
 
 def test_without_a_checkpointer_loops_run_plainly(tmp_path, whole):
@@ -399,7 +399,7 @@ def test_without_a_checkpointer_loops_run_plainly(tmp_path, whole):
     assert not (tmp_path / 'checkpoints').exists()
 
 
-def test_a_cursor_comes_back_as_it_was(tmp_path):
+def test_a_position_comes_back_as_it_was(tmp_path):
     """Exactly, with float32 metrics that take all of a float's digits."""
     pending = [{'loss': float(np.float32(0.1)), 'rate': 1 / 3}]
     position = LoopPosition(PHASE, {'train': 7, 'learn': 2}, 5, pending)

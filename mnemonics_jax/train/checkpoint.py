@@ -153,7 +153,7 @@ class Checkpointer:
         arrays = {f'state_{name}': state for name, state in states.items()}
         self._steps.save(
             0 if latest is None else latest + 1,
-            args=items.composite(arrays, {'cursor': position._asdict()}),
+            args=items.composite(arrays, {'position': position._asdict()}),
         )
 
     def position(self, phase: int) -> LoopPosition | None:
@@ -164,9 +164,9 @@ class Checkpointer:
 
         def read(number: int) -> LoopPosition:
             found = items.read(
-                self._steps, number, arrays={}, values=['cursor']
+                self._steps, number, arrays={}, values=['position']
             )
-            position = LoopPosition(**found['cursor'])
+            position = LoopPosition(**found['position'])
             if position.phase == phase:
                 names = [f'state_{name}' for name in position.stages]
                 items.read(self._steps, number, arrays=dict.fromkeys(names))
