@@ -176,7 +176,10 @@ def test_loops_that_are_finished_are_not_run_again(tmp_path):
     with pytest.raises(KillError):
         run(tmp_path, loops([], kill_before(5)), policy=SavePolicy(4, 0))
     positions = saved(tmp_path)
-    assert positions[max(positions)]['stages'] == {'train': NUM_STEPS, 'learn': 4}
+    assert positions[max(positions)]['stages'] == {
+        'train': NUM_STEPS,
+        'learn': 4,
+    }
     log = []
     found = run(tmp_path, loops(log), policy=SavePolicy(4, 0))
     assert found == expected
@@ -361,7 +364,9 @@ def test_the_position_holds_for_the_phase_that_it_was_made_in_alone(tmp_path):
 def test_as_many_checkpoints_stay_as_asked_the_newest(tmp_path, keep):
     run(tmp_path, [make_loop()], policy=SavePolicy(1, 0), keep=keep)
     positions = saved(tmp_path)
-    steps = sorted(position['stages']['train'] for position in positions.values())
+    steps = sorted(
+        position['stages']['train'] for position in positions.values()
+    )
     assert steps == list(range(NUM_STEPS - keep + 1, NUM_STEPS + 1))
 
 

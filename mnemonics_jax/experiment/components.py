@@ -103,7 +103,7 @@ class Components(NamedTuple):
     def slots(self, phase: int) -> int:
         """Exemplar slots per class at the end of a phase.
 
-        Strategy 'none' has one slot, which stays empty.
+        A strategy that keeps nothing has one slot, which stays empty.
         """
         if not strategies.keeps(self.config.exemplars.strategy):
             return 1

@@ -1,7 +1,7 @@
-"""The largest programs of a run, and what they will be called with.
+"""The largest programs of a run and the shapes of their arguments.
 
-Shapes, types and placements are exactly those of the run, as a test holds, so
-that JAX takes what was compiled for them.
+Shapes, dtypes and placements equal those of the run (a test checks it), so that
+JAX reuses what was compiled for them.
 """
 
 from typing import Any, NamedTuple
@@ -29,13 +29,13 @@ PHASE = Phase(NUMBER, NUMBER, NUMBER)
 
 
 class Program(NamedTuple):
-    """A jitted function and what it will be called with.
+    """A jitted function and the shapes of its arguments.
 
     Attributes:
-        name: of what it does.
-        function: jitted.
-        arguments: as `jax.ShapeDtypeStruct`, but for keys and static ones.
-        field: of the configuration by which it takes less memory.
+        name: name for messages.
+        function: jitted function.
+        arguments: `jax.ShapeDtypeStruct`s; real keys and static arguments.
+        field: configuration field that reduces its memory.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Program(NamedTuple):
 
 
 def programs(parts: components.Components, last: int) -> list[Program]:
-    """The largest program of each kind that a run up to phase `last` has."""
+    """The largest program of each kind in a run up to phase `last`."""
     found = [training(parts, last)]
     if strategies.learns(parts.config.exemplars.strategy):
         found.append(learning(parts, last))
@@ -55,7 +55,7 @@ def programs(parts: components.Components, last: int) -> list[Program]:
 
 
 def training(parts: components.Components, last: int) -> Program:
-    """Steps of the model: from phase 1 on with the one before, and a memory."""
+    """Training steps; from phase 1 on with a reference model and a memory."""
     trainer = parts.trainers.later if last else parts.trainers.base
     variables = abstract_variables(parts)
     held = abstract_memory(parts)
@@ -164,7 +164,7 @@ def float_array(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
 
 
 def some_key(parts: components.Components, num: int | None = None) -> jax.Array:
-    """A key, or `num` keys; a real one, for JAX to see those of a run in it."""
+    """A real key or `num` keys: JAX compares them with those of a run."""
     key = jax.random.key(0)
     if num is not None:
         key = jax.random.split(key, num)
@@ -250,7 +250,7 @@ def abstract_block(
 
 
 def replicated(parts: components.Components, tree: Any) -> Any:
-    """The same, as whole arrays on every device."""
+    """The same tree, replicated on every device."""
     return placed(tree, parts.placement.replicated)
 
 
