@@ -172,7 +172,7 @@ def inner_problem(context: Context, problem: ExemplarProblem) -> InnerProblem:
     all classes seen.
 
     Args:
-        context: of the learner.
+        context: constants of the learner.
         problem: its `variables`, `exemplars`, `phase` and `key` are read; the
             key draws the start, the minibatches and the augmentation.
     """

@@ -51,7 +51,7 @@ def unroll(
         L(theta'(E); Q),  theta' after T steps on E
 
     Args:
-        context: of the learner; its settings name the hypergradient.
+        context: constants of the learner; they name the hypergradient.
         problem: with a `bilevel.Query`.
         pixels: f32[n, H, W, C] in [0, 1].
 
@@ -84,7 +84,7 @@ def means(
     A weight of the query only says whether an image is padding.
 
     Args:
-        context: of the learner.
+        context: constants of the learner.
         problem: with a `bilevel.Query`.
         pixels: f32[n, H, W, C] in [0, 1].
 
@@ -231,7 +231,7 @@ def pixel_gradient(
     """Gradient of the chosen objective in the pixels, and its metrics.
 
     Args:
-        context: of the learner; its settings name the objective.
+        context: constants of the learner; they name the objective.
         problem: with a `bilevel.Query`.
         pixels: f32[n, H, W, C] in [0, 1].
 

@@ -162,8 +162,8 @@ def make_learner(
 
     Args:
         backbone: the model.
-        settings: of both problems.
-        placement: of query batches and inner minibatches.
+        settings: constants of both problems.
+        placement: placement of query batches and inner minibatches.
     """
     context = Context(backbone, settings, layout_of(placement))
 

@@ -219,7 +219,7 @@ def abstract_block(
     """A block of batches, as `multistep.dispatches` places it.
 
     Args:
-        parts: of a run.
+        parts: components of a run.
         phase: index of the phase.
         size: batches in a dispatch, and examples in a batch.
         held: the memory, where exemplars are fed, too.

@@ -33,8 +33,8 @@ def pad_classes(
 
     Args:
         features: f32[n, D].
-        members: of each of c classes int[at most size], rows of `features`.
-        size: of a class with padding.
+        members: for each of c classes int[n_c], its rows of `features`.
+        size: rows of a padded class, >= every n_c.
 
     Returns:
         f32[c, size, D] with zeros for padding, and bool[c, size], false there.
