@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mnemonics_jax.core.numerics import norms, unit
 
@@ -87,8 +88,7 @@ def distillation(
         jax.nn.log_softmax(mask_logits(values / temperature, num_old))
         for values in (logits, ref_logits)
     )
-    ref_probs = jnp.exp(ref_log_probs)
-    return jnp.sum(ref_probs * (ref_log_probs - log_probs), axis=-1)
+    return optax.losses.kl_divergence_with_log_targets(log_probs, ref_log_probs)
 
 
 def less_forget(features: jax.Array, ref_features: jax.Array) -> jax.Array:

@@ -108,13 +108,11 @@ def score_images(
             models, {'image': pixels}, np.int32(phase.num_seen)
         )
         values = np.asarray(scores)[row, :count, : phase.num_seen]
-        yield values if classifier == 'nme' else softmax(values)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities f32[n, S] of logits f32[n, S]."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+        yield (
+            values
+            if classifier == 'nme'
+            else np.asarray(jax.nn.softmax(values))
+        )
 
 
 def predict(

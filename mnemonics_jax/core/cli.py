@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 # No space, no quota left, and a file larger than the system allows.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fail(error: BaseException | str) -> NoReturn:
@@ -65,7 +65,7 @@ def why_full(error: BaseException) -> str | None:
     """
     cause: BaseException | None = error
     while cause is not None:
-        for number in FULL:
+        for number in _FULL:
             reason = os.strerror(number)
             if getattr(cause, 'errno', None) == number or reason in str(cause):
                 return reason

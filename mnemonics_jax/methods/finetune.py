@@ -8,11 +8,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from mnemonics_jax import losses
+from mnemonics_jax.backbones import heads
 from mnemonics_jax.types import Method
 
 SETTINGS = {}  # type: dict[str, Any]
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
-HEADS = ('cosine', 'linear', 'local_similarity')
+HEADS = tuple(heads.HEADS)
 
 
 def make(settings: Any) -> Method:

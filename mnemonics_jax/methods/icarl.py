@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from mnemonics_jax import losses
+from mnemonics_jax.backbones import heads
 from mnemonics_jax.core import rules
 from mnemonics_jax.types import Method
 
@@ -26,7 +27,7 @@ SETTINGS = {
 # As in the authors' code. LUCIR's code runs iCaRL with a linear head, without
 # imprinting or frozen rows: a different baseline of the same name.
 DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': True}
-HEADS = ('cosine', 'linear', 'local_similarity')
+HEADS = tuple(heads.HEADS)
 
 
 def make(settings: Any) -> Method:

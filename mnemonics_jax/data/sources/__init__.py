@@ -15,6 +15,10 @@ import numpy as np
 
 from mnemonics_jax.core import plugins
 
+SPLITS = ('train', 'test')
+# Mean and standard deviation of each channel, as the field has them.
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
 
 class Encoded(NamedTuple):
     """The encoded images of a source.

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import importlib.util
-import os
 import re
 import types
 from collections.abc import Iterator
@@ -17,9 +16,6 @@ from mnemonics_jax.data import tf_import
 _RETRIES = 4
 # Markup that TensorFlow adds to error messages.
 _NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name:)?')
-# TFDS and its writers raise many types on a full disk: match the message.
-# The last one is from TFDS, which checks the free space before it starts.
-_NO_SPACE = (*map(os.strerror, cli.FULL), 'Not enough disk space')
 
 
 def library() -> types.ModuleType:
@@ -58,7 +54,8 @@ def prepare(builder: Any, name: str) -> None:
                 file_format='array_record' if has_array_record else None
             )
     except Exception as e:  # Network, disk, checksums, missing packages.
-        if any(words in str(e) for words in _NO_SPACE):
+        # The words are TFDS's own: it compares sizes before it starts.
+        if cli.why_full(e) or 'Not enough disk space' in str(e):
             for path in _unfinished_downloads(builder) - downloads:
                 with contextlib.suppress(OSError):
                     path.rmtree()

@@ -13,12 +13,11 @@ import numpy as np
 from etils import epath
 
 from mnemonics_jax.data import decode
-from mnemonics_jax.data.sources import Source, checks
+from mnemonics_jax.data.sources import SPLITS, Source, checks
 
-_SPLITS = ('train', 'test')
 _NAMES = {
     'class_names',
-    *(f'{split}_{what}' for split in _SPLITS for what in ('images', 'labels')),
+    *(f'{split}_{what}' for split in SPLITS for what in ('images', 'labels')),
 }
 _KINDS: dict[type, str] = {
     np.uint8: 'uint8',
@@ -45,10 +44,10 @@ def make(options: Any) -> Source:
     pixels = _images(arrays, field)
     labels = {
         split: _labels(arrays, split, len(pixels[split]), field)
-        for split in _SPLITS
+        for split in SPLITS
     }
     class_names = _class_names(arrays, labels['train'], field)
-    for split in _SPLITS:
+    for split in SPLITS:
         name = f'{field}: {split}_labels'
         checks.check_labels(labels[split], class_names, name)
     mean, std = decode.statistics(pixels['train'])
@@ -103,9 +102,9 @@ def _images(arrays: dict[str, np.ndarray], field: str) -> dict[str, np.ndarray]:
     """The images of each split, uint8[n,H,W,C]."""
     pixels = {
         split: _array(arrays, f'{split}_images', 4, np.uint8, field)
-        for split in _SPLITS
+        for split in SPLITS
     }
-    train, test = (pixels[split].shape[1:] for split in _SPLITS)
+    train, test = (pixels[split].shape[1:] for split in SPLITS)
     if train != test:
         raise ValueError(
             f'{field}: test_images: image shape {test}: must be {train}, as in '

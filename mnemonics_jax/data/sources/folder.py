@@ -23,13 +23,16 @@ from absl import logging
 from etils import epath
 
 from mnemonics_jax.data import decode
-from mnemonics_jax.data.sources import Source, checks, encoded_splits
+from mnemonics_jax.data.sources import (
+    IMAGENET_STATISTICS,
+    Source,
+    checks,
+    encoded_splits,
+)
 from mnemonics_jax.data.sources.checks import positive_option
 
 POLICIES = ('fail', 'skip')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Listing is limited by the disk or the network, not by cores.
 _LISTING_THREADS = 32
@@ -85,11 +88,12 @@ def make(options: Any) -> Source:
             files[key], bad = _skip_bad(split, shape, shorter)
             skipped += bad
     classes = files['train'].classes
+    mean, std = IMAGENET_STATISTICS
     return Source(
         num_classes=len(classes),
         image_shape=shape,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=mean,
+        std=std,
         class_names=_display_names(root, classes),
         labels={key: split.labels for key, split in files.items()},
         read=lambda split, positions: decode.decode_many(

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.sources import Source
+from mnemonics_jax.data.sources import SPLITS, Source
 from mnemonics_jax.data.sources.checks import positive_option
 
 _SEED = 1993
-_SPLITS = ('train', 'test')
 _GRID = 4  # Random values per side of a pattern, interpolated to pixels.
 _MAX_SHIFT = 1
 _GAIN = (0.6, 1.4)
@@ -38,7 +37,7 @@ def make(options: Any) -> Source:
     )
     labels = {
         split: np.tile(np.arange(num_classes, dtype=np.int32), count)
-        for split, count in zip(_SPLITS, counts, strict=True)
+        for split, count in zip(SPLITS, counts, strict=True)
     }
     patterns = _patterns(num_classes, size + 2 * _MAX_SHIFT, channels)
 
@@ -46,7 +45,7 @@ def make(options: Any) -> Source:
         images = np.empty((len(positions), size, size, channels), np.uint8)
         for row, position in enumerate(positions):
             pattern = patterns[labels[split][position]]
-            key = (_SEED, 1 + _SPLITS.index(split), int(position))
+            key = (_SEED, 1 + SPLITS.index(split), int(position))
             images[row] = _image(pattern, size, np.random.default_rng(key))
         return images
 

@@ -31,6 +31,7 @@ import numpy as np
 
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import (
+    IMAGENET_STATISTICS,
     Encoded,
     Source,
     _tfds_builders,
@@ -45,7 +46,7 @@ _NUM_FOR_STATISTICS = 2000
 # Mean and std by the prefix of the set's name.
 _STATISTICS = {
     'cifar100': ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023)),
-    'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    'imagenet': IMAGENET_STATISTICS,
 }
 
 Read = Callable[[str, np.ndarray], np.ndarray]
