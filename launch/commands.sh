@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced by the other scripts: settings, errors, and commands that are run or,
-# with --dry-run, only printed.
+# Sourced by the other scripts: settings, errors, and commands that are run, or
+# only printed with --dry-run.
 dry_run=false
 flags=()
 
@@ -9,7 +9,7 @@ fail() {
   exit 2
 }
 
-# Words as a shell has to read them, in quotes where they need some.
+# Quotes words for a shell where they need it.
 quote() {
   local word space=''
   for word in "$@"; do
@@ -32,8 +32,8 @@ run() {
   fi
 }
 
-# Reads --name=value into NAME for every setting of $1, and --dry-run. What
-# follows -- becomes `flags`. The script's `usage` prints its help.
+# Reads --name=value into NAME for every setting in $1, and --dry-run. Words
+# after -- become `flags`. --help calls the script's `usage`.
 read_settings() {
   local settings=" $1 " name
   shift
@@ -54,7 +54,7 @@ read_settings() {
         name="$(printf '%s' "${name#--}" | tr '[:lower:]' '[:upper:]')"
         case "$1/$settings" in
           --*=*/*" $name "*) printf -v "$name" '%s' "${1#*=}" ;;
-          *) fail "$1: no setting; see --help. Flags of the run follow --" ;;
+          *) fail "$1: unknown; see --help. Flags of the run follow --" ;;
         esac
         ;;
     esac
@@ -62,9 +62,9 @@ read_settings() {
   done
 }
 
-# Checks that a setting, by name, is a whole number from 1 on.
+# Checks that the setting with this name is an integer >= 1.
 check_count() {
   case "${!1}" in
-    '' | *[!0-9]* | 0*) fail "$1=${!1}: allowed: a whole number >= 1" ;;
+    '' | *[!0-9]* | 0*) fail "$1=${!1}: must be an integer >= 1" ;;
   esac
 }

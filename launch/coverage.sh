@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests with the lines that they run counted; fails below the floor that
-# pyproject.toml sets. Extra arguments go to pytest.
+# The tests with coverage; fails below the limit in pyproject.toml. Extra
+# arguments go to pytest.
 set -euo pipefail
 
 exec "$(dirname "$0")/test.sh" --cov --cov-report=term:skip-covered \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The documentation as a site, in docs/_build/html. Extra arguments go to Sphinx.
+# The documentation as a site in docs/_build/html. Extra arguments go to Sphinx.
 # shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes .venv with the package in it, once, and
-# again whenever setup.py has changed. PYTHON names the interpreter (>= 3.11).
+# Sourced by the other scripts: installs the package into .venv, once and after
+# every change of setup.py. PYTHON is the interpreter (>= 3.11).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 make_environment() {
   local python="${PYTHON:-python3}"
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "error: $python: Python 3.11 or newer is needed; set PYTHON" >&2
+    echo "error: PYTHON=$python: must be Python 3.11 or newer" >&2
     exit 2
   fi
   local stamp=.venv/.installed

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run on the GPUs of a SLURM cluster, one process a GPU.
+# A run on the GPUs of a SLURM cluster, one process per GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/commands.sh
@@ -9,38 +9,38 @@ usage() {
   cat <<'END'
 usage: launch/gpu_slurm.sh [--dry-run] [--SETTING=VALUE ...] -- flags of the run
 
-Submits a run to SLURM, one process a GPU, as in
+Submits a run to SLURM, one process per GPU, for example
 
   launch/gpu_slurm.sh --gpus=8 --time=12:00:00 -- \
     --config=configs/cifar100.py --workdir=runs/cifar100
 
-The work directory and the checkout have to be on a disk that all nodes share.
-A minute before its time is up, and when it is preempted, the run gets SIGTERM,
-saves, and is queued again; it goes on where it was.
+The work directory and the checkout must be on a disk that all nodes share. The
+run gets SIGTERM when it is preempted and a minute before its time limit. It
+saves a checkpoint, is queued again and resumes.
 
 --dry-run prints the script and the command that submits it, and runs nothing.
 
 settings, also as environment variables (GPUS=8):
-  --name=mnemonics   of the job
-  --nodes=1          machines
-  --gpus=8           GPUs, so processes, of each machine
-  --cpus=8           processor cores of each process
-  --time=24:00:00    limit, after which the run is queued again
+  --name=mnemonics   name of the job
+  --nodes=1          number of nodes
+  --gpus=8           GPUs, and so processes, per node
+  --cpus=8           CPU cores per process
+  --time=24:00:00    time limit, after which the run is queued again
   --python=.venv/bin/python
-                     Python that has the package, installed by
+                     Python with the package, installed by
                      pip install -e '.[cuda]'
-The rest are sbatch's own variables: SBATCH_PARTITION, SBATCH_ACCOUNT, ...
+For other options set sbatch's variables: SBATCH_PARTITION, SBATCH_ACCOUNT, ...
 END
 }
 
-# What SLURM runs on the first node. Why it is so:
-# - All processes of a node see all of its GPUs (--gpu-bind=none), and JAX takes
-#   the i-th for the i-th, which also lets them copy to each other directly.
-# - --signal without B: reaches the processes of the run, not this script. A
-#   preemption may reach it too, and it has to outlive the run.
-# - The processes end by themselves when one of them fails; --wait is for those
-#   that cannot.
-# - 75 is what a run exits with that has saved on a signal.
+# The script that SLURM runs on the first node:
+# - All processes of a node see all of its GPUs (--gpu-bind=none), so that GPUs
+#   can copy to each other. JAX takes the i-th GPU for the i-th process.
+# - --signal without B: signals the processes of the run, not this script. A
+#   preemption may signal it too, and it must outlive the run (trap).
+# - When a process fails, the others end by themselves; --wait ends those that
+#   hang.
+# - 75 is the exit status of a run that saved a checkpoint on a signal.
 job_script() {
   cat <<END
 #!/usr/bin/env bash
@@ -77,7 +77,7 @@ check_count GPUS
 check_count CPUS
 case "$NAME$TIME" in
   *[!A-Za-z0-9_.:-]*)
-    fail "NAME=$NAME TIME=$TIME: allowed: letters, digits, and _ . : -"
+    fail "NAME=$NAME TIME=$TIME: must be letters, digits, and _ . : -"
     ;;
 esac
 
@@ -89,13 +89,13 @@ if "$dry_run"; then
   exit
 fi
 if ! command -v sbatch >/dev/null; then
-  fail 'sbatch: missing; run this where SLURM is, or add --dry-run'
+  fail 'sbatch: missing; run this on a SLURM cluster, or add --dry-run'
 fi
 if ! command -v "$PYTHON" >/dev/null; then
-  fail "PYTHON=$PYTHON: missing; allowed: Python that has the package"
+  fail "PYTHON=$PYTHON: must be a Python with the package"
 fi
 mkdir -p runs/slurm
 job="$(job_script | sbatch --parsable)"
-# With the name of a cluster behind it where there are several.
+# sbatch appends the name of the cluster if there are several.
 job="${job%%;*}"
 echo "job $job; its log: tail -F runs/slurm/$NAME-$job.log"

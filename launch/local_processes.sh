@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Several processes on this machine's CPU, as on several machines.
+# Several processes on this machine's CPU, in place of several machines.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/commands.sh
@@ -9,28 +9,28 @@ usage() {
   cat <<'END'
 usage: launch/local_processes.sh [--dry-run] N [flags of mnemonics_jax.main]
 
-Does one run by N processes on this machine's CPU, as in
+Does one run with N processes on this machine's CPU, for example
 
   launch/local_processes.sh 2 --config=configs/digits.py --workdir=runs/two
 
-SIGTERM and SIGINT are passed on to all. When one fails the others stop by
-themselves within two minutes, or are killed then. The exit status is that of
-the first one that failed.
+SIGTERM and SIGINT are passed on to all processes. When one fails, the others
+end by themselves within two minutes, or are killed. The exit status is that of
+the first process that failed.
 
 --dry-run prints the commands and runs nothing.
 
 environment:
-  DEVICES_PER_PROCESS  devices that each process pretends to have, default 1
-  GRACE_SECONDS        for the others when one has failed, default 120
-  PYTHON               Python that has the package; by default .venv/bin/python,
-                       which is made when it is missing
+  DEVICES_PER_PROCESS  simulated devices per process, default 1
+  GRACE_SECONDS        time to end after another process failed, default 120
+  PYTHON               Python with the package; default .venv/bin/python, which
+                       is installed if it is missing
 END
 }
 
 free_port() {
   local port
   for _ in {1..100}; do
-    # Below those that systems give to outgoing connections.
+    # Below the range that systems use for outgoing connections.
     port=$((20000 + RANDOM % 10000))
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       echo "$port"
@@ -40,7 +40,7 @@ free_port() {
   fail 'no free port found'
 }
 
-# Makes `command` that of process $1, with the flags that follow.
+# Sets `command` for process $1, with the flags that follow.
 set_command() {
   local id="$1" devices="--xla_force_host_platform_device_count"
   shift
@@ -60,7 +60,7 @@ pass_on() {
   done
 }
 
-# Takes what has ended off `pids`; the first failure becomes `status`.
+# Removes ended processes from `pids`; the first failure sets `status`.
 collect() {
   local pid code left=()
   for pid in "${pids[@]}"; do
@@ -91,7 +91,7 @@ esac
 : "${DEVICES_PER_PROCESS:=1}" "${GRACE_SECONDS:=120}"
 num="${1:-}"
 case "$num" in
-  '' | *[!0-9]* | 0*) fail "N=$num: allowed: a whole number >= 1; see --help" ;;
+  '' | *[!0-9]* | 0*) fail "N=$num: must be an integer >= 1; see --help" ;;
 esac
 shift
 check_count DEVICES_PER_PROCESS
@@ -116,12 +116,12 @@ status=0
 deadline=0
 trap 'pass_on TERM' TERM
 trap 'pass_on INT' INT
-# Each in a process group of its own: they would ignore SIGINT otherwise, and
+# Starts each in its own process group: otherwise they would ignore SIGINT, and
 # Ctrl-C would reach them twice.
 set -m
 for ((id = 0; id < num; id++)); do
   set_command "$id" "$@"
-  # No function: the process that is waited for has to be the command itself.
+  # Not a function: the process to wait for must be the command itself.
   "${command[@]}" </dev/null &
   pids+=("$!")
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a report: installs, then learns exemplars of digits.
-# Extra arguments go to the run, as in: launch/quickstart.sh --config.seed=1
+# Extra arguments go to the run: launch/quickstart.sh --config.seed=1
 # shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 

@@ -5,12 +5,12 @@
         --grid strategy=random,herding,mnemonics \
         --grid transfer=false,true --grid seed=0,1,2 --jobs=2
 
-does a run for each combination, each the command that `--dry-run` prints, and
-writes `sweep.md`, `sweep.csv` and `sweep.json` to `--out` after each: mean,
-standard deviation and count over seeds. The same command again goes on where
-it stopped: finished runs stay, failed ones are tried again. Fields of the
-configuration are named in full, or in short: method, strategy, adjust, phases,
-transfer. Where there is one accelerator leave `--jobs` at 1.
+does a run for each combination, with the command that `--dry-run` prints. After
+each run it writes `sweep.md`, `sweep.csv` and `sweep.json` to `--out`: mean,
+standard deviation and count over seeds. Rerun the command to resume: finished
+runs are kept, failed ones are repeated. Fields of the configuration have their
+full names or short ones: method, strategy, adjust, phases, transfer. With one
+accelerator keep `--jobs` at 1.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from concurrent import futures
 from typing import Any, NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# The package of this checkout, whether it is installed or not.
+# The package of this checkout, even if another one is installed.
 sys.path[:0] = [str(ROOT), str(ROOT / 'launch')]
 
 import sweep_grid  # noqa: E402
@@ -37,30 +37,30 @@ from mnemonics_jax.config import arguments  # noqa: E402
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Exits with 2."""
+        """Prints the message and exits with status 2."""
         self.exit(2, f'error: {" ".join(message.split())}\n')
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Flags; `grid` and `set` become dictionaries by field."""
+    """Parses the flags; `grid` and `set` become dicts by field."""
     parser = Parser(description=__doc__.partition('\n')[0], allow_abbrev=False)
     add = parser.add_argument
-    add('--config', required=True, help='file with get_config(), or name')
+    add('--config', required=True, help='file with get_config(), or its name')
     add('--out', required=True, type=pathlib.Path, help='directory to write to')
-    grid_help = 'a field and its values; seed is averaged over; repeatable'
-    add('--grid', required=True, action='append', help=f'F=A,B: {grid_help}')
-    add('--set', default=[], action='append', help='F=V, for all runs')
-    add('--jobs', default=1, type=int, help='runs at a time')
+    grid_help = 'F=A,B: a field and its values; repeatable; averages over seed'
+    add('--grid', required=True, action='append', help=grid_help)
+    add('--set', default=[], action='append', help='F=V: a field of all runs')
+    add('--jobs', default=1, type=int, help='number of runs at a time')
     add('--dry-run', action='store_true', help='print the commands only')
-    add('--in-process', action='store_true', help='a process does many runs')
-    add('--small', action='store_true', help='smoke tests, in process')
+    add('--in-process', action='store_true', help='many runs per process')
+    add('--small', action='store_true', help='tiny runs, in process')
     args = parser.parse_args(argv)
     try:
         if args.jobs < 1:
-            raise ValueError(f'--jobs={args.jobs}: allowed: at least 1')
+            raise ValueError(f'--jobs={args.jobs}: must be an integer >= 1')
         args.config = arguments.locate(args.config)
         args.grid = sweep_grid.parse_grid(args.grid)
         args.set = sweep_grid.parse_fixed(args.set, args.grid, small=args.small)
@@ -71,14 +71,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check_out(out: pathlib.Path, fixed: dict[str, Any]) -> None:
-    """Refuses to mix runs with other fixed settings into a table.
+    """Checks that a table will not mix runs with different fixed settings.
 
     Args:
         out: directory of the sweep.
         fixed: 'config' and 'set' of this sweep.
 
     Raises:
-        ValueError: finished runs there had others.
+        ValueError: finished runs in the directory have other settings.
     """
     path = out / 'sweep.json'
     if not path.exists():
@@ -87,31 +87,31 @@ def check_out(out: pathlib.Path, fixed: dict[str, Any]) -> None:
     others = [f'--{name}' for name in fixed if there.get(name) != fixed[name]]
     if others and any(run['state'] == 'finished' for run in there['runs']):
         raise ValueError(
-            f'--out={out}: holds runs with another {" and ".join(others)}; '
-            'allowed: the same, or another directory'
+            f'--out={out}: must be another directory: it has runs with another '
+            f'{" and ".join(others)}'
         )
 
 
 def environment(out: pathlib.Path, jobs: int) -> dict[str, str]:
-    """The environment of runs; what the user has set stays."""
+    """Environment variables of the runs; the user's own ones win."""
     defaults = {
         # Runs of a sweep share most of their programs.
         'JAX_COMPILATION_CACHE_DIR': str(out.resolve() / '.jax_cache'),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
-        # Or the last line of a traceback is about tracebacks.
+        # Otherwise the last line of a traceback is about filtering.
         'JAX_TRACEBACK_FILTERING': 'off',
-        # Output of Python and of libraries in the order in which it came.
+        # Keeps output of Python and of libraries in order.
         'PYTHONUNBUFFERED': '1',
     }
     if jobs > 1:
-        # The first would take most of an accelerator's memory otherwise.
+        # Otherwise the first run takes most of an accelerator's memory.
         defaults['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
     paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     return {**defaults, **os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
 
 
 def record(run: sweep_grid.Run, error: str | None = None) -> dict[str, Any]:
-    """A run's record, see `sweep_table`."""
+    """The record of a run, see `sweep_table`."""
     found = sweep_table.outcome(run.workdir)
     state = 'failed' if error else 'finished' if found else 'pending'
     return {
@@ -126,7 +126,7 @@ def record(run: sweep_grid.Run, error: str | None = None) -> dict[str, Any]:
 def execute(
     processes: sweep_worker.Processes, run: sweep_grid.Run
 ) -> tuple[dict[str, Any], float]:
-    """Does a run; returns its record and the seconds that it took."""
+    """Does a run; returns its record and its seconds."""
     start = time.monotonic()
     with run.log.open('ab') as log:
         log.write(f'$ {shlex.join(run.command)}\n'.encode())
@@ -142,7 +142,7 @@ def execute(
 
 
 def duration(seconds: float) -> str:
-    """Seconds as '45 s', '12 min' or '3.5 h'."""
+    """Seconds as text: '45 s', '12 min' or '3.5 h'."""
     if seconds < 100:
         return f'{seconds:.0f} s'
     if seconds < 6000:
@@ -151,7 +151,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(entry: dict[str, Any]) -> str:
-    """How a run ended."""
+    """The result of a run as text."""
     if entry['state'] != 'finished':
         return (
             f'failed: {entry["error"]}' if entry['error'] else 'stopped early'
@@ -167,12 +167,12 @@ class Progress:
     def __init__(
         self, runs: Sequence[sweep_grid.Run], out: pathlib.Path, about: dict
     ) -> None:
-        """Writes the table as it is found.
+        """Writes the table of the runs that are finished already.
 
         Args:
-            runs: of the sweep.
-            out: where to write.
-            about: the rest of `sweep.json`.
+            runs: all runs of the sweep.
+            out: directory to write to.
+            about: all of `sweep.json` but the runs.
         """
         self._out, self._about = out, about
         self.records = {run.name: record(run) for run in runs}
@@ -184,7 +184,7 @@ class Progress:
             print(f'{self._before} of {len(runs)} runs finished before')
 
     def add(self, entry: dict[str, Any], seconds: float) -> None:
-        """Takes the record of a run that has ended."""
+        """Adds the record of a run and prints a line about it."""
         self.records[entry['name']] = entry
         self._ended += 1
         self._write()
@@ -201,7 +201,7 @@ class Progress:
         return self.records[run.name]['state'] == 'finished'
 
     def _write(self) -> None:
-        """Writes the table, with the versions that a run has noted."""
+        """Writes the table, with the versions from a run's config.json."""
         notes = {'versions': None, 'commit': None}
         for entry in self.records.values():
             path = self._out / entry['name'] / 'config.json'
@@ -214,12 +214,12 @@ class Progress:
 
 
 def interrupt(signum: int, frame: Any) -> NoReturn:
-    """Takes a termination like Ctrl-C."""
+    """Handles SIGTERM like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def run_all(args: argparse.Namespace, progress: Progress) -> None:
-    """Does what is left of a sweep."""
+    """Does the remaining runs of a sweep."""
     signal.signal(signal.SIGTERM, interrupt)
     processes = sweep_worker.Processes(
         environment(args.out, args.jobs), shared=args.in_process or args.small
@@ -252,7 +252,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         run_all(args, progress)
     except KeyboardInterrupt:
-        print('interrupted; the same command goes on', file=sys.stderr)
+        print('interrupted; rerun the command to resume', file=sys.stderr)
         return 130
     print(f'table: {args.out / "sweep.md"}')
     failed = [r for r in progress.records.values() if r['state'] == 'failed']

@@ -1,4 +1,4 @@
-"""The runs of a sweep: what its flags mean, without running anything."""
+"""The runs of a sweep, from its flags."""
 
 import hashlib
 import itertools
@@ -16,7 +16,7 @@ SHORT = {
     'transfer': 'weight_transfer',
 }
 SEED = 'seed'
-# Everything still happens, in seconds; accuracies mean nothing.
+# All stages in seconds; the accuracies mean nothing.
 SMALL = {
     'backbone.name': 'convnet_tiny',
     'protocol.base_classes': '4',
@@ -34,10 +34,10 @@ class Run(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        name: of its work directory; the same for the same settings.
-        settings: value as text by field of the grid.
-        workdir: its work directory.
-        command: that does it.
+        name: name of the work directory; equal for equal settings.
+        settings: field of the grid -> value as text.
+        workdir: work directory.
+        command: command of the run.
     """
 
     name: str
@@ -47,27 +47,27 @@ class Run(NamedTuple):
 
     @property
     def log(self) -> pathlib.Path:
-        """The file for all that it prints."""
+        """The file for all output of the run."""
         return self.workdir.parent / 'logs' / f'{self.name}.log'
 
 
 def parse_pair(flag: str, text: str) -> tuple[str, str]:
-    """Splits 'field=value'; a short field name becomes the full one.
+    """Splits 'field=value'; a short name becomes the full one.
 
     Raises:
-        ValueError: one of the two is missing.
+        ValueError: the field or the value is missing.
     """
     field, _, value = (part.strip() for part in text.partition('='))
     if not field or not value:
-        raise ValueError(f'{flag} {text!r}: allowed: field=value')
+        raise ValueError(f'{flag} {text!r}: must be field=value')
     return SHORT.get(field, field), value
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Values by field from texts such as 'method=lucir,icarl'.
+    """The values of each field, from texts such as 'method=lucir,icarl'.
 
     Raises:
-        ValueError: a text is malformed, or a field or a value comes twice.
+        ValueError: a text is malformed, or repeats a field or a value.
     """
     grid: dict[str, list[str]] = {}
     for text in texts:
@@ -75,9 +75,11 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
         # Commas inside a tuple, as in milestones, do not separate values.
         values = [v.strip() for v in re.split(r',(?![^(]*\))', joined)]
         if not all(values) or len(set(values)) < len(values):
-            raise ValueError(f'--grid {text!r}: allowed: distinct values')
+            raise ValueError(f'--grid {text!r}: must be distinct values')
         if field in grid:
-            raise ValueError(f'--grid {text!r}: {field} is in the grid already')
+            raise ValueError(
+                f'--grid {text!r}: must be a new field; {field} is in the grid'
+            )
         grid[field] = values
     return grid
 
@@ -85,28 +87,30 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
 def parse_fixed(
     texts: Sequence[str], grid: dict[str, list[str]], *, small: bool
 ) -> dict[str, str]:
-    """The overrides that all runs share, from texts such as 'train.epochs=5'.
+    """The overrides of all runs, from texts such as 'train.epochs=5'.
 
     Args:
-        texts: they win over those of `small`.
-        grid: its fields are left to it.
-        small: whether runs are smoke tests.
+        texts: overrides; they win over those of `small`.
+        grid: the grid, whose fields are left out.
+        small: whether to make the runs tiny.
 
     Raises:
-        ValueError: a text is malformed, or its field comes twice.
+        ValueError: a text is malformed or repeats a field.
     """
     given: dict[str, str] = {}
     for text in texts:
         field, value = parse_pair('--set', text)
         if field in given or field in grid:
-            raise ValueError(f'--set {text!r}: {field} is set already')
+            raise ValueError(
+                f'--set {text!r}: must be a new field; {field} is set already'
+            )
         given[field] = value
     fixed = {**(SMALL if small else {}), **given}
     return {field: fixed[field] for field in fixed if field not in grid}
 
 
 def run_name(settings: dict[str, str]) -> str:
-    """A readable name for a directory, distinct for distinct settings.
+    """A readable name of a directory, unique for the settings.
 
     The order of the fields does not matter.
     """
@@ -126,9 +130,9 @@ def plan(
     grid: dict[str, list[str]],
     fixed: dict[str, str],
 ) -> list[Run]:
-    """The runs of a grid; its last field changes fastest, its seed slowest.
+    """The runs of a grid; its last field changes fastest, the seed slowest.
 
-    So all cells of the table fill evenly, and runs that happen together do not
+    So the cells of the table fill evenly, and runs that start together do not
     compile the same programs.
     """
     runs = []

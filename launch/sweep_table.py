@@ -1,9 +1,9 @@
 """The table of a sweep: cells with mean, standard deviation and count.
 
-A run's record holds 'name', 'settings' (value as text by field), 'state'
+The record of a run has 'name', 'settings' (field -> value as text), 'state'
 ('finished', 'failed' or 'pending'), 'error' and, if finished, the numbers of
-`outcome`. Runs that differ in `seed` alone make up a cell. Numbers are
-fractions; only the Markdown table is in percent.
+`outcome`. Runs that differ only in `seed` form a cell. Numbers are fractions;
+only the Markdown table is in percent.
 """
 
 import csv
@@ -22,18 +22,18 @@ METRICS = (
     'forgetting',
     'max_forgetting',
 )
-# Of a run's phases, under 'exemplars' in `results.json`: means over phases.
+# Under 'exemplars' in `results.json`, averaged over phases.
 GAUGES = ('drift_grey_levels', 'held_out_loss_before', 'held_out_loss_after')
 NOTHING = '\u2014'
 
 
 def outcome(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What a sweep keeps of a run; None unless it has done all it was to do.
+    """The numbers of a finished run that a sweep keeps; None for others.
 
     Returns:
-        'judged' is the classifier that the method's paper judges it by,
-        'metrics' has `METRICS` by classifier, 'seconds' is the sum over phases
-        and 'gauges' has those of `GAUGES` that the run measured.
+        'judged' is the classifier that the method's paper reports, 'metrics'
+        has `METRICS` by classifier, 'seconds' is the sum over phases and
+        'gauges' has those of `GAUGES` that the run measured.
     """
     path = workdir / 'results.json'
     if not path.exists():
@@ -61,7 +61,7 @@ def outcome(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def summary(values: Iterable[float]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1 in the denominator) and count.
+    """Mean, sample standard deviation and count.
 
     Returns:
         'mean' is None without values, 'std' with fewer than two.
@@ -75,7 +75,7 @@ def summary(values: Iterable[float]) -> dict[str, Any]:
 
 
 def cells(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Aggregates records over seeds, cells in the order of the records."""
+    """Aggregates records over seeds; cells are in the order of the records."""
     grouped: dict[tuple, list[Mapping[str, Any]]] = {}
     for record in records:
         fields = record['settings'].items()
@@ -87,7 +87,7 @@ def cells(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def cell(
     settings: dict[str, str], records: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Aggregates the records of one cell; those not finished do not count.
+    """Aggregates the finished records of one cell.
 
     Returns:
         'best' is the classifier with the highest mean of average incremental
@@ -128,7 +128,7 @@ def percent(values: Mapping[str, Any]) -> str:
 
 
 def row(cell: Mapping[str, Any], axes: Sequence[str]) -> list[str]:
-    """A cell's row in the Markdown table."""
+    """The row of a cell in the Markdown table."""
     texts = [cell['settings'][field] for field in axes]
     if cell['judged'] is None:
         return [*texts, *[NOTHING] * 5]
@@ -143,7 +143,7 @@ def row(cell: Mapping[str, Any], axes: Sequence[str]) -> list[str]:
 
 
 def markdown(sweep: Mapping[str, Any]) -> str:
-    """The table for people.
+    """The table as Markdown.
 
     Args:
         sweep: content of `sweep.json`.
@@ -164,7 +164,7 @@ def markdown(sweep: Mapping[str, Any]) -> str:
     lines = [
         f'{done} of {len(runs)} runs finished. In percent: mean \u00b1 '
         'standard deviation (number of seeds), by the classifier that the '
-        'method is judged by. The best one is picked by these very numbers.',
+        'method is judged by. The best one is chosen by the same numbers.',
         '',
         *['| ' + ' | '.join(texts) + ' |' for texts in rows],
         '',
@@ -178,7 +178,7 @@ def markdown(sweep: Mapping[str, Any]) -> str:
 
 
 def csv_text(sweep: Mapping[str, Any]) -> str:
-    """A row for each cell and classifier; what is not known is left empty."""
+    """CSV with a row for each cell and classifier; unknown values are empty."""
     axes = [field for field in sweep['grid'] if field != SEED]
     parts = ('mean', 'std', 'n')
     wide = {'seconds': None, **dict.fromkeys(GAUGES)}
@@ -206,9 +206,9 @@ def write(out: pathlib.Path, sweep: dict[str, Any]) -> None:
 
     Args:
         out: directory of the sweep.
-        sweep: all of `sweep.json` but 'cells', which are added.
+        sweep: content of `sweep.json` but 'cells', which are added.
     """
-    # Late, since it imports JAX and a dry run needs none.
+    # Imported late: it imports JAX, which a dry run does not need.
     from mnemonics_jax.core.workdir import write_atomically
 
     sweep = {**sweep, 'cells': cells(sweep['runs'])}

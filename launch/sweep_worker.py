@@ -1,9 +1,9 @@
-"""The processes that the runs of a sweep happen in.
+"""The processes that do the runs of a sweep.
 
-A run is a process of its own, or one of many in a process that this file is the
-program of: imports and JAX's start are then paid for once. That program is told
-of a run by a line on standard input, a JSON object with the 'command' and the
-'log' for all output, and answers with the exit status that the command has.
+A run has its own process, or shares one with others, which saves imports and
+the start of JAX. This file is the program of a shared process: for each line on
+standard input, a JSON object with the 'command' and the 'log' for its output,
+it does the run and prints the exit status.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from typing import Any, TextIO
 
 
 class Processes:
-    """Starts processes for the threads of a sweep, and ends them."""
+    """Starts and ends the processes for the threads of a sweep."""
 
     def __init__(self, environment: dict[str, str], *, shared: bool) -> None:
-        """Starts none yet.
+        """Starts no process yet.
 
         Args:
-            environment: of the processes.
+            environment: environment variables of the processes.
             shared: whether the runs of a thread share a process.
         """
         self._environment, self._shared = environment, shared
@@ -36,11 +36,11 @@ class Processes:
         self._own = threading.local()
 
     def run(self, command: Sequence[str], log: pathlib.Path) -> int:
-        """Does a run to its end and returns its exit status.
+        """Does a run and returns its exit status.
 
         Args:
-            command: the run as a process of its own.
-            log: where its output is added to.
+            command: command of the run.
+            log: file that its output is appended to.
         """
         if self._shared:
             return self._ask({'command': list(command), 'log': str(log)})
@@ -54,13 +54,13 @@ class Processes:
             return self._wait(process)
 
     def close(self) -> None:
-        """Ends what runs, and lets nothing start from now on."""
+        """Ends all processes; none can be started afterwards."""
         with self._lock:
             self._closed = True
             live = list(self._live)
         for process in live:
             process.terminate()
-            # One that is in a run saves it, and then asks for the next.
+            # A shared one saves its run, and then reads the end of the input.
             if process.stdin is not None:
                 with contextlib.suppress(OSError):
                     process.stdin.close()
@@ -68,7 +68,7 @@ class Processes:
             self._wait(process)
 
     def _ask(self, job: dict[str, Any]) -> int:
-        """Gives a run to this thread's process; starts that if need be."""
+        """Does a run in this thread's process, which is started if needed."""
         process = getattr(self._own, 'process', None)
         if process not in self._live:
             process = self._own.process = self._start(
@@ -84,7 +84,7 @@ class Processes:
             answer = process.stdout.readline()
         if answer:
             return int(answer)
-        # It died of this run, such as for want of memory.
+        # The run ended the process, for example by using too much memory.
         return self._wait(process) or 1
 
     def _start(self, command: Sequence[str], **pipes: Any) -> subprocess.Popen:
@@ -96,10 +96,10 @@ class Processes:
             return process
 
     def _wait(self, process: subprocess.Popen) -> int:
-        """Waits until a process has ended and returns its exit status."""
+        """Waits for the end of a process and returns its exit status."""
         status = process.wait()
         for pipe in filter(None, (process.stdin, process.stdout)):
-            # What it was not there to be told is of no use any more.
+            # Unsent input is of no use any more.
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
         with self._lock:
@@ -108,7 +108,7 @@ class Processes:
 
 
 def load(arguments: Sequence[str]) -> tuple[Any, str]:
-    """The configuration and the work directory of a command's flags.
+    """The configuration and the work directory from a command's flags.
 
     Raises:
         ValueError: a field or a value is wrong.
@@ -117,7 +117,7 @@ def load(arguments: Sequence[str]) -> tuple[Any, str]:
     from ml_collections import config_flags
 
     arguments = ['sweep', *arguments]
-    # Flags of its own: the global ones would keep those of the run before.
+    # Separate flags: the global ones would keep those of the previous run.
     own = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         'config', flag_values=own, sys_argv=arguments
@@ -131,14 +131,14 @@ def load(arguments: Sequence[str]) -> tuple[Any, str]:
 
 
 def do(arguments: Sequence[str]) -> int:
-    """Does a run and returns its exit status; what fails it is on stderr."""
-    # Late, so that a failing import is in the log, too.
+    """Does a run and returns its exit status; errors go to stderr."""
+    # Imported late, so that a failed import is in the log.
     import jax
     from absl import logging
 
     from mnemonics_jax import experiment
 
-    # Orbax tells of every file it writes, at the level of information.
+    # Orbax logs every file that it writes as information.
     logging.set_verbosity(logging.WARNING)
     try:
         config, workdir = load(arguments)
@@ -147,17 +147,17 @@ def do(arguments: Sequence[str]) -> int:
         print(f'error: {" ".join(str(e).split())}', file=sys.stderr)
         return 2
     experiment.run(parts, workdir)
-    # Each run makes functions of its own: programs would pile up in memory.
+    # Each run has its own functions, whose programs would fill the memory.
     jax.clear_caches()
     return 0
 
 
 def serve(jobs: TextIO, answers: TextIO) -> None:
-    """Does the runs that it is told to, until there are no more."""
+    """Does the runs of all jobs, one line of JSON each."""
     for line in jobs:
         job = json.loads(line)
         with open(job['log'], 'ab') as log:
-            # By number, for what libraries print that are not Python.
+            # By number, to include the output of libraries not in Python.
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         flags = [a for a in job['command'] if a.startswith('--')]
@@ -171,7 +171,7 @@ def serve(jobs: TextIO, answers: TextIO) -> None:
 
 
 if __name__ == '__main__':
-    # Ctrl-C on a terminal reaches every process; the sweep ends this one.
+    # Ctrl-C reaches every process of a terminal; the sweep ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with os.fdopen(os.dup(1), 'w') as channel:
         serve(sys.stdin, channel)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests, two files at a time: those of a file share what they made and
-# compiled. Extra arguments go to pytest.
+# The tests, two files at a time: tests of a file share fixtures and compiled
+# programs. Extra arguments go to pytest.
 # shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU slice, from the request for it to the report.
+# A run on a Cloud TPU slice, from requesting it to the report.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/commands.sh
@@ -9,29 +9,29 @@ usage() {
   cat <<'END'
 usage: launch/tpu_pod.sh [--dry-run] [--SETTING=VALUE ...] -- flags of the run
 
-Does a run on all hosts of a Cloud TPU slice, as in
+Does a run on all hosts of a Cloud TPU slice, for example
 
   launch/tpu_pod.sh --zone=us-central2-b --type=v4-32 --spot=true -- \
     --config=configs/cifar100.py --workdir=gs://BUCKET/cifar100
 
-Requests the slice unless it is there, waits for it, installs this checkout,
-starts the run, follows its log and fetches the report to runs/NAME. A slice
-that is preempted is requested again, and the run goes on. Ctrl-C ends the
-following, not the run; the same command follows it again. The slice is kept,
-and costs, until you delete it; the last line printed says how.
+Requests the slice if it does not exist, waits for it, installs this checkout,
+starts the run, follows its log and copies the report to runs/NAME. A preempted
+slice is requested again, and the run resumes. Ctrl-C stops following the log,
+not the run; rerun the command to follow it again. The slice is kept and billed
+until you delete it; the last line printed says how.
 
 --dry-run prints the commands, runs nothing and needs no gcloud.
 
 settings, also as environment variables (ZONE=us-central2-b):
-  --name=mnemonics  of the request and of the slice
-  --zone            where, as in us-central2-b
-  --project         by default the one that gcloud is set to
-  --type=v4-32      of the slice
-  --version         of its software, by default the one for the type
+  --name=mnemonics  name of the request and of the slice
+  --zone            zone of the slice, such as us-central2-b
+  --project         project; default: the one that gcloud is set to
+  --type=v4-32      type of the slice
+  --version         version of its software; default: the one for the type
   --spot=false      true: cheaper, and may be preempted
 
 Needed once: gcloud auth login, and ssh-add ~/.ssh/google_compute_engine, since
-gcloud reaches several hosts at once by a key that an ssh agent holds.
+gcloud connects to several hosts only with a key from an ssh agent.
 END
 }
 
@@ -65,7 +65,7 @@ delete() {
   tpus queued-resources delete "$NAME" --force --quiet
 }
 
-# What each host does.
+# The script that each host runs.
 job() {
   cat <<END
 $(quote "${main[@]}") >run.log 2>&1
@@ -73,8 +73,8 @@ echo \$? >run.status
 END
 }
 
-# Replaces the checkout on all hosts by this one, and updates their .venv, with
-# a newer Python than their image has. It is called in a condition, where bash
+# Replaces the checkout on all hosts by this one and updates their .venv, with a
+# newer Python than that of their image. It is called in a condition, where bash
 # does not stop at errors, hence the returns.
 install() {
   run mkdir -p "runs/$NAME" || return
@@ -102,8 +102,8 @@ fi
 ~/.local/bin/uv pip install --quiet --python=.venv/bin/python -e ".[tpu,gcs]"'
 }
 
-# Starts the run on all hosts. The connection may break without harm.
-# shellcheck disable=SC2016  # The host is to expand these.
+# Starts the run on all hosts, where it survives a broken connection.
+# shellcheck disable=SC2016  # The host expands these.
 start() {
   on_host all 'set -e
 cd mnemonics_jax
@@ -112,21 +112,21 @@ setsid bash run.sh </dev/null >/dev/null 2>&1 &
 echo $! >run.pid'
 }
 
-# Prints what is running, or nothing.
+# Prints the script of the run if it is running.
 # shellcheck disable=SC2016
 running() {
   on_host 0 'cd mnemonics_jax 2>/dev/null || exit 0
 if kill -0 "$(cat run.pid)"; then cat run.sh; fi 2>/dev/null'
 }
 
-# Shows the log, all of it (+1) or from its last lines on (20), until the run
-# has ended.
+# Shows the log from the first line (+1) or the last ones (20), until the run
+# ends.
 follow() {
   on_host 0 "cd mnemonics_jax
 tail --lines=$1 --follow=name --retry --pid=\"\$(cat run.pid)\" run.log"
 }
 
-# Prints the status that the run has ended with, or nothing.
+# Prints the exit status of the run if it has ended.
 exit_status() {
   on_host 0 'cat mnemonics_jax/run.status 2>/dev/null || true'
 }
@@ -140,9 +140,9 @@ plan() {
   echo '# The slice, until both are ACTIVE and READY:'
   request_state
   slice_state
-  echo '# If there is none:'
+  echo '# If it does not exist:'
   request
-  echo '# If it was preempted, or its request has failed before; then anew:'
+  echo '# If it was preempted or its request failed, before the next request:'
   delete
   echo '# If the run is not running yet:'
   running
@@ -151,14 +151,14 @@ plan() {
   echo '# Until the run has ended:'
   follow +1
   exit_status
-  echo '# If it ended well:'
+  echo '# If it succeeded:'
   fetch
   echo '# When you are done with the slice:'
   delete
 }
 
-# Prints the state of the request and of its slice, as ACTIVE/READY. There may
-# be no slice yet, or no longer, for some seconds.
+# Prints the states of the request and of its slice, such as ACTIVE/READY. For
+# some seconds the request may have no slice.
 state() {
   local found slice='' errors="runs/$NAME/gcloud.log"
   if ! found="$(request_state 2>"$errors")"; then
@@ -170,7 +170,7 @@ state() {
   echo "$found/$slice"
 }
 
-# Waits for a slice that can be used, and requests it where that is needed.
+# Waits until the slice is ready, and requests it if needed.
 make_ready() {
   local now before='' requested=false
   while :; do
@@ -187,20 +187,20 @@ make_ready() {
         ;;
       FAILED/)
         if "$requested"; then
-          fail "$NAME: the request has failed; why is said by" \
+          fail "$NAME: the request has failed; for the reason, run" \
             "gcloud compute tpus queued-resources describe $NAME"
         fi
         delete
         ;;
       SUSPENDED/ | ACTIVE/PREEMPTED | ACTIVE/TERMINATED) delete ;;
-      ACTIVE/STOPPED) fail "$NAME: STOPPED; start it, or take another name" ;;
+      ACTIVE/STOPPED) fail "NAME=$NAME: STOPPED; start it or set another" ;;
       *) sleep 30 ;;
     esac
   done
 }
 
-# Installs and starts the run unless it is running, and follows it. One that
-# was `started` before has ended while the connection was broken.
+# Installs and starts the run unless it is running, and follows its log. A run
+# that was `started` before and is not running ended without a connection.
 work() {
   local found from=20
   found="$(running)" || return
@@ -209,12 +209,12 @@ work() {
     started=true
     from=+1
   elif [ -n "$found" ] && [ "$found" != "$(job)" ]; then
-    fail "NAME=$NAME: does ${found%% >run.log*}; allowed: another name"
+    fail "NAME=$NAME: runs ${found%% >run.log*}; set another name"
   fi
   follow "$from" || true
 }
 
-# The run, over preemptions and lost connections, to its end.
+# Does the run to its end, through preemptions and lost connections.
 main_loop() {
   local ended lost=0 started=false
   while :; do
@@ -228,17 +228,17 @@ main_loop() {
     if [ "$ended" = 0 ]; then
       return
     fi
-    # A slice that is taken away may look well for a while.
+    # A preempted slice may still look ready for a while.
     sleep 60
     if [ "$(state)" != ACTIVE/READY ]; then
       lost=0 started=false
-    elif [ "$ended" = 75 ]; then # Told to stop, it has saved; the slice stays.
+    elif [ "$ended" = 75 ]; then # Saved on a signal, but not preempted.
       started=false
     elif [ -n "$ended" ]; then
-      say "the run has ended with status $ended; the same command goes on"
+      say "the run ended with status $ended; rerun the command to resume"
       exit "$ended"
     elif [ "$lost" -ge 5 ]; then
-      fail "$NAME: cannot be worked on, though it is READY; see above"
+      fail "$NAME: READY, but the run cannot be started; see above"
     fi
   done
 }
@@ -248,17 +248,17 @@ main_loop() {
 read_settings 'NAME ZONE PROJECT TYPE VERSION SPOT' "$@"
 case "$NAME" in
   [!a-z]* | *[!a-z0-9-]* | '')
-    fail "NAME=$NAME: allowed: small letters, digits and -, a letter first"
+    fail "NAME=$NAME: must be lower-case letters, digits and -, a letter first"
     ;;
 esac
 if [ -z "$ZONE" ]; then
-  fail 'ZONE: missing; allowed: a zone with TPUs, as in --zone=us-central2-b'
+  fail 'ZONE: missing; must be a zone with TPUs, such as --zone=us-central2-b'
 fi
 spot=()
 case "$SPOT" in
   true) spot=(--spot) ;;
   false) ;;
-  *) fail "SPOT=$SPOT: allowed: true, false" ;;
+  *) fail "SPOT=$SPOT: must be true or false" ;;
 esac
 if [ -z "$VERSION" ]; then
   case "$TYPE" in
@@ -266,7 +266,7 @@ if [ -z "$VERSION" ]; then
     v5litepod-*) VERSION=v2-alpha-tpuv5-lite ;;
     v5p-*) VERSION=v2-alpha-tpuv5 ;;
     v6e-*) VERSION=v2-alpha-tpuv6e ;;
-    *) fail "VERSION: missing; no default is known for TYPE=$TYPE" ;;
+    *) fail "VERSION: missing; there is no default for TYPE=$TYPE" ;;
   esac
 fi
 workdir=''
@@ -278,8 +278,8 @@ done
 case "$workdir" in
   gs://?*) ;;
   *)
-    fail "--workdir=$workdir: allowed: --workdir=gs://BUCKET/FOLDER, since" \
-      'all hosts write there and a preempted one loses its disk'
+    fail "--workdir=$workdir: must be gs://BUCKET/FOLDER, since all hosts" \
+      'write to it and a preempted host loses its disk'
     ;;
 esac
 main=(.venv/bin/python -m mnemonics_jax.main "${flags[@]}")
@@ -292,7 +292,7 @@ if ! command -v gcloud >/dev/null; then
   fail 'gcloud: missing; install the Google Cloud CLI, or add --dry-run'
 fi
 mkdir -p "runs/$NAME"
-trap 'say "the run goes on; the same command follows it again"; exit 130' INT
+trap 'say "the run continues; rerun the command to follow it"; exit 130' INT
 main_loop
 fetch
 say "report: runs/$NAME/report.html"

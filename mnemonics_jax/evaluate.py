@@ -1,10 +1,10 @@
-"""How well a phase that a run has finished classifies other data.
+"""Evaluates a finished phase of a run, also on other data.
 
     python -m mnemonics_jax.evaluate WORKDIR --data.source=folder --data.dir=DIR
 
-counts the test images of a data source, which is that of the run but for what
-flags say. Classes are matched by name; images of classes that the phase has not
-seen are left out and counted.
+classifies the test images of the run's data source, or of the one that the
+flags describe. Classes are matched by name; images of classes that the phase
+has not seen are left out and counted.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from mnemonics_jax.experiment.context import in_order
 from mnemonics_jax.experiment.data import build_source, make_loader
 from mnemonics_jax.train import evaluation
 
-# Names of left-out classes that are printed.
+# The most names of left-out classes to print.
 _MAX_NAMES = 10
 
 
@@ -39,12 +39,12 @@ def with_data(
     """The configuration of a run, with other data.
 
     Args:
-        phase: of the run.
-        given: flags, `--data.dir=DIR`. Where there are any, all classes of the
-            data count, and images get the size of the run's.
+        phase: finished phase of the run.
+        given: flags such as `--data.dir=DIR`. With any of them all classes of
+            the data count, and images are resized to the run's size.
 
     Raises:
-        ValueError: a flag names no field of the data, or a wrong value.
+        ValueError: a flag is not a field of the data, or has a wrong value.
     """
     if not given:
         return phase.config
@@ -59,7 +59,7 @@ def with_data(
         field = name.removeprefix('--data.')
         if field == name or field not in fields or not equals:
             raise ValueError(
-                f'{flag}: allowed: --data.FIELD=VALUE with one of '
+                f'{flag}: must be --data.FIELD=VALUE with one of '
                 f'{", ".join(fields)}'
             )
         config.data[field] = convert(name, value, fields.get_type(field))
@@ -68,21 +68,21 @@ def with_data(
 
 
 def convert(name: str, value: str, kind: type) -> Any:
-    """A value from a flag.
+    """The value of a flag.
 
     Raises:
-        ValueError: it is not of this kind.
+        ValueError: it is not of the type `kind`.
     """
     words = {'true': True, 'false': False}
     try:
         return words[value.lower()] if kind is bool else kind(value)
     except (KeyError, ValueError) as e:
-        allowed = 'true, false' if kind is bool else f'of type {kind.__name__}'
-        raise ValueError(f'{name}={value}: allowed: {allowed}') from e
+        rule = 'true or false' if kind is bool else f'of type {kind.__name__}'
+        raise ValueError(f'{name}={value}: must be {rule}') from e
 
 
 def left_out(source: sources.Source, names: Sequence[str]) -> dict[str, int]:
-    """Test images of the classes of a source that are not among `names`."""
+    """Number of test images of each class that is not among `names`."""
     counts = np.bincount(source.labels['test'], minlength=source.num_classes)
     known = set(names)
     return {
@@ -93,17 +93,17 @@ def left_out(source: sources.Source, names: Sequence[str]) -> dict[str, int]:
 
 
 def check_source(source: sources.Source, phase: finished.FinishedPhase) -> None:
-    """Raises ValueError if the phase cannot classify any of the images."""
+    """Raises ValueError if the phase can classify none of the images."""
     if tuple(source.image_shape) != phase.plan.image_shape:
         raise ValueError(
-            f'--data: images of the shape {tuple(source.image_shape)}; '
-            f'allowed: {phase.plan.image_shape}, that of the run'
+            f'--data: images of shape {tuple(source.image_shape)}: must be '
+            f'{phase.plan.image_shape}, as in the run'
         )
     others = left_out(source, phase.class_names)
     if len(source.labels['test']) == sum(others.values()):
         raise ValueError(
             f'--data: no test image of a class that phase {phase.phase} has '
-            f'seen; allowed: classes such as {phase.class_names[0]!r}, not '
+            f'seen: must have classes such as {phase.class_names[0]!r}, not '
             f'{next(iter(others), None)!r}'
         )
 
@@ -113,15 +113,15 @@ def evaluate(
     config: config_dict.FrozenConfigDict,
     placement: parallel.Placement,
 ) -> dict[str, Any]:
-    """Counts the test images of the data that a configuration names.
+    """Evaluates a phase on the test images of a configuration's data.
 
     Returns:
-        As JSON takes it: 'phase', 'num_seen', 'class_names', 'num_images',
-        'left_out' (class -> images) and, by classifier, 'accuracy',
+        A dict for JSON: 'phase', 'num_seen', 'class_names', 'num_images',
+        'left_out' (class -> number of images) and, by classifier, 'accuracy',
         'top5_accuracy' and 'confusion'.
 
     Raises:
-        ValueError: the data cannot be read, or are of no class seen.
+        ValueError: the data cannot be read or have no class seen.
     """
     whole = build_source(config)
     check_source(whole, phase)
@@ -160,7 +160,7 @@ def evaluate(
 
 
 def lines(found: dict[str, Any], predictor: str) -> list[str]:
-    """What is printed of the result of `evaluate`."""
+    """The lines to print for a result of `evaluate`."""
     said = [
         f'phase {found["phase"]}: {found["num_images"]} test images of '
         f'{found["num_seen"]} classes'
@@ -180,7 +180,7 @@ def lines(found: dict[str, Any], predictor: str) -> list[str]:
 
 
 def place(batch_size: int) -> parallel.Placement:
-    """As many devices as batches split over."""
+    """A placement over as many devices as divide the batch size."""
     devices = jax.devices()
     return parallel.make_placement(
         devices[: math.gcd(len(devices), batch_size)]
@@ -188,7 +188,7 @@ def place(batch_size: int) -> parallel.Placement:
 
 
 def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
-    """Evaluates as the arguments say; see `cli.answer` for errors."""
+    """Runs the command; see `cli.answer` for errors."""
     phase = finished.restore_phase(arguments.workdir, arguments.phase)
     config = with_data(phase, given)
     compilation_cache.keep_programs(arguments.workdir)
@@ -201,16 +201,16 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; by default that of the process."""
+    """Parses the command line, by default the process's, and runs it."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.evaluate',
         description='Evaluates a finished phase of a run.',
-        epilog='Any field of the data is a flag, as in --data.dir=DIR.',
+        epilog='Every field of the data is a flag, such as --data.dir=DIR.',
         allow_abbrev=False,
     )
-    parser.add_argument('workdir', metavar='WORKDIR', help='of a run')
+    parser.add_argument('workdir', metavar='WORKDIR', help='of the run')
     parser.add_argument(
-        '--phase', type=int, default=-1, help='by default the last one'
+        '--phase', type=int, default=-1, help='default: the last one'
     )
     parser.add_argument('--out', help='a JSON file for all counts')
     arguments, given = parser.parse_known_args(argv)

@@ -1,4 +1,4 @@
-"""What a phase of a run has learned, in files that others read.
+"""Exports the results of a finished phase for use elsewhere.
 
     python -m mnemonics_jax.export WORKDIR --phase=-1 --out=DIR
 
@@ -24,20 +24,20 @@ from mnemonics_jax.experiment import finished
 from mnemonics_jax.report.figures.images import as_png
 from mnemonics_jax.types import Variables
 
-# Of a folder's name, which may be no longer than 255 bytes, of four a letter.
+# A name may have 255 bytes, and a letter takes up to four.
 _MAX_LETTERS = 48
 
 
 def folder_name(position: int, num_classes: int, name: str) -> str:
-    """A folder for a class, such as `007_red_fox`.
+    """The name of a class's folder, such as `007_red_fox`.
 
-    Unique, sorted as the model's outputs are, and safe on any file system:
-    letters, digits, `-` and `_`.
+    Names are unique, sort as the model's outputs do, and are safe on any file
+    system: letters, digits, `-` and `_`.
 
     Args:
-        position: of the class, 0..num_classes - 1.
-        num_classes: of all.
-        name: of the class.
+        position: position of the class, 0..num_classes - 1.
+        num_classes: number of classes.
+        name: name of the class.
     """
     digits = len(str(num_classes - 1))
     words = re.sub(r'[^\w-]+', '_', name)[:_MAX_LETTERS].strip('_')
@@ -45,11 +45,12 @@ def folder_name(position: int, num_classes: int, name: str) -> str:
 
 
 def exemplars_of(phase: finished.FinishedPhase) -> dict[str, np.ndarray]:
-    """The exemplars as a list, class by class, best first.
+    """The exemplars as flat arrays, by class and rank.
 
     Returns:
-        'images' [n, H, W, C], uint8 or float32 in [0, 1] as they are stored,
-        'labels' int64[n], 'ranks' int64[n] within the class, and 'class_names'.
+        'images' [n, H, W, C], uint8 or float32 in [0, 1] as stored, 'labels'
+        int64[n], 'ranks' int64[n] within the class, 0 is best, and
+        'class_names'.
     """
     seen = slice(phase.num_seen)
     labels, ranks = np.nonzero(np.asarray(phase.exemplars.mask)[seen])
@@ -62,11 +63,11 @@ def exemplars_of(phase: finished.FinishedPhase) -> dict[str, np.ndarray]:
 
 
 def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
-    """Writes exemplars to a folder a class; float32 is rounded to grey levels.
+    """Writes exemplars to one folder per class; rounds float32 to 8 bits.
 
     Args:
-        found: by `exemplars_of`, grey or RGB.
-        folder: to make.
+        found: result of `exemplars_of`, grey or RGB.
+        folder: parent folder, which is created.
     """
     images = np.asarray(memory.to_storage(to_float(found['images']), 'uint8'))
     names = found['class_names']
@@ -79,7 +80,7 @@ def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
 
 
 def describe(phase: finished.FinishedPhase) -> dict[str, Any]:
-    """All that is needed to build the model again, as JSON takes it."""
+    """All that is needed to rebuild the model, as a dict for JSON."""
     return {
         'phase': phase.phase,
         'num_seen': phase.num_seen,
@@ -90,7 +91,7 @@ def describe(phase: finished.FinishedPhase) -> dict[str, Any]:
 
 
 def flatten(variables: Variables) -> dict[str, np.ndarray]:
-    """Arrays by the names on their way, as in 'params.head.kernel'."""
+    """Arrays by their path in the tree, such as 'params.head.kernel'."""
     tree = {'params': variables.params, 'batch_stats': variables.batch_stats}
     return {
         jax.tree_util.keystr(path, simple=True, separator='.'): np.array(leaf)
@@ -99,7 +100,7 @@ def flatten(variables: Variables) -> dict[str, np.ndarray]:
 
 
 def write_model(variables: Variables, path: pathlib.Path) -> None:
-    """Writes an Orbax checkpoint `path` and a file `path`.safetensors."""
+    """Writes an Orbax checkpoint `path` and the file `path`.safetensors."""
     from safetensors.numpy import save_file
 
     save_file(flatten(variables), path.with_suffix('.safetensors'))
@@ -109,7 +110,7 @@ def write_model(variables: Variables, path: pathlib.Path) -> None:
 
 
 def check_safetensors() -> None:
-    """Raises ValueError if the package is missing."""
+    """Raises ValueError if the package safetensors is missing."""
     try:
         import safetensors  # noqa: F401
     except ImportError as e:
@@ -121,11 +122,11 @@ def check_safetensors() -> None:
 def check_empty(folder: pathlib.Path) -> None:
     """Raises ValueError unless the folder is new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f'--out={folder}: allowed: a new or an empty folder')
+        raise ValueError(f'--out={folder}: must be a new or empty folder')
 
 
 def export(phase: finished.FinishedPhase, folder: pathlib.Path) -> list[str]:
-    """Writes all of it; returns the names of what it wrote."""
+    """Writes all files to a folder; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def write_json(name: str, content: Any) -> str:
@@ -147,14 +148,17 @@ def export(phase: finished.FinishedPhase, folder: pathlib.Path) -> list[str]:
     if len(found['images']):
         np.savez_compressed(folder / 'exemplars.npz', **found)
         written.append('exemplars.npz')
-        if found['images'].shape[-1] in (1, 3):  # What PNG takes.
+        if found['images'].shape[-1] in (
+            1,
+            3,
+        ):  # The channels that PNG supports.
             write_pngs(found, folder / 'exemplars')
             written.append('exemplars/')
     return written
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Exports as the arguments say; see `cli.answer` for errors."""
+    """Runs the command; see `cli.answer` for errors."""
     folder = pathlib.Path(arguments.out)
     check_safetensors()
     check_empty(folder)
@@ -169,14 +173,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; by default that of the process."""
+    """Parses the command line, by default the process's, and runs it."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.export',
-        description='Writes exemplars and models for use elsewhere.',
+        description='Exports exemplars and models for use elsewhere.',
     )
-    parser.add_argument('workdir', metavar='WORKDIR', help='of a run')
+    parser.add_argument('workdir', metavar='WORKDIR', help='of the run')
     parser.add_argument(
-        '--phase', type=int, default=-1, help='by default the last one'
+        '--phase', type=int, default=-1, help='default: the last one'
     )
     parser.add_argument('--out', required=True, help='a new folder')
     arguments = parser.parse_args(argv)

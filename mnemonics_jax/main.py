@@ -1,9 +1,9 @@
 """Command line: `python -m mnemonics_jax.main --config=FILE --workdir=DIR`.
 
 `mnemonics-jax` is the same command. FILE is a path, or the name of one of the
-package's configurations, such as digits or cifar100:phases=10. Any field of the
-configuration is a flag: `--config.exemplars.per_class=5`. Rerun the command to
-resume; a run that is finished says so and exits with 0.
+package's configurations, such as digits or cifar100:phases=10. Every field of
+the configuration is a flag: `--config.exemplars.per_class=5`. Rerun the command
+to resume; after the end of the run it says so and exits with 0.
 """
 
 import re
@@ -23,32 +23,30 @@ HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull')
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    'File with a get_config() function, or the name of one of the package; by '
+    'File with a get_config() function, or the name of one in the package; '
     f'default {DEFAULT_CONFIG}.',
 )
 _WORKDIR = flags.DEFINE_string(
     'workdir',
     None,
-    'Directory that everything is written to; may be gs://BUCKET/FOLDER.',
+    'Directory to write to; may be gs://BUCKET/FOLDER.',
 )
-
-
 _COORDINATOR = flags.DEFINE_string(
     'coordinator',
     None,
-    'HOST:PORT of process 0, where several processes meet. Not needed on Cloud '
-    'TPU and under SLURM.',
+    'HOST:PORT of process 0, in a run of several processes. Not needed on '
+    'Cloud TPU, under SLURM and with Open MPI.',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    'num_processes', None, 'How many processes there are, with --coordinator.'
+    'num_processes', None, 'Number of processes, with --coordinator.'
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    'process_id', None, 'Which one this is, from 0, with --coordinator.'
+    'process_id', None, 'Index of this process from 0, with --coordinator.'
 )
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags; a mistake is one line, not a traceback."""
+    """Parses flags; a mistake is reported in one line."""
     # Help exits here, without a configuration, which would load jax.
     if asked := [word for word in argv if word in HELP]:
         flags.FLAGS([argv[0], *asked])
@@ -79,10 +77,10 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def with_config(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of `--config` in a command, and the command with its path.
+    """The value of `--config`, and the command with the file's path instead.
 
-    In either spelling. As a flag's default the file would be loaded, and fail,
-    on import; so where there is no such flag, it is added.
+    The flag is added if it is missing: a default value would be loaded, and
+    might fail, on import.
 
     Raises:
         ValueError: there is no such configuration.
@@ -101,18 +99,18 @@ def with_config(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def explain_file(error: flags.Error) -> str | None:
-    """What a configuration file raised, if that is what went wrong."""
+    """The message for an error inside the configuration file, or None."""
     flag, wrapped, _ = str(error).partition(': Error whilst parsing config')
     if not wrapped:
         return None
-    # The error is absl's, around one of ml_collections with the traceback in
-    # its text, around the one that the file raised.
+    # absl's error wraps that of ml_collections, which has the traceback in its
+    # text and wraps the error that the file raised.
     raised = error.__context__
     return f'{flag}: {raised and raised.__context__}'
 
 
 def explain_key(given: str, error: Exception) -> str | None:
-    """What is wrong with a field that a configuration file sets."""
+    """The message for an unknown field in a configuration file, or None."""
     unknown = re.search(r'Key "(\w+)" does not exist', str(error))
     if not unknown:
         return None
@@ -122,7 +120,7 @@ def explain_key(given: str, error: Exception) -> str | None:
 
 
 def explain_field(argv: Sequence[str]) -> str | None:
-    """What is wrong with the first `--config.a.b` that names no field."""
+    """The message for the first `--config.a.b` that is no field, or None."""
     from mnemonics_jax.config import default_config
 
     for argument in argv:
@@ -145,7 +143,7 @@ def explain_field(argv: Sequence[str]) -> str | None:
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
-    # Imported late, so that --help and mistyped flags answer at once.
+    # Imported late, so that --help and wrong flags answer at once.
     from mnemonics_jax import experiment
     from mnemonics_jax.core import compilation_cache, multihost, parallel
     from mnemonics_jax.core.workdir import BucketError
@@ -154,9 +152,8 @@ def main(argv: Sequence[str]) -> None:
     from mnemonics_jax.train.metric_writer import DivergedError
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
-    # What a user can get wrong shows here, before any work; what fails later
-    # is a defect and keeps its traceback.
-    # `parse` has seen that there is one.
+    # A user's mistakes show here, before any work; what fails later is a defect
+    # and keeps its traceback.
     place = str(_WORKDIR.value)
     try:
         compilation_cache.keep_programs(place)
@@ -172,18 +169,18 @@ def main(argv: Sequence[str]) -> None:
         fail(e)
     except OSError as e:
         fail(
-            f'--workdir={place}: {e.strerror or e}; must be a directory that '
-            'can be written'
+            f'--workdir={place}: must be a writable directory '
+            f'({e.strerror or e})'
         )
     try:
         experiment.run(parts, place)
     except (BadDataError, DivergedError) as e:
         fail(e)
     except BucketError as e:
-        fail(f'--workdir={place}: {e}; the same command goes on')
+        fail(f'--workdir={place}: {e}; rerun the command to resume')
     except InterruptError as e:
         if multihost.is_main():
-            print(f'stopped by {e}; the same command goes on', flush=True)
+            print(f'stopped by {e}; rerun the command to resume', flush=True)
         multihost.leave()
         sys.exit(EXIT_CODE)
     except Exception as e:  # Orbax's storage raises many types.
@@ -197,18 +194,18 @@ def main(argv: Sequence[str]) -> None:
 
 
 def explain_full(reason: str, place: str) -> str:
-    """What a full disk leaves, and what to do."""
+    """The message for a full disk: what is saved and what to do."""
     from mnemonics_jax.train import checkpoint
 
     kept = ', '.join(checkpoint.whole(place)) or 'none yet'
     return (
-        f'--workdir={place}: {reason}; what was written stays '
-        f'(checkpoints: {kept}), and with more room the same command goes on'
+        f'--workdir={place}: {reason}; checkpoints: {kept}; free some space '
+        'and rerun the command to resume'
     )
 
 
 def command() -> None:
-    """The console command, whose help is that of this module."""
+    """The console command; its help is the docstring of this module."""
     sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
     for flag in flags.FLAGS.get_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

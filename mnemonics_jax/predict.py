@@ -1,9 +1,8 @@
-"""Which classes images show, by a phase that a run has finished.
+"""Classifies images by a finished phase of a run.
 
     python -m mnemonics_jax.predict WORKDIR IMAGE_OR_FOLDER
 
-prints the five likeliest classes of each image. The data of the run are not
-needed.
+prints the five likeliest classes of each image, without the run's data.
 """
 
 import argparse
@@ -25,19 +24,19 @@ from mnemonics_jax.data.sources import folder
 from mnemonics_jax.experiment import finished
 from mnemonics_jax.train import evaluation
 
-# What a score is: softmax over the classes seen, or the cosine of the angle to
-# the class mean.
+# The score of each classifier: softmax over the classes seen, or cosine
+# similarity with the class mean.
 SCORES = {'cnn': 'probability', 'nme': 'cosine', 'finetuned': 'probability'}
 
 
 def find_images(path: pathlib.Path) -> list[pathlib.Path]:
-    """The image itself, or those in a folder and in folders within, sorted.
+    """The image itself, or all images in a folder and its subfolders, sorted.
 
-    Files are taken for images by their names, as `data.folder` does; what is
-    hidden is left out.
+    Files count as images by their suffix, as in `data.sources.folder`; hidden
+    files are left out.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there is no image.
     """
     if not path.is_dir():
         if not path.exists():
@@ -52,7 +51,7 @@ def find_images(path: pathlib.Path) -> list[pathlib.Path]:
     ]
     if not found:
         raise ValueError(
-            f'{path}: no image in it; files must end in '
+            f'{path}: no image in it; names of images must end in '
             f'{", ".join(folder.SUFFIXES)}'
         )
     return found
@@ -61,10 +60,10 @@ def find_images(path: pathlib.Path) -> list[pathlib.Path]:
 def read_images(
     files: Sequence[pathlib.Path], phase: finished.FinishedPhase
 ) -> np.ndarray:
-    """Images as evaluation sees them, uint8[n, H, W, C].
+    """Reads images as evaluation does, uint8[n, H, W, C].
 
     Raises:
-        ValueError: one of them cannot be read.
+        ValueError: a file cannot be read.
     """
     height, width, _ = phase.plan.image_shape
     return decode.decode_many(
@@ -82,12 +81,12 @@ def score_images(
     classifier: str,
     files: Sequence[pathlib.Path],
 ) -> Iterator[np.ndarray]:
-    """Scores f32[b, S] over the classes seen, of batch after batch of files.
+    """Yields scores f32[b, S] over the classes seen for batches of files.
 
     Args:
-        phase: that classifies.
-        classifier: one of its own.
-        files: to read.
+        phase: finished phase.
+        classifier: one of the phase's classifiers.
+        files: image files.
 
     Raises:
         ValueError: a file cannot be read.
@@ -102,7 +101,7 @@ def score_images(
     for start in range(0, len(files), size):
         pixels = read_images(files[start : start + size], phase)
         count = len(pixels)
-        # One shape for all batches, and one program.
+        # The same shape for all batches, so that one program is compiled.
         pixels = np.pad(pixels, ((0, size - count), *((0, 0),) * 3))
         scores, _ = evaluator.score(
             models, {'image': pixels}, np.int32(phase.num_seen)
@@ -121,17 +120,17 @@ def predict(
     files: Sequence[pathlib.Path],
     top: int,
 ) -> list[dict[str, Any]]:
-    """The classes with the highest scores, of each file.
+    """The classes with the highest scores for each file.
 
     Args:
-        phase: that classifies.
-        classifier: one of its own.
-        files: to read.
-        top: how many classes; no more than there are.
+        phase: finished phase.
+        classifier: one of the phase's classifiers.
+        files: image files.
+        top: the most classes to return.
 
     Returns:
-        For each file 'image', its path, and 'top', a list of 'class' and the
-        name of the score in `SCORES`, the likeliest first.
+        For each file 'image', its path, and 'top', a list of dicts with 'class'
+        and the name of the score in `SCORES`, the likeliest class first.
 
     Raises:
         ValueError: a file cannot be read.
@@ -152,7 +151,7 @@ def predict(
 
 
 def as_csv(found: Sequence[dict[str, Any]], kind: str) -> str:
-    """A line for each image and class: image, rank, class, score."""
+    """CSV with a line for each image and class: image, rank, class, score."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['image', 'rank', 'class', kind])
@@ -163,20 +162,20 @@ def as_csv(found: Sequence[dict[str, Any]], kind: str) -> str:
 
 
 def choose_classifier(phase: finished.FinishedPhase, name: str | None) -> str:
-    """The classifier of a name, by default that by which the run is judged."""
+    """The classifier of this name, by default the method's own."""
     name = name or phase.predictor
     if name not in phase.classifiers:
         raise ValueError(
-            f'--classifier={name}: phase {phase.phase} has none; allowed: '
+            f'--classifier={name}: must be one of phase {phase.phase}: '
             f'{", ".join(phase.classifiers)}'
         )
     return name
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Predicts as the arguments say; see `cli.answer` for errors."""
+    """Runs the command; see `cli.answer` for errors."""
     if arguments.top < 1:
-        raise ValueError(f'--top={arguments.top}: allowed: >= 1')
+        raise ValueError(f'--top={arguments.top}: must be an integer >= 1')
     phase = finished.restore_phase(arguments.workdir, arguments.phase)
     classifier = choose_classifier(phase, arguments.classifier)
     files = find_images(pathlib.Path(arguments.images))
@@ -198,24 +197,24 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; by default that of the process."""
+    """Parses the command line, by default the process's, and runs it."""
     parser = argparse.ArgumentParser(
         prog='python -m mnemonics_jax.predict',
-        description='Says which classes images show.',
+        description='Classifies images by a finished phase of a run.',
     )
-    parser.add_argument('workdir', metavar='WORKDIR', help='of a run')
+    parser.add_argument('workdir', metavar='WORKDIR', help='of the run')
     parser.add_argument('images', metavar='IMAGE_OR_FOLDER')
     parser.add_argument(
-        '--phase', type=int, default=-1, help='by default the last one'
+        '--phase', type=int, default=-1, help='default: the last one'
     )
     parser.add_argument(
         '--classifier',
         choices=evaluation.CLASSIFIERS,
-        help='by default the one by which the method is judged',
+        help='default: the one that the method is evaluated by',
     )
-    parser.add_argument('--top', type=int, default=5, help='classes an image')
+    parser.add_argument('--top', type=int, default=5, help='classes per image')
     parser.add_argument('--format', choices=('csv', 'json'), default='csv')
-    parser.add_argument('--out', help='a file; by default the terminal')
+    parser.add_argument('--out', help='a file; default: the terminal')
     arguments = parser.parse_args(argv)
     cli.answer(lambda: run(arguments))
 

@@ -196,7 +196,7 @@ def test_what_cannot_be_exported_is_one_line(
     assert '--phase=0' in line
     assert '1, 2' in line
     line = refused(capsys, saved_run.workdir, f'--out={saved_run.data}')
-    assert 'a new or an empty folder' in line
+    assert 'must be a new or empty folder' in line
     monkeypatch.setitem(sys.modules, 'safetensors', None)
     line = refused(capsys, saved_run.workdir, out)
     assert "pip install -e '.[export]'" in line

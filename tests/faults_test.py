@@ -60,9 +60,9 @@ def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
 def assert_stopped(fault):
     """It saved the very step that its last line names."""
     assert fault.code == EXIT_CODE
-    # 'stopped by SIGTERM in phase 1 train epoch 2/4, step 5; the same ...'
+    # 'stopped by SIGTERM in phase 1 train epoch 2/4, step 5; rerun ...'
     last = fault.output.splitlines()[-1]
     phase, stage, step = fault.resumed
     where = f'stopped by {fault.sent.name} in phase {phase} '
     assert last.startswith(where + faulty_run.STAGES[stage])
-    assert last.endswith(f', step {step}; the same command goes on')
+    assert last.endswith(f', step {step}; rerun the command to resume')

@@ -49,7 +49,7 @@ def test_a_disk_that_fills_anywhere_costs_a_line_and_no_result(tmp_path):
         full = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG))
         assert any(reason in line for reason in full)
         kept = ', '.join(ended['kept']) or 'none yet'
-        assert f'what was written stays (checkpoints: {kept})' in line
+        assert f'; checkpoints: {kept}; ' in line
     assert found['last']['code'] == 0
     assert found['differences'] == []
     # It went on from what was kept, and not from the beginning.

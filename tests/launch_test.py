@@ -84,19 +84,19 @@ def test_help_shows_the_usage(name):
 @pytest.mark.parametrize(
     ('name', 'arguments', 'words'),
     [
-        ('local_processes', (), 'N=: allowed: a whole number >= 1'),
-        ('local_processes', ('two',), 'N=two: allowed'),
-        ('local_processes', ('0',), 'N=0: allowed'),
-        ('gpu_slurm', ('--gpus=0',), 'GPUS=0: allowed: a whole number >= 1'),
+        ('local_processes', (), 'N=: must be an integer >= 1'),
+        ('local_processes', ('two',), 'N=two: must be'),
+        ('local_processes', ('0',), 'N=0: must be'),
+        ('gpu_slurm', ('--gpus=0',), 'GPUS=0: must be an integer >= 1'),
         ('gpu_slurm', ('--name=a b',), 'NAME=a b'),
-        ('gpu_slurm', ('--zone=a',), '--zone=a: no setting'),
+        ('gpu_slurm', ('--zone=a',), '--zone=a: unknown'),
         ('gpu_slurm', ('--workdir',), 'Flags of the run follow --'),
         ('gpu_slurm', (), 'sbatch: missing'),
         ('tpu_pod', ('--', *RUN), 'ZONE: missing'),
         ('tpu_pod', (*TPU, '--', '--workdir=runs/a'), '--workdir=runs/a'),
-        ('tpu_pod', TPU, '--workdir=: allowed: --workdir=gs://'),
-        ('tpu_pod', (*TPU, '--spot=yes'), 'SPOT=yes: allowed: true, false'),
-        ('tpu_pod', (*TPU, '--name=A_1'), 'NAME=A_1: allowed'),
+        ('tpu_pod', TPU, '--workdir=: must be gs://'),
+        ('tpu_pod', (*TPU, '--spot=yes'), 'SPOT=yes: must be true or false'),
+        ('tpu_pod', (*TPU, '--name=A_1'), 'NAME=A_1: must be'),
         ('tpu_pod', (*TPU, '--type=v9-8'), 'VERSION: missing'),
         ('tpu_pod', (*TPU, '--', *RUN), 'gcloud: missing'),
     ],
@@ -510,7 +510,7 @@ def test_a_host_that_cannot_be_installed_on_starts_nothing(cloud, tmp_path):
     make_program(tmp_path / 'cloud' / 'uv', '#!/bin/sh\nexit 1\n')
     done = cloud(['NONE', 'ACTIVE'])
     assert done.returncode == 2
-    assert 'cannot be worked on' in done.stderr.splitlines()[-1]
+    assert 'cannot be started' in done.stderr.splitlines()[-1]
     assert not list((tmp_path / 'cloud').glob('host*/flags'))
 
 

@@ -50,4 +50,6 @@ def test_unwritable_workdir_is_one_line(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     workdir = tmp_path / 'file' / 'run'
     done = run('--config=configs/digits.py', f'--workdir={workdir}')
-    assert_refused(done, '--workdir', str(workdir), 'can be written')
+    assert_refused(
+        done, '--workdir', str(workdir), 'must be a writable directory'
+    )

@@ -112,10 +112,10 @@ def test_settings_of_a_method_get_defaults_and_are_checked(files):
 @pytest.mark.parametrize(
     ('name', 'text', 'said'),
     [
-        ('lost', None, 'allowed: a Python file'),
+        ('lost', None, 'must be a Python file'),
         ('broken', 'import no_such_module', 'ModuleNotFoundError'),
         ('empty', 'x = 1', 'must be a method'),
-        ('lucir', METHOD, 'allowed: any other name'),
+        ('lucir', METHOD, 'must have another name'),
     ],
 )
 def test_what_is_no_plug_in_costs_a_line(files, name, text, said):

@@ -137,7 +137,7 @@ def test_other_addresses_are_refused(path):
     with pytest.raises(ValueError) as caught:
         workdir.Workdir(path)
     assert str(caught.value) == (
-        f'{path}: allowed: a directory, or gs://BUCKET/FOLDER'
+        f'{path}: must be a directory or gs://BUCKET/FOLDER'
     )
 
 

@@ -1,1 +1,1 @@
-"""What knows nothing of learning: devices, processes, files, words."""
+"""Devices, processes, files and text; nothing here knows about learning."""

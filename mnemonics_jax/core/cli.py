@@ -1,4 +1,4 @@
-"""What all commands do: a mistake is one line, and Orbax is quiet."""
+"""What all commands share: one-line errors and a quiet Orbax."""
 
 import errno
 import logging as standard_logging
@@ -9,27 +9,27 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-# No space, no quota left, and a file larger than the system allows.
+# No space left, no quota left, and a file larger than the system allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fail(error: BaseException | str) -> NoReturn:
-    """Says what is wrong in one line and exits with 2."""
+    """Prints a one-line error and exits with status 2."""
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(2)
 
 
 def answer(command: Callable[[], None]) -> None:
-    """Does what a command asks; a mistake is one line, and exits with 2.
+    """Runs a command; a user's mistake is one line and exit status 2.
 
     Args:
-        command: raises ValueError or OSError for what a user can get wrong.
+        command: raises ValueError or OSError for a user's mistake.
     """
     quieten()
     try:
         command()
     except BrokenPipeError:
-        # Who reads has seen enough. Python would try again when it ends.
+        # The reader has closed the pipe; Python would write again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         fail(f'{e.filename}: {e.strerror}' if e.filename else e)
@@ -38,30 +38,30 @@ def answer(command: Callable[[], None]) -> None:
 
 
 def quieten() -> None:
-    """Leaves what Orbax has to say to the errors that it raises.
+    """Silences Orbax's logs; its errors are raised all the same.
 
-    It tells of every file it writes and, in each of its threads, of errors that
-    it raises as well. What else is under way then finds the event loop closed
-    that waited for it.
+    Orbax logs every file that it writes and, in each of its threads, errors
+    that it also raises. After an error, its other tasks find their event loop
+    closed, and Python prints that too.
     """
     logging.set_verbosity(logging.FATAL)
     asyncio_logger = standard_logging.getLogger('asyncio')
     asyncio_logger.setLevel(standard_logging.CRITICAL)
-    usual = sys.unraisablehook
+    default_hook = sys.unraisablehook
 
-    def overlook(unraisable: Any) -> None:
+    def ignore_closed_loop(unraisable: Any) -> None:
         if str(unraisable.exc_value) != 'Event loop is closed':
-            usual(unraisable)
+            default_hook(unraisable)
 
-    sys.unraisablehook = overlook
+    sys.unraisablehook = ignore_closed_loop
 
 
 def why_full(error: BaseException) -> str | None:
-    """What the system says of a full disk, if that is why something failed.
+    """The system's message for a full disk if that caused an error, else None.
 
     Args:
-        error: what was raised, or what was raised on its account: Orbax and its
-            storage put the system's words into errors of their own.
+        error: the error; its causes are searched too, since Orbax and its
+            storage put the system's message into errors of their own.
     """
     cause: BaseException | None = error
     while cause is not None:

@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk so that the next start loads them."""
+"""The persistent compilation cache: the next start loads compiled programs."""
 
 import os
 import pathlib
@@ -9,23 +9,23 @@ import jax
 
 VARIABLE = 'MNEMONICS_JAX_CACHE'
 OFF = ('', 'off')
-# The same for runs side by side: they share most of their programs.
+# Runs with the same parent directory share it, and most of their programs.
 NAME = '.jax_cache'
 
 
 def folder(
     workdir: str | os.PathLike[str], environment: Mapping[str, str]
 ) -> pathlib.Path | None:
-    """Where a run keeps its programs; None for nowhere.
+    """The cache directory of a run; None for no cache.
 
-    That is the folder that `MNEMONICS_JAX_CACHE` names, if it is set, or else
-    one beside the work directory. For a work directory in a bucket it is in the
-    user's cache directory: a bucket answers about as slowly as small programs
-    compile, and its rights may not reach beyond the work directory.
+    It is the directory that `MNEMONICS_JAX_CACHE` names, or else one beside the
+    work directory. For a work directory in a bucket it is in the user's cache
+    directory: reading from a bucket takes about as long as compiling a small
+    program, and only the work directory may be writable there.
 
     Args:
-        workdir: of the run; may be gs://BUCKET/FOLDER.
-        environment: variables of the process.
+        workdir: work directory of the run; may be gs://BUCKET/FOLDER.
+        environment: environment variables of the process.
     """
     given = environment.get(VARIABLE)
     if given is not None:
@@ -37,20 +37,20 @@ def folder(
 
 
 def keep_programs(workdir: str | os.PathLike[str]) -> None:
-    """Has JAX keep all programs of this process in `folder`.
+    """Has JAX cache all programs of this process in `folder`.
 
-    Call it before the first compilation. What JAX was told already, as by
-    `JAX_COMPILATION_CACHE_DIR`, stays. The folder is made when there is
-    something to keep. JAX does without, and warns, where that fails later.
+    Call it before the first compilation. A directory that JAX was given
+    already, for example by `JAX_COMPILATION_CACHE_DIR`, stays. The directory is
+    created with the first program. JAX warns and compiles if that fails.
 
     Args:
-        workdir: of the run.
+        workdir: work directory of the run.
 
     Raises:
-        ValueError: the folder that `MNEMONICS_JAX_CACHE` names cannot be
-            written. The one by default is then done without.
+        ValueError: the directory that `MNEMONICS_JAX_CACHE` names cannot be
+            written. If the default one cannot, there is no cache.
     """
-    # Attributes of it are made at run time.
+    # Its attributes are added at run time.
     config: Any = jax.config
     if config.jax_compilation_cache_dir is not None:
         return
@@ -60,19 +60,19 @@ def keep_programs(workdir: str | os.PathLike[str]) -> None:
     if not _can_be_made(path):
         if VARIABLE in os.environ:
             raise ValueError(
-                f'{VARIABLE}={os.environ[VARIABLE]}: allowed: a directory that '
-                'can be written, or off'
+                f'{VARIABLE}={os.environ[VARIABLE]}: must be a writable '
+                'directory, or off'
             )
         return
     jax.config.update('jax_compilation_cache_dir', str(path))
     if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
-        # JAX leaves out what took less than a second. A run has dozens of
-        # those, and loading one takes milliseconds.
+        # By default JAX skips programs that compile in less than a second. A
+        # run has dozens of those, and loading one takes milliseconds.
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 def _can_be_made(path):
-    """Whether there is, or could be, a folder that can be written."""
+    """Whether a writable directory exists or can be created there."""
     while not os.path.lexists(path):
         path = path.parent
     return path.is_dir() and os.access(path, os.W_OK | os.X_OK)

@@ -1,8 +1,8 @@
 """Several steps in one dispatch: a scan over batches that are on the devices.
 
-A step is a pure function; what the host does for it (choosing a batch, copying
-it, launching a program) costs as much as a small network's step on a GPU. So
-batches are put on the devices in blocks, and one program takes many steps.
+The host's work for a step (choosing a batch, copying it, launching a program)
+takes as long as a small network's step on a GPU. So batches are put on the
+devices in blocks, and one program takes many steps.
 """
 
 import itertools
@@ -22,10 +22,10 @@ class StackedBatches(NamedTuple):
     """Consecutive batches, on the devices.
 
     Attributes:
-        columns: arrays [m, B, ...] of m batches, split over devices by B.
-        pool: images that the column 'row' names, see `data.device_batch`;
-            None where there is a column 'image'.
-        first: int32[], the step of the stage that the first batch is for.
+        columns: arrays [m, B, ...] of m batches, sharded over B.
+        pool: images that the column 'row' indexes, see `data.device_batch`;
+            None if there is a column 'image'.
+        first: int32[], step of the stage that uses the first batch.
     """
 
     columns: dict[str, jax.Array]
@@ -34,12 +34,12 @@ class StackedBatches(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """What one program works on.
+    """The input of one call of a program.
 
     Attributes:
-        num_steps: steps that it takes, >= 1.
-        num_images: that this process has in their batches.
-        inputs: of the steps.
+        num_steps: number of steps, >= 1.
+        num_images: number of images of this process in their batches.
+        inputs: inputs of the steps.
     """
 
     num_steps: int
@@ -51,15 +51,14 @@ class Loop(NamedTuple):
     """A long loop of a phase.
 
     Attributes:
-        name: of the stage, unique within the phase.
-        num_steps: in all.
-        dispatches: `(step) -> iterable of Dispatch`, from that step on
-            to the end.
-        step: `(step, state, dispatch) -> (state, metrics)`, all steps of a
-            dispatch and arrays [num_steps] of metrics; may donate the state.
-        mark: `(step) -> numbers` that say where the record of the steps up to
-            this one is made, or None for no record after this one.
-        place: `(step) -> text` that says where the loop is, or ''.
+        name: name of the stage, unique within the phase.
+        num_steps: total number of steps.
+        dispatches: `(step) -> iterable of Dispatch`, from that step to the end.
+        step: `(step, state, dispatch) -> (state, metrics)`, takes all steps of
+            a dispatch and returns metrics [num_steps]; may donate the state.
+        mark: `(step) -> numbers` that a record of the metrics up to this step
+            begins with, or None for no record after this step.
+        place: `(step) -> text` for the progress line, or ''.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Loop(NamedTuple):
 
 
 def batch_at(block: StackedBatches, step: jax.Array) -> dict[str, jax.Array]:
-    """The batch of a step, inside jit."""
+    """Inside jit: the batch of a step."""
     batch = {
         name: jax.lax.dynamic_index_in_dim(
             column, step - block.first, keepdims=False
@@ -86,17 +85,17 @@ def repeat(
     placement: parallel.Placement,
     name: str,
 ) -> Callable[[State, Any, int], tuple[State, Metrics]]:
-    """Makes one program of many steps.
+    """Compiles many steps into one program.
 
     Args:
-        step: pure; it counts in its state which step it is.
-        placement: of the result, which is replicated.
-        name: of the program, in profiles.
+        step: a pure function that keeps the step number in its state.
+        placement: placement of the result, which is replicated.
+        name: name of the program in profiles.
 
     Returns:
-        `(state, inputs, num) -> (state, metrics)`, `num` steps on the same
-        inputs, each metric as an array [num]. It donates the state and is
-        compiled for each `num`.
+        `(state, inputs, num) -> (state, metrics)`, which takes `num` steps on
+        the same inputs; each metric is an array [num]. It donates the state and
+        is compiled once for each `num`.
     """
 
     def steps(state, inputs, num):
@@ -119,7 +118,7 @@ def repeat(
 def single(
     placement: parallel.Placement, batch: dict[str, Any]
 ) -> StackedBatches:
-    """A block of one batch (of this process), for any step."""
+    """A block of one batch of this process."""
     return _place(placement, [batch], 0, 1)
 
 
@@ -131,20 +130,20 @@ def dispatches(
     num: int,
     capacity: int,
 ) -> Iterator[Dispatch]:
-    """Puts the batches of an epoch on the devices and says how they are taken.
+    """Puts the batches of an epoch on the devices and groups them.
 
-    Batches of images travel `num` at a time, the copy of the next ones under
-    way; the last few of an epoch one by one, so that there are two sizes of
-    programs and no more. Batches of rows, which are small, travel all at once:
-    nothing is copied until the epoch ends.
+    Batches of images are copied `num` at a time while the devices compute on
+    the group before; the last few of an epoch one by one, so that only two
+    sizes of programs are compiled. Batches of rows are small and copied all at
+    once, before the epoch.
 
     Args:
-        placement: of the batches.
-        batches: of this process, what is left of an epoch.
-        first: the step of the stage that the first of them is for.
-        num: steps in a dispatch, >= 1.
-        capacity: batches of the longest epoch, to which blocks of rows are
-            padded.
+        placement: placement of the batches.
+        batches: batches of this process, the rest of an epoch.
+        first: step of the stage that uses the first batch.
+        num: number of steps in a dispatch, >= 1.
+        capacity: number of batches in the longest epoch, to which blocks of
+            rows are padded.
     """
     batches = iter(batches)
     head = next(batches, None)
@@ -169,7 +168,7 @@ def dispatches(
 
 
 def in_groups(items: Iterable[Any], num: int) -> Iterator[list[Any]]:
-    """Groups of `num` items; the last few, if they are fewer, one by one."""
+    """Groups of `num` items; the remaining items one by one."""
     items = iter(items)
     while len(group := list(itertools.islice(items, num))) == num:
         yield group
@@ -187,7 +186,7 @@ def _place(
     first: int,
     size: int,
 ) -> StackedBatches:
-    """A block of `size` batches, the last one repeated as often as needed."""
+    """A block of `size` batches, padded with copies of the last one."""
     padded = batches + batches[-1:] * (size - len(batches))
     columns = {
         name: np.stack([batch[name] for batch in padded])

@@ -1,7 +1,7 @@
 """Devices: the only file that names a mesh axis.
 
-One program serves 1 or N devices. Its mathematics is that of the global batch;
-sharding says only where the parts of a batch lie, and XLA inserts the sums over
+The same program runs on 1 or N devices. It computes on the global batch;
+sharding only places the parts of a batch, and XLA inserts the sums over
 devices. Params, statistics and pixels are replicated.
 """
 
@@ -18,17 +18,17 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXIS = 'data'
 
-# Batches on their way to the devices, beside the one that is computed on.
+# Batches copied ahead of the one that the devices compute on.
 AHEAD = 2
 
 
 class Placement(NamedTuple):
-    """Where arrays live.
+    """The mesh and the shardings that arrays may have.
 
     Attributes:
         mesh: all devices in one row.
-        batch: leading axis split over the devices.
-        block: the second axis split over the devices.
+        batch: sharding of the leading axis.
+        block: sharding of the second axis.
         replicated: the whole array on every device.
     """
 
@@ -39,7 +39,7 @@ class Placement(NamedTuple):
 
     @property
     def num_devices(self) -> int:
-        """Devices of the mesh, of all processes."""
+        """Number of devices of the mesh, over all processes."""
         return self.mesh.size
 
     @property
@@ -49,15 +49,15 @@ class Placement(NamedTuple):
 
     @property
     def shard(self) -> tuple[int, int]:
-        """(i, c): this process is the i-th of c, and feeds its i-th slice."""
+        """(i, c): this process is the i-th of c and feeds the i-th slice."""
         return jax.process_index(), jax.process_count()
 
     def split(self, x: jax.Array) -> jax.Array:
-        """Inside jit: splits the leading axis of `x` over the devices."""
+        """Inside jit: shards the leading axis of `x` over the devices."""
         return jax.lax.with_sharding_constraint(x, self.batch)
 
     def gather(self, x: jax.Array) -> jax.Array:
-        """Inside jit: the whole of `x` on every device."""
+        """Inside jit: replicates `x` on every device."""
         return jax.lax.with_sharding_constraint(x, self.replicated)
 
     def spread(self, x: jax.Array) -> jax.Array:
@@ -65,11 +65,10 @@ class Placement(NamedTuple):
         return self.split(jnp.broadcast_to(x, (self.num_devices, *x.shape)))
 
     def take(self, copies: jax.Array, index: jax.Array) -> jax.Array:
-        """Inside jit: rows of what `spread` made, split over the devices.
+        """Inside jit: rows of the copies by `spread`, sharded over the devices.
 
-        Each device takes from its own copy, so that gradients of the devices
-        are summed once, where the copies were made, and not each time that rows
-        are taken.
+        Each device takes from its own copy, so that gradients are summed over
+        devices once, where the copies were made, and not at every `take`.
 
         Args:
             copies: [d, n, ...].
@@ -88,10 +87,10 @@ class Placement(NamedTuple):
 
 
 def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
-    """A placement over `devices`, by default all there are."""
+    """A placement over `devices`, by default all of them."""
     devices = jax.devices() if devices is None else devices
-    # Process by process, so that a process' slice of a batch is contiguous;
-    # `jax.make_mesh` may order them otherwise.
+    # By process, so that the slice of a process is contiguous; `jax.make_mesh`
+    # may order them otherwise.
     ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
     mesh = jax.sharding.Mesh(
         np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,)
@@ -107,26 +106,26 @@ def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
 def avoid_cached_collectives() -> None:
     """Turns JAX's persistent compilation cache off on several CPU devices.
 
-    Programs with collectives that XLA's CPU backend loads from that cache no
-    longer agree about the order of independent collectives, and wait for each
-    other for ever (seen with jax 0.10.2: half of eight devices in an all-reduce
-    and half in an all-gather of one step). Freshly compiled ones do.
+    When XLA's CPU backend loads a program with collectives from that cache,
+    devices may run independent collectives in different orders and wait for
+    each other forever (seen with jax 0.10.2: half of eight devices in an
+    all-reduce, half in an all-gather of one step). Compiled anew, they agree.
     """
     if jax.default_backend() == 'cpu' and jax.device_count() > 1:
         use_compilation_cache(False)
 
 
 def use_compilation_cache(use: bool) -> None:
-    """Turns JAX's persistent compilation cache on or off, also when in use."""
+    """Turns JAX's persistent compilation cache on or off at any time."""
     jax.config.update('jax_enable_compilation_cache', use)
-    # It looks at the setting once, when it is first asked.
+    # The cache reads the setting only once, at its first use.
     compilation_cache.reset_cache()
 
 
 def replicate(placement: Placement, tree: Any) -> Any:
-    """Every array of `tree` (the same in all processes) on every device.
+    """Puts every array of `tree`, equal in all processes, on every device.
 
-    PRNG keys are no arrays of numbers: see `replicate_key`.
+    For PRNG keys see `replicate_key`.
     """
 
     def put(x):
@@ -142,7 +141,7 @@ def replicate(placement: Placement, tree: Any) -> Any:
 
 
 def replicate_key(placement: Placement, key: jax.Array) -> jax.Array:
-    """A PRNG key (the same in all processes) on every device."""
+    """Puts a PRNG key, equal in all processes, on every device."""
     return jax.random.wrap_key_data(
         replicate(placement, jax.random.key_data(key)),
         impl=jax.random.key_impl(key),
@@ -150,7 +149,7 @@ def replicate_key(placement: Placement, key: jax.Array) -> jax.Array:
 
 
 def gather_batch(placement: Placement, x: np.ndarray) -> np.ndarray:
-    """The whole of what each process has a slice of, on the host."""
+    """The whole array on the host, from the slices of all processes."""
     if placement.shard[1] == 1:
         return x
     return multihost_utils.process_allgather(x, tiled=True)
@@ -159,14 +158,14 @@ def gather_batch(placement: Placement, x: np.ndarray) -> np.ndarray:
 def shard_batch(
     placement: Placement, tree: Any, sharding: NamedSharding | None = None
 ) -> Any:
-    """This process' slice of a batch, as part of the global split array.
+    """Makes global sharded arrays from this process's slice of a batch.
 
-    What lies on the devices already stays as it is.
+    Arrays that are on the devices already stay as they are.
 
     Args:
-        placement: of batches.
-        tree: of arrays.
-        sharding: how they are split, by default as `placement.batch`.
+        placement: placement of batches.
+        tree: pytree of arrays.
+        sharding: sharding of the arrays, by default `placement.batch`.
     """
 
     def put(x):
@@ -185,11 +184,11 @@ def shard_batches(
     *,
     ahead: int | None = None,
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each batch as it is on the host, and on the devices by `shard_batch`.
+    """Yields each batch on the host and on the devices, by `shard_batch`.
 
     Args:
-        placement: of the batches.
-        batches: of this process.
+        placement: placement of the batches.
+        batches: batches of this process.
         ahead: see `look_ahead`.
     """
     pairs = ((batch, shard_batch(placement, batch)) for batch in batches)
@@ -199,13 +198,13 @@ def shard_batches(
 def look_ahead(
     items: Iterable[Any], placement: Placement, *, ahead: int | None = None
 ) -> Iterator[Any]:
-    """The same items, some of them made before they are asked for.
+    """Yields the same items, and makes some of them in advance.
 
     Args:
-        items: whose making begins a copy to the devices.
-        placement: of what is copied.
-        ahead: items whose copies are under way while one is computed on; by
-            default `AHEAD`, and none on CPU, where there is nothing to copy.
+        items: items; making one starts a copy to the devices.
+        placement: placement of the copies.
+        ahead: number of items made in advance; by default `AHEAD`, and 0 on
+            CPU, where nothing is copied.
     """
     if ahead is None:
         ahead = 0 if placement.platform == 'cpu' else AHEAD

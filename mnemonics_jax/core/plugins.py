@@ -1,10 +1,9 @@
-"""Methods, strategies, backbones and data sources in files of one's own.
+"""Methods, strategies, backbones and data sources in a user's own files.
 
-A file is what a file of the package's folder would be: a method has `make` and
-`SETTINGS`, a strategy `select` and `learn`, a backbone `BACKBONES`, a data
-source `make` alone. It is known by
-its name, as those of the package are. Like imported modules, what is registered
-stays so for the process.
+A plug-in looks like a file of the package's own folder: a method has `make` and
+`SETTINGS`, a strategy has `select` and `learn`, a backbone has `BACKBONES`, a
+data source has `make` only. Its name is the file's name. Plug-ins stay
+registered until the process ends.
 """
 
 import importlib.util
@@ -13,7 +12,7 @@ import pkgutil
 import types
 from collections.abc import Mapping
 
-# Kinds of plug-ins, and the package's folders of the same kind.
+# The package's folder of each kind of plug-in.
 KINDS = {
     'methods': 'methods',
     'backbones': 'backbones',
@@ -25,16 +24,15 @@ _registered: dict[str, dict[str, types.ModuleType]] = {k: {} for k in KINDS}
 
 
 def registered(kind: str) -> Mapping[str, types.ModuleType]:
-    """What there is of one of `KINDS`, by name."""
+    """The registered plug-ins of one of `KINDS`, by name."""
     return _registered[kind]
 
 
 def register(module: types.ModuleType, name: str) -> None:
-    """Makes a module known by a name, as what it is.
+    """Registers a module as a plug-in of its kind.
 
     Raises:
-        ValueError: it is no plug-in of any kind, or
-            the package has another one of its name.
+        ValueError: it is no plug-in, or the package has one of this name.
     """
     kind = kind_of(module)
     if kind is None:
@@ -45,14 +43,14 @@ def register(module: types.ModuleType, name: str) -> None:
     folder = str(pathlib.Path(__file__).parent.parent / KINDS[kind])
     if name in (module.name for module in pkgutil.iter_modules([folder])):
         raise ValueError(
-            f'{name}: one of the {kind} of mnemonics_jax; allowed: '
-            'any other name'
+            f'{name}: must have another name: mnemonics_jax has {kind} of '
+            'this name'
         )
     _registered[kind][name] = module
 
 
 def kind_of(module: types.ModuleType) -> str | None:
-    """One of `KINDS`, or None if it is nothing of these."""
+    """The one of `KINDS` that a module is, or None."""
     if hasattr(module, 'BACKBONES'):
         return 'backbones'
     if hasattr(module, 'select') and hasattr(module, 'learn'):
@@ -63,12 +61,12 @@ def kind_of(module: types.ModuleType) -> str | None:
 
 
 def load(path: str | pathlib.Path) -> None:
-    """Runs a file, and registers it by its name without the suffix.
+    """Runs a file and registers it under its name without the suffix.
 
-    A file that is registered already is not run again.
+    A registered file is not run again.
 
     Raises:
-        ValueError: there is no such file, it fails, or see `register`.
+        ValueError: the file is missing or fails, or see `register`.
     """
     given, path = str(path), pathlib.Path(path).resolve()
     name = path.stem
@@ -78,11 +76,11 @@ def load(path: str | pathlib.Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     loader = spec and spec.loader
     if path.suffix != '.py' or not path.is_file() or not (spec and loader):
-        raise ValueError(f'plugins={given!r}: allowed: a Python file')
+        raise ValueError(f'plugins={given!r}: must be a Python file')
     module = importlib.util.module_from_spec(spec)
     try:
         loader.exec_module(module)
-    # It is the user's file: whatever it does wrong is to be named.
+    # The user's file may raise anything.
     except Exception as e:
         reason = str(e).splitlines() or ['']
         raise ValueError(
@@ -92,7 +90,7 @@ def load(path: str | pathlib.Path) -> None:
 
 
 def load_all(paths: str) -> str:
-    """Loads files separated by commas; returns their absolute paths so.
+    """Loads files separated by commas; returns their absolute paths.
 
     Raises:
         ValueError: see `load`.

@@ -1,8 +1,8 @@
-"""Keys without state: everything random follows from where it happens.
+"""Stateless PRNG keys.
 
-A run resumes at any step because nothing random depends on what ran before:
-each key is folded from (seed, phase, stage, epoch), and per-example keys fold
-in the example's index (see `augment`).
+A run resumes at any step because nothing random depends on earlier steps: each
+key is folded from (seed, phase, stage, epoch), and per-example keys fold in the
+example's index (see `data.augment`).
 """
 
 import enum
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 class Stage(enum.IntEnum):
-    """The stages of a phase; the numbers are part of the random streams."""
+    """The stages of a phase; their numbers are folded into the keys."""
 
     INIT = 0
     TRAIN = 1
@@ -25,7 +25,7 @@ class Stage(enum.IntEnum):
 
 
 def stage_key(seed: int, phase: int, stage: Stage, epoch: int = 0) -> jax.Array:
-    """The key of an epoch of a stage of a phase of the run with `seed`."""
+    """The key of an epoch of a stage of a phase."""
     key = jax.random.key(seed)
     for number in (phase, int(stage), epoch):
         key = jax.random.fold_in(key, number)
@@ -35,16 +35,16 @@ def stage_key(seed: int, phase: int, stage: Stage, epoch: int = 0) -> jax.Array:
 def draw_minibatches(
     key: jax.Array, mask: jax.Array, num: int, size: int
 ) -> jax.Array:
-    """Draws `num` minibatches of masked-in positions, each without repetition.
+    """Draws minibatches of valid positions, each without replacement.
 
     Args:
         key: PRNG key.
-        mask: bool[n].
-        num: minibatches; drawn independently of each other.
-        size: positions in each; 0, n or more takes all, in order.
+        mask: bool[n], True for valid positions.
+        num: number of minibatches, drawn independently.
+        size: number of positions in each; 0, n or more takes all, in order.
 
     Returns:
-        int32[num, size or n], -1 where fewer than `size` are masked in.
+        int32[num, size or n], -1 where fewer than `size` are valid.
     """
     count = mask.shape[0]
     if size == 0 or size >= count:

@@ -1,4 +1,4 @@
-"""How names and numbers are written for people."""
+"""Names and numbers as text."""
 
 import math
 from typing import Any
@@ -12,14 +12,14 @@ ELLIPSIS = '\N{HORIZONTAL ELLIPSIS}'
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in percent with a decimal; 'n/a' for NaN and None."""
+    """A fraction in percent with one decimal; 'n/a' for NaN and None."""
     if fraction is None or math.isnan(fraction):
         return 'n/a'
     return f'{100 * fraction:.1f}'
 
 
 def num_bytes(count: int) -> str:
-    """Bytes in at most nine characters: '1,280', '3.01 GB'."""
+    """A number of bytes in at most nine characters: '1,280', '3.01 GB'."""
     if count < 10_000_000:
         return f'{count:,}'
     units = {'MB': 10**6, 'GB': 10**9, 'TB': 10**12}

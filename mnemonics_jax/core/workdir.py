@@ -1,9 +1,9 @@
-"""The directory of a run: on disk, or in a bucket with a mirror on disk.
+"""The work directory of a run: on disk, or in a bucket with a local mirror.
 
-A run writes a handful of files that grow or are replaced, and lets Orbax write
-checkpoints. An object in a bucket can only be written whole. So checkpoints go
-to the bucket itself, and everything else to a temporary local directory, whose
-files are copied to the bucket when they have changed.
+A run appends to or replaces a few files, and Orbax writes checkpoints. An
+object in a bucket can only be written whole. So Orbax writes checkpoints to the
+bucket, and all other files go to a temporary local directory, from where they
+are copied to the bucket after a change.
 """
 
 import contextlib
@@ -19,22 +19,22 @@ from etils import epath
 
 
 def address(path: str | os.PathLike[str]) -> epath.Path | None:
-    """Where a work directory in a bucket lies; None of one on disk.
+    """The address of a work directory in a bucket; None for one on disk.
 
     Call it early in a process: see below.
 
     Raises:
-        ValueError: it is the address of something else than a folder in Google
-            Cloud Storage, or what is needed for that is not installed.
+        ValueError: the address is not one in Google Cloud Storage, or its
+            client is not installed.
     """
     path = os.fspath(path)
     if '://' not in path:
         return None
     scheme, _, rest = path.partition('://')
     if scheme != 'gs' or not rest.partition('/')[0]:
-        raise ValueError(f'{path}: allowed: a directory, or gs://BUCKET/FOLDER')
-    # epath would take TensorFlow, which has no place in training. It decides
-    # for the whole process when it is first used, be it for a local file.
+        raise ValueError(f'{path}: must be a directory or gs://BUCKET/FOLDER')
+    # Keeps epath from importing TensorFlow, which training does not need. epath
+    # decides for the whole process at its first use, even for a local file.
     os.environ.setdefault('EPATH_USE_TF', 'false')
     try:
         import gcsfs  # noqa: F401
@@ -43,28 +43,28 @@ def address(path: str | os.PathLike[str]) -> epath.Path | None:
         raise ValueError(
             f"{path}: {e}; to install it: pip install -e '.[gcs]'"
         ) from e
-    # It logs, with tracebacks, what it raises too.
+    # gcsfs logs the errors that it raises, with tracebacks.
     logging.getLogger('gcsfs').setLevel(logging.CRITICAL)
     return epath.Path(path)
 
 
 def exemplars_name(phase: int) -> str:
-    """The file of the exemplars after a phase, within a work directory."""
+    """Name of the file with the exemplars after a phase."""
     return f'exemplars/phase_{phase}.npz'
 
 
 def selected_name(phase: int) -> str:
-    """The file of a phase's new exemplars before they were learned."""
+    """Name of the file with a phase's new exemplars before learning."""
     return f'exemplars/selected_{phase}.npz'
 
 
 def features_name(phase: int) -> str:
-    """The file of features by the model at the end of a phase."""
+    """Name of the file with features by the model after a phase."""
     return f'features/phase_{phase}.npz'
 
 
 def phase_files(phase: int) -> tuple[str, ...]:
-    """The files that a phase leaves; some runs have not all of them."""
+    """Names of the files of a phase; some runs do not write all of them."""
     names = exemplars_name, selected_name, features_name
     return tuple(name(phase) for name in names)
 
@@ -74,23 +74,23 @@ class BucketError(OSError):
 
 
 class Workdir:
-    """A work directory, while it is entered.
+    """A work directory, as a context manager.
 
     Attributes:
-        local: the directory to write to: the work directory itself, or an empty
-            temporary one that mirrors it.
+        local: directory to write to: the work directory itself, or a temporary
+            one that mirrors the bucket.
         root: the work directory itself, absolute.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], *, uploads: bool = True
     ) -> None:
-        """Nothing is read or written yet.
+        """Reads and writes nothing yet.
 
         Args:
             path: a directory, or gs://BUCKET/FOLDER.
-            uploads: False in all processes but one: nothing is copied to the
-                bucket.
+            uploads: whether this process copies files to the bucket, as exactly
+                one does.
 
         Raises:
             ValueError: see `address`.
@@ -106,20 +106,20 @@ class Workdir:
             self.local = pathlib.Path(self._temporary.name)
             self.root = remote
         self._uploads = uploads
-        # What the copies in the bucket were made of.
+        # State of each file at its last copy.
         self._copied: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> 'Workdir':
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Syncs, and removes the mirror."""
+        """Syncs and removes the mirror."""
         try:
             if error is None:
                 self.sync()
             else:
-                # What ended the run is to be told, and a checkpoint needs only
-                # what was copied before it.
+                # The first error is the one to report, and checkpoints need
+                # only the files that were copied before them.
                 with contextlib.suppress(OSError):
                     self.sync()
         finally:
@@ -127,13 +127,13 @@ class Workdir:
                 self._temporary.cleanup()
 
     def shown(self, text: object) -> str:
-        """A text with paths of the mirror replaced by those of the bucket."""
+        """Text with the paths of the mirror replaced by the bucket's."""
         if self._temporary is None:
             return str(text)
         return str(text).replace(str(self.local), self._path.rstrip('/'))
 
     def fetch(self, name: str) -> None:
-        """Copies a file, if it is there, from the bucket to the mirror.
+        """Copies a file, if it exists, from the bucket to the mirror.
 
         Raises:
             BucketError: the bucket cannot be read.
@@ -155,14 +155,14 @@ class Workdir:
         """
         if self._temporary is None or not self._uploads:
             return
-        # Read before the file is: it may grow meanwhile.
+        # Taken before the copy: the file may grow during it.
         state = _state(self.local / name)
         with _as_bucket_error():
             epath.Path(self.local / name).copy(self.root / name, overwrite=True)
         self._copied[name] = state
 
     def sync(self) -> None:
-        """Copies what has changed in the mirror to the bucket.
+        """Copies the changed files of the mirror to the bucket.
 
         Raises:
             BucketError: the bucket cannot be written.
@@ -171,7 +171,7 @@ class Workdir:
             return
         for path in sorted(self.local.rglob('*')):
             name = path.relative_to(self.local).as_posix()
-            # Files are drafted under such names.
+            # Names of unfinished files, see `write_atomically`.
             is_draft = '.tmp' in path.suffixes
             if (
                 path.is_dir()
@@ -183,14 +183,14 @@ class Workdir:
 
 
 def _state(path: pathlib.Path) -> tuple[int, int]:
-    """Changes when the file does."""
+    """A value that changes when the file changes."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size
 
 
 @contextlib.contextmanager
 def _as_bucket_error() -> Iterator[None]:
-    """Storage raises many types; as one, with all that it says in a line."""
+    """Turns the many error types of the storage into one-line BucketErrors."""
     try:
         yield
     except Exception as e:
@@ -199,7 +199,7 @@ def _as_bucket_error() -> Iterator[None]:
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Records of a `metrics.jsonl`; a last line torn by a kill is left out."""
+    """Records of a `metrics.jsonl`, without a last line cut off by a kill."""
     if not path.exists():
         return []
     records = []
@@ -212,7 +212,7 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that readers see the old one or the new one, whole."""
+    """Replaces a file at once: readers see the old text or the new text."""
     draft = path.with_name(path.name + '.tmp')
     draft.write_text(text)
     draft.replace(path)

@@ -1,7 +1,6 @@
-"""SIGTERM and SIGINT: stop where nothing is lost.
+"""Checkpoint and exit on SIGTERM or SIGINT.
 
-Cloud machines announce that they are taken away by SIGTERM, and give about
-thirty seconds.
+A preempted cloud machine gets SIGTERM about thirty seconds before it stops.
 """
 
 import os
@@ -10,32 +9,36 @@ import threading
 from types import FrameType
 from typing import Any
 
-# What an interrupted run exits with: "temporary failure, try again" in BSD's
-# list of exit codes.
+# Exit code of an interrupted run: EX_TEMPFAIL of BSD's sysexits.h, "temporary
+# failure, try again".
 EXIT_CODE = 75
-# Work between two steps (an evaluation, a compilation) may take longer than a
-# machine has left. The last checkpoint holds then.
+# Work between two steps (an evaluation, a compilation) may take longer than the
+# machine has left. The process then exits, and the last checkpoint counts.
 GRACE_SECONDS = 25
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class InterruptError(RuntimeError):
-    """The run was asked to stop, and has saved where it was."""
+    """The run has saved a checkpoint because it was asked to stop."""
 
 
 class Interrupt:
-    """Notes a request to stop, while it is entered."""
+    """Context manager that records a request to stop.
+
+    Attributes:
+        signal: name of the signal received, or None.
+    """
 
     def __init__(self) -> None:
-        """Nothing is requested yet."""
+        """Installs no handler yet."""
         self.signal: str | None = None
         self._before: dict[int, Any] = {}
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> 'Interrupt':
-        # Handlers belong to the main thread; elsewhere, whoever called this as
-        # a function keeps theirs.
+        # Only the main thread can set handlers; in another one the caller's
+        # handlers stay.
         if threading.current_thread() is threading.main_thread():
             self._before = {
                 number: signal.signal(number, self._note) for number in _SIGNALS
@@ -49,7 +52,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:  # Asked twice: at once.
+        if self.signal is not None:  # Second signal: exit at once.
             os._exit(EXIT_CODE)
         self.signal = signal.Signals(number).name
         self._timer = threading.Timer(GRACE_SECONDS, os._exit, [EXIT_CODE])
