@@ -77,9 +77,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
         if not all(values) or len(set(values)) < len(values):
             raise ValueError(f'--grid {text!r}: must be distinct values')
         if field in grid:
-            raise ValueError(
-                f'--grid {text!r}: must be a new field; {field} is in the grid'
-            )
+            raise ValueError(f'--grid {text!r}: {field} is in the grid already')
         grid[field] = values
     return grid
 
@@ -101,9 +99,7 @@ def parse_fixed(
     for text in texts:
         field, value = parse_pair('--set', text)
         if field in given or field in grid:
-            raise ValueError(
-                f'--set {text!r}: must be a new field; {field} is set already'
-            )
+            raise ValueError(f'--set {text!r}: {field} is set already')
         given[field] = value
     fixed = {**(SMALL if small else {}), **given}
     return {field: fixed[field] for field in fixed if field not in grid}
