@@ -134,7 +134,7 @@ def test_grid_wins_over_set_and_set_over_small():
         (['--grid=seed=0', '--set=seed=1'], ['--set', 'seed', 'already']),
         (['--grid=seed=0', '--set=seed'], ['--set', 'field=value']),
         (['--grid=seed=0', '--jobs=0'], ['--jobs=0', 'an integer >= 1']),
-        (['--grid=seed=0', '--config=no.py'], ['no.py', 'no such file']),
+        (['--grid=seed=0', '--config=no.py'], ['no.py', 'must be a file']),
         (['--grid=seed=0', '--jobz=2'], ['--jobz=2']),
         ([], ['--grid']),
     ],
