@@ -31,7 +31,6 @@ def tiny():
 
     config = conftest.tiny_config.__wrapped__()
     config.data.feed = 'device'
-    config.report = False
     return config
 
 

@@ -193,6 +193,7 @@ def test_whole_runs(name, tiny_config, tmp_path, one_device):
 def test_without_exemplars_the_network_alone_answers(
     tiny_config, tmp_path, one_device
 ):
+    tiny_config.report = True
     tiny_config.method.name = 'finetune'
     tiny_config.exemplars.strategy = 'none'
     tiny_config.exemplars.adjust = False

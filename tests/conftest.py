@@ -20,7 +20,8 @@ os.environ['XLA_FLAGS'] = (
 )
 CACHE = pathlib.Path(__file__).parent.parent / '.jax_cache'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+# A run has dozens of small programs, and loading one takes milliseconds.
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '0')
 
 import jax
@@ -60,10 +61,14 @@ def all_devices() -> Iterator[parallel.Placement]:
 
 @pytest.fixture
 def tiny_config() -> config_dict.ConfigDict:
-    """Everything on, at the least size: seconds a phase."""
+    """Everything on, at the least size: seconds a phase.
+
+    But for the report, whose figures take longer than the run.
+    """
     config = default_config()
     config.update_from_flattened_dict(
         {
+            'report': False,
             'data.source': 'synthetic',
             'data.num_classes': 6,
             'data.train_per_class': 12,

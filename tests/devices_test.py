@@ -21,7 +21,6 @@ from mnemonics_jax.experiment import (
     exemplar_stages,
     model_stages,
     phase,
-    phase_loop,
 )
 from mnemonics_jax.experiment.context import PhaseContext, features_of
 from mnemonics_jax.train.checkpoint import Checkpointer, whole
@@ -53,14 +52,6 @@ class Runs(NamedTuple):
     parts: components.Components
     whole: os.PathLike
     killed: os.PathLike
-
-
-@pytest.fixture(scope='module', autouse=True)
-def no_report():
-    """Figures take longer than the runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
-        yield
 
 
 def make_runs(folder, placement):

@@ -26,10 +26,7 @@ Recording = collections.namedtuple(
 @pytest.fixture(scope='module')
 def recording(tmp_path_factory, one_device):
     """A run of five phases with a shrinking memory, watched from outside."""
-    config = _tiny_config()
-    config.protocol.phases = 4
-    config.exemplars.per_class = 0
-    config.exemplars.total = 12
+    config = _watched_config()
     workdir = tmp_path_factory.mktemp('run')
     compiled, reads, alive = [], [], []
     arrays, feeds = [], []
@@ -82,10 +79,15 @@ def recording(tmp_path_factory, one_device):
     return Recording(workdir, results, parts, compiled, reads, alive)
 
 
-def _tiny_config():
+def _watched_config():
     from tests import conftest
 
-    return conftest.tiny_config.__wrapped__()
+    config = conftest.tiny_config.__wrapped__()
+    config.report = True
+    config.protocol.phases = 4
+    config.exemplars.per_class = 0
+    config.exemplars.total = 12
+    return config
 
 
 def test_nothing_is_compiled_after_the_second_phase(recording):
@@ -208,10 +210,7 @@ def test_a_finished_run_says_so_and_changes_nothing(recording, capsys):
 def test_another_configuration_is_refused_by_the_work_directory(
     recording, one_device
 ):
-    config = _tiny_config()
-    config.protocol.phases = 4
-    config.exemplars.per_class = 0
-    config.exemplars.total = 12
+    config = _watched_config()
     config.train.lr = 0.2
     with pytest.raises(ValueError, match=r'train\.lr: 0\.2 here, 0\.1 there'):
         experiment.prepare(config, recording.workdir, one_device)

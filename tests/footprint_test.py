@@ -7,7 +7,7 @@ from absl import flags
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import experiment, main
-from mnemonics_jax.experiment import components, memory_check, phase_loop
+from mnemonics_jax.experiment import components, memory_check
 from tests import conftest
 
 ENOUGH = 2**40
@@ -30,11 +30,10 @@ def build(config, placement):
     ('feed', 'objective'), [('tfdata', 'unroll'), ('device', 'prototypes')]
 )
 def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
-    small, feed, objective, tmp_path, one_device, compiled, monkeypatch
+    small, feed, objective, tmp_path, one_device, compiled
 ):
     """Learning in phase 0, or in phase 1 if old exemplars take part."""
     small.exemplars.objective = objective
-    monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     small.data.feed = feed
     parts = experiment.prepare(small, tmp_path, one_device)
     line = memory_check.check(parts, 1, ENOUGH)

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-import pytest
 
 from mnemonics_jax import experiment
 from mnemonics_jax.core import parallel
-from mnemonics_jax.experiment import components, phase_loop
+from mnemonics_jax.experiment import components
 
 # Names as people give them, by folder.
 NAMES = {
@@ -75,8 +74,5 @@ def make(folder: pathlib.Path, placement: parallel.Placement) -> SavedRun:
     use_folder(config, data)
     config.finetune.lr = 0.2
     parts = experiment.prepare(config, workdir, placement)
-    with pytest.MonkeyPatch.context() as patch:
-        # Figures take longer than the run.
-        patch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
-        results = experiment.run(parts, workdir)
+    results = experiment.run(parts, workdir)
     return SavedRun(workdir, data, parts, results)

@@ -210,6 +210,7 @@ def test_a_run_killed_and_resumed_without_its_disk_ends_the_same(
     bucket, whole, monkeypatch, capsys, one_device, every_steps, resumed
 ):
     config = tiny_config(every_steps)
+    config.report = every_steps > 0
     killing = kill_after(monkeypatch, 'phase 1 learn', steps=2)
     next(killing)
     with pytest.raises(KillError):
@@ -219,7 +220,7 @@ def test_a_run_killed_and_resumed_without_its_disk_ends_the_same(
     run(config, URL, one_device)
     said = capsys.readouterr().out
     assert f'resuming {resumed}' in said
-    assert f'report: {URL}/report.html' in said
+    assert (f'report: {URL}/report.html' in said) == config.report
     assert results_of(bucket) == results_of(whole)
     names = [*workdir.phase_files(0), *workdir.phase_files(1)]
     for name in ('metrics.jsonl', *names):
@@ -227,7 +228,8 @@ def test_a_run_killed_and_resumed_without_its_disk_ends_the_same(
     steps = [r['global_step'] for r in read_records(bucket / 'metrics.jsonl')]
     assert steps == list(range(len(steps)))
     kept = {path.name for path in bucket.iterdir()}
-    assert kept >= {'config.json', 'report.html', 'figures', 'checkpoints'}
+    assert kept >= {'config.json', 'figures', 'checkpoints'}
+    assert ('report.html' in kept) == config.report
     # Two runs, each with its own events.
     assert len([name for name in kept if 'tfevents' in name]) == 2
 
@@ -236,8 +238,9 @@ def test_a_finished_run_is_found_finished_and_reported_anew(
     bucket, whole, capsys, one_device
 ):
     shutil.copytree(whole, bucket, dirs_exist_ok=True)
-    (bucket / 'report.html').unlink()
-    run(tiny_config(), URL, one_device)
+    config = tiny_config()
+    config.report = True
+    run(config, URL, one_device)
     assert 'already finished' in capsys.readouterr().out
     page = (bucket / 'report.html').read_text()
     assert 'is missing' not in page
