@@ -1,44 +1,61 @@
-"""The real command in a process of its own, and how it refuses."""
+"""The commands, in this process or in one of their own; how they refuse."""
 
+import contextlib
+import io
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
+from unittest import mock
 
 import compiling
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Not by `preexec_fn`: JAX warns of forks of a process with threads.
-LIMITED = """
-import os, resource, sys
-sizes = (int(sys.argv[1]), resource.RLIM_INFINITY)
-resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
-def run(
-    *flags: str, largest_file: int | None = None
-) -> subprocess.CompletedProcess:
-    """Runs the command on one device; `largest_file` as on a full disk."""
-    command = [sys.executable, '-m', 'mnemonics_jax.main', *flags]
-    # One device; compiling dominates here, and running does not.
-    environment = compiling.one_device()
-    if largest_file is not None:
-        command = [sys.executable, '-c', LIMITED, str(largest_file), *command]
-        # Coverage could not write down what it has seen, and would say so.
-        environment = {
-            name: value
-            for name, value in environment.items()
-            if not name.startswith('COV')
-        }
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+def call(command: Callable[[], object]) -> subprocess.CompletedProcess:
+    """Calls a command in this process, which it leaves as loud as before."""
+    from mnemonics_jax.core import cli
+
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(cli, 'quieten'),
+    ):
+        try:
+            command()
+        except SystemExit as e:
+            code = e.code
+    return subprocess.CompletedProcess(
+        [], code or 0, out.getvalue(), err.getvalue()
     )
+
+
+def call_main(*flags: object) -> subprocess.CompletedProcess:
+    """Calls `mnemonics_jax.main` in this process, on one device."""
+    import jax
+    from absl.testing import flagsaver
+
+    from mnemonics_jax import main
+    from mnemonics_jax.core import parallel
+
+    argv = ['main', *map(str, flags)]
+    placement = parallel.make_placement(jax.devices()[:1])
+
+    def command():
+        main.parse(argv)
+        main.main([])
+
+    with (
+        flagsaver.flagsaver(),
+        contextlib.chdir(ROOT),
+        # The flag of the configuration reads its fields from there.
+        mock.patch.object(sys, 'argv', argv),
+        mock.patch.object(parallel, 'make_placement', return_value=placement),
+        mock.patch.object(parallel, 'avoid_cached_collectives'),
+    ):
+        return call(command)
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -53,7 +70,7 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
 
 
 def run_module(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    """Runs another command of the package, on one device."""
+    """Runs a command of the package in a process of its own, on one device."""
     return subprocess.run(
         [sys.executable, '-m', f'mnemonics_jax.{name}', *map(str, arguments)],
         cwd=ROOT,

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,6 @@ from experiments.scratch_settings import SETTINGS, quick
 from mnemonics_jax import backbones, bilevel
 from mnemonics_jax.bilevel import outer
 from mnemonics_jax.data import augment
-from tests.command import ROOT, assert_refused
 
 
 def images(num, side=8, seed=0):
@@ -359,36 +356,3 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, shortest, capsys):
     assert error.startswith('error: ')
     assert error.count('\n') == 1
     assert 'other settings' in error
-
-
-@pytest.mark.parametrize(
-    ('flag', 'words'),
-    [
-        ('--seeds=1,x', ('--seeds=1,x', 'must be integers >= 0')),
-        ('--per-class=0', ('--per-class=0', 'must be integers >= 1')),
-        ('--per-class=40', ('--per-class=40', 'at most 25')),
-        ('--data=/nowhere', ('/nowhere', 'no such directory')),
-        ('--date=digits', ('--date=digits',)),
-        ('--network=convolutions', ('--network=', 'must be perceptron')),
-    ],
-)
-def test_wrong_flags_are_refused_in_one_line(flag, words, tmp_path, capsys):
-    with pytest.raises(SystemExit) as left:
-        from_scratch.main([flag, f'--out={tmp_path}'])
-    assert left.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith('error: ')
-    assert error.count('\n') == 1
-    assert all(word in error for word in words)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_command_itself_refuses_in_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-m', 'experiments.from_scratch', '--seeds=x'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert_refused(done, '--seeds=x')

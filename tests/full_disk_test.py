@@ -1,14 +1,19 @@
 """A full disk: a line, nothing lost, and the same results with room again."""
 
 import errno
+import io
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
 import compiling
 import pytest
+from command import assert_refused, call_main
+from data_folder_test import photo
+from data_tfds_test import write_set
 
 from mnemonics_jax.core.cli import why_full
 from mnemonics_jax.train.tensorboard import Events
@@ -56,6 +61,39 @@ def test_a_disk_that_fills_anywhere_costs_a_line_and_no_result(tmp_path):
     outputs = [ended['out'] for ended in found['places'].values()]
     assert sum('resuming' in out for out in outputs) >= 4
     assert 'already finished' in found['last']['out']
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 1,500 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_that_is_too_full_for_the_labels_is_refused(tmp_path, request):
+    """They are kept for sets that are not held in memory."""
+    file = io.BytesIO()
+    photo().save(file, 'PNG')
+    examples = [
+        {'image': io.BytesIO(file.getvalue()), 'label': number % 101}
+        for number in range(505)
+    ]
+    splits = {'train': examples, 'validation': examples[:101]}
+    builder = write_set('food101', tmp_path, splits, 'array_record')
+    request.getfixturevalue('small_files')
+    done = call_main(
+        '--config=configs/cifar100.py',
+        f'--workdir={tmp_path / "run"}',
+        '--config.data.name=food101',
+        f'--config.data.dir={tmp_path}',
+        '--config.data.image_size=8',
+    )
+    path = builder.data_path / 'mnemonics_labels_train.npy'
+    assert_refused(done, f'{path}: cannot be written: File too large')
+    assert not list(builder.data_path.glob('mnemonics_labels_train*'))
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import PIL.Image
 import pytest
-from command import assert_refused, run_module
+from command import run_module
 
 from mnemonics_jax import predict
 from mnemonics_jax.core import cli
@@ -106,7 +106,6 @@ def test_the_command_takes_a_folder_and_the_head_that_judges(
     assert guesses == sorted(guesses, key=lambda row: row[0])
     expected = saved_run.results['phases'][-1]['confusion']['cnn']
     assert counted(saved_run, guesses) == expected
-    assert_refused(run_module('predict', without_data, tmp_path / 'no'), 'no')
 
 
 def refused(capsys, *arguments):
@@ -131,19 +130,6 @@ def test_an_image_that_cannot_be_read_is_named(saved_run, tmp_path, capsys):
     (tmp_path / 'text.txt').write_text('no image')
     line = refused(capsys, saved_run.workdir, tmp_path / 'text.txt')
     assert 'text.txt: no JPEG' in line
-
-
-def test_a_folder_without_images_is_refused(saved_run, tmp_path, capsys):
-    line = refused(capsys, saved_run.workdir, tmp_path)
-    assert 'no image in it' in line
-    line = refused(capsys, saved_run.workdir, tmp_path / 'absent.png')
-    assert 'no such file' in line
-    image = next((saved_run.data / 'train').rglob('*.png'))
-    line = refused(capsys, saved_run.workdir, image, '--top=0')
-    assert '--top=0' in line
-    out = tmp_path / 'no' / 'found.csv'
-    line = refused(capsys, saved_run.workdir, image, f'--out={out}')
-    assert 'found.csv' in line
 
 
 def unfinished(saved_run, tmp_path, what):

@@ -119,42 +119,6 @@ def test_grid_wins_over_set_and_set_over_small():
     assert sweep_grid.parse_fixed([], {}, small=False) == {}
 
 
-@pytest.mark.parametrize(
-    ('flags', 'words'),
-    [
-        (['--grid=method'], ['--grid', "'method'", 'field=value']),
-        (['--grid=method='], ['--grid', 'field=value']),
-        (['--grid==1'], ['--grid', 'field=value']),
-        (['--grid=seed=0,,1'], ['seed=0,,1', 'distinct values']),
-        (['--grid=seed=0,1,0'], ['seed=0,1,0', 'distinct values']),
-        (
-            ['--grid=method=lucir', '--grid=method.name=icarl'],
-            ['method.name', 'already'],
-        ),
-        (['--grid=seed=0', '--set=seed=1'], ['--set', 'seed', 'already']),
-        (['--grid=seed=0', '--set=seed'], ['--set', 'field=value']),
-        (['--grid=seed=0', '--jobs=0'], ['--jobs=0', 'an integer >= 1']),
-        (['--grid=seed=0', '--config=no.py'], ['no.py', 'must be a file']),
-        (['--grid=seed=0', '--jobz=2'], ['--jobz=2']),
-        ([], ['--grid']),
-    ],
-)
-def test_a_mistake_is_one_line_and_writes_nothing(
-    flags, words, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.chdir(ROOT)
-    out = tmp_path / 'out'
-    with pytest.raises(SystemExit) as caught:
-        sweep.main([CONFIG, f'--out={out}', *flags])
-    assert caught.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith('error: ')
-    for word in words:
-        assert word in lines[0]
-    assert not out.exists()
-
-
 def test_names_are_readable_stable_and_distinct(tmp_path):
     name = sweep_grid.run_name({'method.name': 'lucir', 'seed': '0'})
     assert name == 'method=lucir,seed=0'
