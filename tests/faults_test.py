@@ -16,8 +16,10 @@ sys.path.insert(0, str(ROOT / 'benchmarks'))
 import compare_runs
 import faulty_run
 
-SEED = 0  # Of the moments, half of them for the stages and between phases.
-STOPS = {2: signal.SIGTERM, 5: signal.SIGINT}
+FIELDS = {**faulty_run.SYNTHETIC, 'report': False}
+# Of the moments: some in each of the stages, and one between phases.
+SEED = 7
+STOPS = {1: signal.SIGTERM, 6: signal.SIGINT}
 
 
 def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
@@ -26,9 +28,9 @@ def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
     """Killed six times and told to stop twice, started again as often."""
     signals = [STOPS.get(i, signal.SIGKILL) for i in range(8)]
     whole, workdir = tmp_path / 'whole', tmp_path / 'ended'
-    places = faulty_run.run_whole(whole, faulty_run.SYNTHETIC)
+    places = faulty_run.run_whole(whole, FIELDS)
     moments = faulty_run.draw_moments(places, len(signals), seed=SEED)
-    found = faulty_run.interrupt(workdir, moments, signals, faulty_run.SYNTHETIC)
+    found = faulty_run.interrupt(workdir, moments, signals, FIELDS)
     for fault in found:
         if fault.sent == signal.SIGKILL:
             assert fault.code == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""Two ways of feeding, one result: whole runs of the real command."""
+"""Two ways of feeding, one result: whole runs."""
 
 import json
 import pathlib
@@ -7,19 +7,28 @@ import sys
 
 import compiling
 import numpy as np
-import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-# TensorFlow cannot be imported: whoever tries fails.
-WITHOUT_TENSORFLOW = """
-import runpy, sys
-sys.modules['tensorflow'] = sys.modules['tensorflow_datasets'] = None
-runpy.run_module('mnemonics_jax.main', run_name='__main__', alter_sys=True)
+# During the first run TensorFlow cannot be imported: whoever tries fails.
+BOTH = """
+import sys
+blocked = ('tensorflow', 'tensorflow_datasets')
+sys.modules.update(dict.fromkeys(blocked))
+from mnemonics_jax import config as config_lib, experiment
+config = config_lib.default_config()
+config.update(eval(sys.argv[2]))
+def run(feed):
+    config.data.feed, workdir = feed, f'{sys.argv[1]}/{feed}'
+    experiment.run(experiment.prepare(config, workdir), workdir)
+run('device')
+for name in blocked:
+    del sys.modules[name]
+run('tfdata')
+assert 'tensorflow' in sys.modules
 """
 
 
-@pytest.fixture(scope='module')
-def npz(tmp_path_factory):
+def write_stripes(path):
     """Six classes of stripes, 12 images each to train on."""
     random = np.random.default_rng(0)
     arrays = {}
@@ -31,9 +40,7 @@ def npz(tmp_path_factory):
         pixels = 127 + 80 * (stripes[..., :] + noise)
         arrays[f'{split}_images'] = np.clip(pixels, 0, 255).astype(np.uint8)
         arrays[f'{split}_labels'] = labels
-    path = tmp_path_factory.mktemp('data') / 'images.npz'
     np.savez(path, **arrays)
-    return path
 
 
 def results_of(workdir):
@@ -44,14 +51,19 @@ def results_of(workdir):
     return results
 
 
-def run(config, workdir, *start):
+def test_the_device_feeds_the_same_and_without_tensorflow(
+    tiny_config, tmp_path
+):
+    """Equal results and exemplars, bit for bit."""
+    write_stripes(tmp_path / 'images.npz')
+    for field in ('num_classes', 'train_per_class', 'test_per_class'):
+        tiny_config.data[field] = None
+    tiny_config.data.image_size = tiny_config.data.channels = None
+    tiny_config.data.source = 'arrays'
+    tiny_config.data.dir = str(tmp_path / 'images.npz')
+    tiny_config.protocol.update(base_classes=3, phases=1)
     done = subprocess.run(
-        [
-            *(sys.executable, *start),
-            f'--config={config}',
-            f'--workdir={workdir}',
-            f'--config.data.feed={workdir.name}',
-        ],
+        [sys.executable, '-c', BOTH, tmp_path, repr(tiny_config.to_dict())],
         cwd=ROOT,
         # With kernels that round as those of users do.
         env=compiling.one_device(XLA_FLAGS=compiling.UNOPTIMIZED),
@@ -60,31 +72,8 @@ def run(config, workdir, *start):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_the_device_feeds_the_same_and_without_tensorflow(
-    tiny_config, npz, tmp_path
-):
-    """Equal results and exemplars, bit for bit."""
-    for field in ('num_classes', 'train_per_class', 'test_per_class'):
-        tiny_config.data[field] = None
-    tiny_config.data.image_size = tiny_config.data.channels = None
-    tiny_config.data.source = 'arrays'
-    tiny_config.data.dir = str(npz)
-    config = tmp_path / 'config.py'
-    config.write_text(
-        'from ml_collections import config_dict\n'
-        'from mnemonics_jax.config import default_config\n'
-        'def get_config():\n'
-        '    config = default_config()\n'
-        f'    values = {tiny_config.to_dict()!r}\n'
-        '    config.update(values)\n'
-        '    return config\n'
-    )
-    run(config, tmp_path / 'device', '-c', WITHOUT_TENSORFLOW)
-    run(config, tmp_path / 'tfdata', '-m', 'mnemonics_jax.main')
     assert results_of(tmp_path / 'device') == results_of(tmp_path / 'tfdata')
-    for phase in range(3):
+    for phase in range(2):
         one, other = (
             np.load(tmp_path / feed / 'exemplars' / f'phase_{phase}.npz')
             for feed in ('device', 'tfdata')

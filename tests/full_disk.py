@@ -37,8 +37,13 @@ SIZE = '64m'
 FIELDS = {
     **faulty_run.SETTINGS,
     **faulty_run.SYNTHETIC,
-    'protocol.base_classes': 6,
+    'protocol.base_classes': 5,
     'protocol.phases': 1,
+    'method.name': 'finetune',
+    'train.epochs': 1,
+    'exemplars.outer_steps': 6,
+    'exemplars.adjust': False,
+    'finetune.epochs': 1,
 }
 # What is about to be written when the disk is full, at which call of it.
 PLACES = {
