@@ -3,5 +3,5 @@
 # arguments go to pytest.
 set -euo pipefail
 
-exec "$(dirname "$0")/test.sh" --cov --cov-report=term:skip-covered \
+exec "$(dirname "$0")/test.sh" -m '' --cov --cov-report=term:skip-covered \
   --cov-report=html:.coverage_html "$@"

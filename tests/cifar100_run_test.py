@@ -2,8 +2,9 @@
 
 import json
 
-import command
 import numpy as np
+import pytest
+from command import run_module
 from data_tfds_test import cifar_examples, write_set
 
 TINY = {
@@ -17,6 +18,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 def test_learned_exemplars_of_cifar100(tmp_path):
     """10 + 5 x 2 classes; the config file as it is but for sizes."""
     splits = {
@@ -25,7 +27,8 @@ def test_learned_exemplars_of_cifar100(tmp_path):
     }
     write_set('cifar100', str(tmp_path / 'tfds'), splits, 'tfrecord')
     workdir = tmp_path / 'run'
-    done = command.run(
+    done = run_module(
+        'main',
         '--config=configs/cifar100.py:phases=5,adjust=true,transfer=true',
         f'--config.data.dir={tmp_path / "tfds"}',
         f'--workdir={workdir}',

@@ -8,7 +8,7 @@ import sys
 import compiling
 import jax
 import pytest
-from command import assert_refused, run
+from command import assert_refused, run_module
 
 from mnemonics_jax.core import compilation_cache
 
@@ -102,10 +102,8 @@ def test_a_folder_that_cannot_be_written_is_refused_if_it_was_asked_for(
     for name in start.CACHES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('MNEMONICS_JAX_CACHE', path)
-    done = run(f'--workdir={tmp_path}/run')
-    assert_refused(
-        done, f'MNEMONICS_JAX_CACHE={path}', 'must be a writable', 'off'
-    )
+    done = run_module('main', f'--workdir={tmp_path}/run')
+    assert_refused(done, f'MNEMONICS_JAX_CACHE={path}', 'can be written', 'off')
     assert not (tmp_path / 'run').exists()
 
     monkeypatch.delenv('MNEMONICS_JAX_CACHE')

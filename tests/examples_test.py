@@ -35,6 +35,7 @@ def test_an_example_is_short_and_names_its_command(name):
     assert f'examples/{name}' in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['own_model.py', 'distill.py'])
 def test_learned_images_teach_more_than_the_real_ones_they_were(name):
     # Its programs run for longer than they compile.
@@ -45,6 +46,7 @@ def test_learned_images_teach_more_than_the_real_ones_they_were(name):
     assert learned > real + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name', ['own_backbone.py', 'own_dataset.py', 'own_method.py']
 )

@@ -112,6 +112,7 @@ def check_features(ours, theirs, name):
             assert cosines.min() > 0.98
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(
     two_by_two, tmp_path
 ):

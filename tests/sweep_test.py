@@ -333,6 +333,7 @@ def test_a_sweep_goes_on_after_failures_and_says_so(tmp_path):
     assert '2/2 method=icorl' in done.stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_twice_runs_once(tmp_path):
     flags = (
         f'--out={tmp_path}',
