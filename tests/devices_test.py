@@ -10,7 +10,6 @@ import shutil
 import sys
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,11 +17,7 @@ from mnemonics_jax import experiment
 from mnemonics_jax.core import parallel
 from mnemonics_jax.experiment import (
     components,
-    exemplar_stages,
-    model_stages,
-    phase,
 )
-from mnemonics_jax.experiment.context import PhaseContext, features_of
 from mnemonics_jax.train.checkpoint import Checkpointer, whole
 from tests import conftest
 
@@ -134,67 +129,6 @@ def test_a_run_begun_on_eight_devices_goes_on_on_one(
     assert_within_an_image(tmp_path / 'run', on_eight.whole)
 
 
-class OneStep:
-    """Stands for a journal: runs the first step of each loop."""
-
-    def __init__(self):
-        self.states = {}
-
-    def run(self, loop, state, recorder):
-        dispatch = next(iter(loop.dispatches(0)))
-        state, _ = loop.step(0, state, dispatch)
-        self.states[loop.name] = jax.device_get(state)
-        return state
-
-
-def first_steps(parts, workdir):
-    """States after the first steps of phase 1, herding features and counts.
-
-    All from the model and the memory at the end of a run.
-    """
-    with Checkpointer(workdir, keep=2) as checkpointer:
-        carry, _ = checkpointer.restore(1, experiment.first_carry(parts))
-    loops = OneStep()
-    context = PhaseContext(parts, 1, *parts.bounds[1], None, loops)
-    data = context.examples('train', *parts.bounds[1])
-    start = carry.variables
-    images, mask = exemplar_stages.select_exemplars(context, start, data)
-    exemplar_stages.learn_exemplars(context, start, images, mask, data)
-    exemplar_stages.adjust_exemplars(context, start, carry.exemplars)
-    model_stages.finetune_model(context, start, carry.exemplars)
-    model_stages.train_model(context, carry, start, data)
-    features = features_of(context, start, data)
-    counts, _ = phase.evaluate_models(context, start, start, carry.exemplars)
-    return loops.states, features, counts
-
-
-def test_steps_features_and_counts_are_those_of_one_device(on_one, on_eight):
-    """Gradients, as the optimisers hold them, to 1e-5 of their norm."""
-    eight, one = (
-        first_steps(runs.parts, on_one.whole) for runs in (on_eight, on_one)
-    )
-    assert set(one[0]) == {'learn', 'adjust', 'finetune', 'train'}
-    for stage, expected in one[0].items():
-        found, expected = moments(eight[0][stage]), moments(expected)
-        norms = [np.linalg.norm(x) for x in expected]
-        assert len(norms) == len(found) > 0
-        assert max(norms) > 0
-        for x, y, norm in zip(found, expected, norms, strict=True):
-            assert np.linalg.norm(x - y) <= 1e-5 * norm, stage
-    norm = np.linalg.norm(one[1])
-    assert norm > 0
-    assert np.linalg.norm(eight[1] - one[1]) < 1e-5 * norm
-    assert set(one[2]) == {'cnn', 'nme', 'finetuned'}
-    for head, counts in one[2].items():
-        jax.tree.map(np.testing.assert_array_equal, eight[2][head], counts)
-
-
-def moments(state):
-    """Gradients after a first step: zero before, so weighted sums of them."""
-    leaves = jax.tree.leaves(state.opt_state)
-    return [x for x in leaves if x.dtype == np.float32 and x.ndim]
-
-
 def draw_byte(folder, random):
     """A file and an offset in it, each byte of a folder being as likely."""
     files = sorted(f for f in folder.rglob('*') if f.is_file())
@@ -225,8 +159,8 @@ def test_a_damaged_checkpoint_costs_a_line_and_changes_no_bit(
     on_one, tmp_path, capsys, damage
 ):
     newest = whole(on_one.killed)[-1]
-    num_moved = 0
-    for seed in range(5):
+    put_aside = 0
+    for seed in range(3):
         workdir = tmp_path / str(seed)
         shutil.copytree(on_one.killed, workdir)
         random = np.random.default_rng(seed)
