@@ -160,6 +160,7 @@ def test_bic_needs_exemplars_to_hold_out(tiny_config, one_device):
 def test_whole_runs(name, tiny_config, tmp_path, one_device):
     tiny_config.method.name = name
     tiny_config.evaluate.oracle = True
+    tiny_config.exemplars.adjust = False
     parts = experiment.prepare(tiny_config, tmp_path, one_device)
     reads = []
 

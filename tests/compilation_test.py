@@ -103,7 +103,9 @@ def test_a_folder_that_cannot_be_written_is_refused_if_it_was_asked_for(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('MNEMONICS_JAX_CACHE', path)
     done = run_module('main', f'--workdir={tmp_path}/run')
-    assert_refused(done, f'MNEMONICS_JAX_CACHE={path}', 'can be written', 'off')
+    assert_refused(
+        done, f'MNEMONICS_JAX_CACHE={path}', 'must be a writable', 'off'
+    )
     assert not (tmp_path / 'run').exists()
 
     monkeypatch.delenv('MNEMONICS_JAX_CACHE')

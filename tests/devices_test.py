@@ -159,7 +159,7 @@ def test_a_damaged_checkpoint_costs_a_line_and_changes_no_bit(
     on_one, tmp_path, capsys, damage
 ):
     newest = whole(on_one.killed)[-1]
-    put_aside = 0
+    num_moved = 0
     for seed in range(3):
         workdir = tmp_path / str(seed)
         shutil.copytree(on_one.killed, workdir)

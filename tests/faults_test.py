@@ -16,10 +16,15 @@ sys.path.insert(0, str(ROOT / 'benchmarks'))
 import compare_runs
 import faulty_run
 
-FIELDS = {**faulty_run.SYNTHETIC, 'report': False}
+FIELDS = {
+    **faulty_run.SYNTHETIC,
+    'report': False,
+    'protocol.base_classes': 5,
+    'protocol.phases': 1,
+}
 # Of the moments: some in each of the stages, and one between phases.
-SEED = 7
-STOPS = {1: signal.SIGTERM, 6: signal.SIGINT}
+SEED = 1
+STOPS = {3: signal.SIGTERM, 5: signal.SIGINT}
 
 
 def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(

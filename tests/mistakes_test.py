@@ -119,7 +119,7 @@ MISTAKES = r"""
 main --config=configs/digits.py
     --workdir
 main --config=configs/digits.py --workdir={here}/file/run < a file
-    --workdir | {here}/file/run | can be written
+    --workdir | {here}/file/run | must be a writable directory
 main --workdir={here}/run < a torn file
     {here}/run/config.json | no configuration of a run
 {config}configs/absent.py
@@ -209,7 +209,7 @@ export {here}/no --out={here}/new
 export {run} --phase=0 --out={here}/new
     --phase=0 | 1, 2
 export {run} --out={data}
-    a new or an empty folder
+    must be a new or empty folder
 export {run} --out=/proc/no
     /proc/no
 {sweep}
@@ -231,23 +231,23 @@ export {run} --out=/proc/no
 {sweep} --grid=seed=0 --set=seed
     --set | field=value
 {sweep} --grid=seed=0 --jobs=0
-    --jobs=0 | at least 1
+    --jobs=0 | an integer >= 1
 {sweep} --grid=seed=0 --config=no.py
     no.py | must be a file
 {sweep} --grid=seed=0 --jobz=2
     --jobz=2
 {scratch} --seeds=1,x
-    --seeds=1,x | numbers from 0 on
+    --seeds=1,x | must be integers >= 0
 {scratch} --per-class=0
-    --per-class=0 | from 1 on
+    --per-class=0 | must be integers >= 1
 {scratch} --per-class=40
-    --per-class=40 | at most 100
+    --per-class=40 | at most 25
 {scratch} --data=/nowhere
     /nowhere | no such directory
 {scratch} --date=digits
     --date=digits
 {scratch} --network=convolutions
-    --network= | digits: perceptron
+    --network= | must be perceptron
 """
 ROWS = re.findall(
     r'^(\S.*?)(?: < (.*?))?\n    (.*)$',

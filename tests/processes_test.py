@@ -18,8 +18,8 @@ import pytest
 from configs import digits
 from mnemonics_jax import experiment
 from mnemonics_jax.core.workdir import features_name
-from mnemonics_jax.experiment import phase_loop
 
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 
@@ -66,13 +66,10 @@ def two_by_two(tmp_path_factory):
     return workdir, done.stdout
 
 
-def test_two_processes_give_what_one_gives(
-    two_by_two, tmp_path, one_device, monkeypatch
-):
+def test_two_processes_give_what_one_gives(two_by_two, tmp_path, one_device):
     """One process with one device: the same sums, in another order."""
-    # Figures take longer than the run.
-    monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
     config = digits.get_config()
+    config.report = False
     config.update_from_flattened_dict(TINY)
     parts = experiment.prepare(config, tmp_path, one_device)
     one = experiment.run(parts, tmp_path)
@@ -112,7 +109,6 @@ def check_features(ours, theirs, name):
             assert cosines.min() > 0.98
 
 
-@pytest.mark.slow
 def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(
     two_by_two, tmp_path
 ):

@@ -51,7 +51,6 @@ def test_the_stages_keep_their_numbers():
         'FINETUNE': 5,
         'HELD_OUT_LOSS': 6,
         'HOLD_OUT': 7,
-        'FORGET': 8,
     }
 
 

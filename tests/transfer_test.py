@@ -90,6 +90,7 @@ def test_a_run_freezes_the_kernels_of_phase_0(
     from mnemonics_jax import experiment
 
     tiny_config.weight_transfer = True
+    tiny_config.exemplars.adjust = False
     tiny_config.finetune.carry = True
     tiny_config.exemplars.update(inner_scope='all', inner_lr=0.1)
     tiny_config.checkpoint.keep = 3
