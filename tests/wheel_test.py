@@ -14,6 +14,7 @@ import compiling
 import pytest
 from command import ROOT, assert_refused
 
+pytestmark = pytest.mark.slow
 COMMANDS = ('', '-evaluate', '-export', '-predict', '-report')
 # The least that runs.
 TINY = {
