@@ -32,18 +32,22 @@ def call(command: Callable[[], object]) -> subprocess.CompletedProcess:
     )
 
 
-def call_main(*flags: object) -> subprocess.CompletedProcess:
+def call_main(*arguments: object) -> subprocess.CompletedProcess:
     """Calls `mnemonics_jax.main` in this process, on one device."""
     import jax
+    from absl import flags
     from absl.testing import flagsaver
 
     from mnemonics_jax import main
     from mnemonics_jax.core import parallel
 
-    argv = ['main', *map(str, flags)]
+    argv = ['main', *map(str, arguments)]
     placement = parallel.make_placement(jax.devices()[:1])
 
     def command():
+        # Without what other tests of this process have parsed.
+        for flag in flags.FLAGS.get_key_flags_for_module(main):
+            flag.unparse()
         main.parse(argv)
         main.main([])
 

@@ -34,7 +34,7 @@ from mnemonics_jax.core.rules import (
 FIELDS = {
     'seed': Field(0, SEED, 'Seed of everything random but the class order.'),
     'plugins': Field(
-        '', FILES, 'Files with your own method, backbone or data source.'
+        '', FILES, 'Files with a method, strategy, backbone or data source.'
     ),
     'data.source': Field('digits', choices.SOURCES, 'Where images come from.'),
     'data.name': Field(
