@@ -232,6 +232,7 @@ def site(tmp_path_factory):
     return built
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_has_every_page(site):
     for path in DOCS.glob('*.md'):
         assert (site / f'{path.stem}.html').stat().st_size > 1000
@@ -246,6 +247,7 @@ def test_the_site_builds_without_a_warning_and_has_every_page(site):
     assert 'growth_cpu.png' in growth
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_public_function(site):
     import mnemonics_jax
 
@@ -259,6 +261,7 @@ def test_the_reference_has_every_public_function(site):
         assert any(f'id="{each}"' in page for each in ids), name
 
 
+@pytest.mark.slow
 def test_pages_need_no_other_server(site):
     for path in pathlib.Path(site).glob('*.html'):
         sources = re.findall(

@@ -30,6 +30,7 @@ def may_mount():
         return False
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_anywhere_costs_a_line_and_no_result(tmp_path):
     command = [sys.executable, 'tests/full_disk.py', str(tmp_path)]
     if may_mount():

@@ -223,17 +223,22 @@ def test_a_hypergradient_is_chosen_by_name(name):
     pixels = arrays()[0]
     with jax.enable_x64(True):
         problem = make_problem(backbone)
-        made = inner_problem.inner_problem(context, problem)
-        shown, show_vjp = jax.vjp(made.show, pixels)
-        grads, metrics = hypergradients.make_hypergradient(name, 2)(
-            made.problem,
-            made.params,
-            shown,
-            made.labels,
-            made.indices,
-            problem.query,
-        )
-        (expected,) = show_vjp(grads)
+
+        @jax.jit
+        def by_hand(problem, pixels):
+            made = inner_problem.inner_problem(context, problem)
+            shown, show_vjp = jax.vjp(made.show, pixels)
+            grads, metrics = hypergradients.make_hypergradient(name, 2)(
+                made.problem,
+                made.params,
+                shown,
+                made.labels,
+                made.indices,
+                problem.query,
+            )
+            return show_vjp(grads)[0], metrics
+
+        expected, metrics = by_hand(problem, pixels)
         chosen = {'hypergradient': name, 'hypergradient_terms': 2, **changes}
         found = gradient('unroll', **chosen)
         exact = gradient('unroll', **changes)
@@ -450,9 +455,8 @@ def test_learned_exemplars_classify_held_out_images_better(
             assert after >= before + 0.1, objective
 
 
-@pytest.mark.parametrize('name', hypergradients.NAMES[1:])
-def test_digits_are_learned_by_each_hypergradient(
-    name, tiny_config, tmp_path, one_device, monkeypatch
+def test_digits_are_learned_by_an_approximate_hypergradient(
+    tiny_config, tmp_path, one_device, monkeypatch
 ):
     """In all stages that learn, with microbatches and augmentation."""
     monkeypatch.setattr(phase_loop.report, 'write', lambda workdir: 'none')
@@ -468,7 +472,7 @@ def test_digits_are_learned_by_each_hypergradient(
             'exemplars.inner_steps': 4,
             'exemplars.inner_augment': True,
             'exemplars.microbatch': 8,
-            'exemplars.hypergradient': name,
+            'exemplars.hypergradient': 'cg',
             'exemplars.hypergradient_terms': 2,
         }
     )
