@@ -138,6 +138,7 @@ def test_two_processes_share_a_mesh_and_leave_together(found_by, tmp_path):
         assert [process.returncode for process in running] == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_terminated_process_ends_the_other(tmp_path):
     """JAX leaves SIGTERM to the program."""
     with processes(LOOP, tmp_path) as running:
@@ -151,6 +152,7 @@ def test_a_terminated_process_ends_the_other(tmp_path):
         assert 'another task died' in printed
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_ends_the_other(tmp_path):
     with processes(FAIL, tmp_path) as running:
         printed = outputs(running)

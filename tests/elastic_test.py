@@ -56,6 +56,7 @@ def cut_power_after(monkeypatch, num_records):
     monkeypatch.setattr(Recorder, 'record', failing)
 
 
+@pytest.mark.slow
 def test_classes_that_come_later_give_the_run_that_had_them_from_the_start(
     tiny_config, tmp_path, one_device, monkeypatch, capsys
 ):

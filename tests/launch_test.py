@@ -482,6 +482,7 @@ def test_tpu_pod_requests_installs_runs_on_all_hosts_and_fetches(
     assert 'queued-resources delete mnemonics' in done.stderr
 
 
+@pytest.mark.slow
 def test_a_preempted_slice_is_requested_again_and_the_run_goes_on(
     cloud, tmp_path
 ):
@@ -500,6 +501,7 @@ def test_a_failed_run_ends_the_script_with_its_status(cloud, tmp_path):
     assert calls(tmp_path) == ['create', 'scp']
 
 
+@pytest.mark.slow
 def test_a_run_told_to_stop_on_a_slice_that_stays_goes_on(cloud, tmp_path):
     done = cloud(['NONE', 'ACTIVE'], status='75\n0')
     assert done.returncode == 0, done.stderr
@@ -514,6 +516,7 @@ def test_a_host_that_cannot_be_installed_on_starts_nothing(cloud, tmp_path):
     assert not list((tmp_path / 'cloud').glob('host*/flags'))
 
 
+@pytest.mark.slow
 def test_a_slice_that_is_there_is_used_again(cloud, tmp_path):
     assert cloud(['NONE', 'ACTIVE'], status='3').returncode == 3
     assert cloud(['ACTIVE']).returncode == 0
