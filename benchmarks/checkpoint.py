@@ -67,12 +67,12 @@ def make_round() -> tuple[Callable[[int], Loop], Callable[[], Any]]:
     feed = parts.loader.examples('train', 0, 50).feed(pipeline.BATCH)
     batch = next(feed.epoch(np.arange(pipeline.BATCH)))
     slots = np.full(pipeline.BATCH, -1, np.int32)
-    block = multistep.single(parts.placement, {**batch, 'slot': slots})
+    stacked = multistep.single(parts.placement, {**batch, 'slot': slots})
     inputs, trainer = pipeline.step_inputs(parts, carry), parts.trainers.base
 
     def loop(num_steps: int) -> Loop:
         def dispatches(first: int) -> Iterator[Dispatch]:
-            one = Dispatch(1, pipeline.BATCH, (block, inputs))
+            one = Dispatch(1, pipeline.BATCH, (stacked, inputs))
             return itertools.repeat(one, num_steps - first)
 
         return Loop(

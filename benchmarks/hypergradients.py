@@ -125,7 +125,9 @@ def case_of(
 ) -> Case:
     """The inner problem of a run with these settings."""
     layout = inner_problem.layout_of(begun.parts.placement)
-    context = inner_problem.Context(begun.parts.backbone, settings, layout)
+    context = inner_problem.LearnerContext(
+        begun.parts.backbone, settings, layout
+    )
     made = inner_problem.inner_problem(context, begun.problem)
     labels, query = begun.problem.exemplars.labels, begun.problem.query
     arrays = (made.params, begun.pixels, labels, made.indices, query)

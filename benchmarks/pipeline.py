@@ -108,16 +108,16 @@ def model_step(parts: components.Components) -> Callable:
     inputs = step_inputs(parts, carry)
     trainer = parts.trainers.base
     batch = next(feed.epoch(np.arange(BATCH)))
-    block = multistep.single(
+    stacked = multistep.single(
         parts.placement, {**batch, 'slot': np.full(BATCH, -1, np.int32)}
     )
     state = trainer.init(carry.variables)
-    state, _ = trainer.steps(state, (block, inputs), 1)
+    state, _ = trainer.steps(state, (stacked, inputs), 1)
     held = [jax.block_until_ready(state)]
 
     def run() -> float:
         start = time.perf_counter()
-        held[0], _ = trainer.steps(held[0], (block, inputs), 1)
+        held[0], _ = trainer.steps(held[0], (stacked, inputs), 1)
         jax.block_until_ready(held[0])
         return BATCH / (time.perf_counter() - start)
 

@@ -99,8 +99,8 @@ def _train_steps(problem, images, labels, num_old) -> Work:
     num_steps = len(labels)
     batches = _batches(images, labels)
     placement = _placement(problem)
-    batches = jax.device_put(batches, placement.block)
-    block = StackedBatches(batches, None, jnp.zeros((), jnp.int32))
+    batches = jax.device_put(batches, placement.stacked)
+    stacked = StackedBatches(batches, None, jnp.zeros((), jnp.int32))
     inputs = jax.device_put(
         _step_inputs(problem, num_old), placement.replicated
     )
@@ -110,7 +110,7 @@ def _train_steps(problem, images, labels, num_old) -> Work:
         # Restarts the step count, so that every run has the same batches.
         state = held['state'].replace(step=jnp.zeros((), jnp.int32))
         held['state'], metrics = jax.block_until_ready(
-            trainer.steps(state, (block, inputs), num_steps)
+            trainer.steps(state, (stacked, inputs), num_steps)
         )
         held['losses'] = metrics['loss']
 
@@ -234,7 +234,7 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
         query_batch=0,
         query_augmentation=Augmentation(),
     )
-    context = inner_problem.Context(
+    context = inner_problem.LearnerContext(
         problem.backbone, settings, inner_problem.layout_of(_placement(problem))
     )
     phase = Phase(*np.int32([0, 0, problem.sizes.num_classes]))

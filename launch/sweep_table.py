@@ -151,7 +151,7 @@ def markdown(sweep: Mapping[str, Any]) -> str:
     axes = [field for field in sweep['grid'] if field != SEED]
     titles = [
         *axes,
-        'judged by',
+        'classifier',
         'average incremental accuracy',
         'last accuracy',
         'forgetting F',
@@ -163,8 +163,8 @@ def markdown(sweep: Mapping[str, Any]) -> str:
     done = sum(run['state'] == 'finished' for run in runs)
     lines = [
         f'{done} of {len(runs)} runs finished. In percent: mean \u00b1 '
-        'standard deviation (number of seeds), by the classifier that the '
-        'method is judged by. The best one is chosen by the same numbers.',
+        'standard deviation (number of seeds), by each '
+        "method's own classifier. The best one is chosen by the same numbers.",
         '',
         *['| ' + ' | '.join(texts) + ' |' for texts in rows],
         '',

@@ -166,7 +166,9 @@ def lines(found: dict[str, Any], predictor: str) -> list[str]:
         f'{found["num_seen"]} classes'
     ]
     for name, value in found['accuracy'].items():
-        mark = ' (by which the method is judged)' if name == predictor else ''
+        mark = (
+            ' (by which the method is evaluated)' if name == predictor else ''
+        )
         said.append(f'{name} {100 * value:.1f} %{mark}')
     others = found['left_out']
     if others:

@@ -234,7 +234,7 @@ def make_inner(backbone, chosen, dtype, layout=ALONE):
         jnp.array([0, NUM_CLASSES]),
     )
     return inner_problem.inner_problem(
-        inner_problem.Context(backbone, chosen, layout),
+        inner_problem.LearnerContext(backbone, chosen, layout),
         ExemplarProblem(
             variables_of(backbone, dtype),
             exemplars,

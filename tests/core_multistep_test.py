@@ -30,8 +30,8 @@ def host_batches(num, *, resident=False):
 def seen_by_steps(placement, dispatches, first):
     """What a step sees of each batch, taken as `Trainer.steps` takes them."""
 
-    def step(state, block):
-        batch = multistep.batch_at(block, state)
+    def step(state, stacked):
+        batch = multistep.batch_at(stacked, state)
         image = batch_images(batch).astype(jnp.float32).sum(axis=(1, 2, 3))
         return state + 1, {'image': image, 'index': batch['index']}
 

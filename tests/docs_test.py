@@ -182,8 +182,8 @@ def spread(name, classifier, **settings):
 def test_the_tables_of_digits_are_what_the_sweeps_wrote():
     page = 'docs/measurements.md'
     header = (
-        '| method | judged by | average incremental accuracy | last accuracy | '
-        'forgetting F |'
+        '| method | classifier | average incremental accuracy '
+        '| last accuracy | forgetting F |'
     )
     rows = table(page, header)
     results = TOP / 'benchmarks' / 'results'

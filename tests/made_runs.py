@@ -53,6 +53,10 @@ def make_results(seen=(2, 4, 6), total=None, strategy='mnemonics'):
         make_phase(i, old, new, max(4, 9 - i), rng)
         for i, (old, new) in enumerate(zip((0, *seen), seen, strict=False))
     ]
+    if strategy != 'mnemonics':
+        for phase in phases:
+            for name in ('held_out_loss_before', 'held_out_loss_after'):
+                del phase['exemplars'][name]
     return {
         'config': make_config(seen, strategy),
         'complete': seen[-1] == total,

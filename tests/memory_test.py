@@ -115,7 +115,7 @@ def test_truncation_would_lower_grey_levels():
     np.testing.assert_array_equal(stored, np.tile(levels, (3, 1)))
 
 
-@pytest.mark.parametrize('storage', memory.STORAGES)
+@pytest.mark.parametrize('storage', ['uint8', 'float32'])
 def test_an_empty_memory(storage):
     held = memory.empty(K, 4, SHAPE, storage)
     assert held.images.shape == (K, 4, *SHAPE)
@@ -136,7 +136,7 @@ def test_num_bytes_counts_what_is_held(storage, size):
 # Writing and dropping.
 
 
-@pytest.mark.parametrize('storage', memory.STORAGES)
+@pytest.mark.parametrize('storage', ['uint8', 'float32'])
 def test_put_rows_writes_its_rows_and_no_others(storage):
     held = make_memory(4, storage)
     images = np.random.default_rng(2).uniform(-0.2, 1.2, (2, 3, *SHAPE))
@@ -162,7 +162,7 @@ def test_put_rows_drops_rows_past_the_last():
     assert found.mask[-1].tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize('storage', memory.STORAGES)
+@pytest.mark.parametrize('storage', ['uint8', 'float32'])
 @pytest.mark.parametrize('num_kept', [0, 2, 4, 9])
 def test_shrink_keeps_the_first_ranks_and_erases_the_rest(storage, num_kept):
     held = make_memory(4, storage)
@@ -198,7 +198,7 @@ def test_halves_hold_even_and_odd_ranks(slots):
     assert not more[3:].any()
 
 
-@pytest.mark.parametrize('storage', memory.STORAGES)
+@pytest.mark.parametrize('storage', ['uint8', 'float32'])
 @pytest.mark.parametrize('slots', [4, 5])
 @pytest.mark.parametrize('num_classes', [0, 3, K])
 def test_unchanged_halves_merge_to_the_memory(storage, slots, num_classes):
@@ -207,7 +207,7 @@ def test_unchanged_halves_merge_to_the_memory(storage, slots, num_classes):
     assert_equal(merge_halves(held, *parts), held)
 
 
-@pytest.mark.parametrize('storage', memory.STORAGES)
+@pytest.mark.parametrize('storage', ['uint8', 'float32'])
 @pytest.mark.parametrize('slots', [4, 5])
 def test_changed_halves_land_in_their_own_slots_only(storage, slots):
     held = make_memory(slots, storage)

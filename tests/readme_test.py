@@ -18,7 +18,7 @@ from mnemonics_jax import backbones, main, methods
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.config import arguments, presets
 from mnemonics_jax.data import sources
-from mnemonics_jax.exemplars import memory, strategies
+from mnemonics_jax.exemplars import strategies
 from mnemonics_jax.experiment import components
 
 TOP = ROOT.parent
@@ -214,7 +214,7 @@ def test_mistakes_are_answered_as_shown(one_device):
 
 def test_the_names_in_the_tables_exist():
     page, shown = 'docs/configuration.md', []
-    for row in table(page, '| method | follows | judged by |'):
+    for row in table(page, '| method | follows | classifier |'):
         shown.append(row[0].strip('`'))
         config = config_lib.default_config().method
         method = methods.make_method(shown[-1], config)
@@ -226,7 +226,7 @@ def test_the_names_in_the_tables_exist():
         'data.source': sources.source_names(),
         'exemplars.preset': presets.Presets._fields,
         'exemplars.strategy': strategies.strategy_names(),
-        'exemplars.storage': memory.STORAGES,
+        'exemplars.storage': ('uint8', 'float32'),
     }
     for field, names in known.items():
         shown = re.findall(r'`(\w+)`', takes[f'`{field}`'])

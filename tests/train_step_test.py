@@ -152,8 +152,10 @@ class Run:
         self.state = trainer.init(parallel.replicate(placement, variables))
 
     def step(self, batch, inputs):
-        block = multistep.single(self.placement, batch)
-        self.state, metrics = self.trainer.steps(self.state, (block, inputs), 1)
+        stacked = multistep.single(self.placement, batch)
+        self.state, metrics = self.trainer.steps(
+            self.state, (stacked, inputs), 1
+        )
         return {name: value[0] for name, value in metrics.items()}
 
     @property
@@ -542,13 +544,13 @@ def test_the_callers_variables_survive_donation(one_device):
     given = parallel.replicate(one_device, tiny_variables())
     trainer = tiny_trainer(one_device)
     state = trainer.init(given)
-    block = multistep.single(one_device, BATCHES[0])
-    following, _ = trainer.steps(state, (block, make_inputs(one_device)), 1)
+    stacked = multistep.single(one_device, BATCHES[0])
+    following, _ = trainer.steps(state, (stacked, make_inputs(one_device)), 1)
     # The state itself is donated: without the copy, so would be the model.
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     jax.tree.map(np.testing.assert_array_equal, given, tiny_variables())
     inputs = make_inputs(one_device, reference=given)
-    trainer.steps(following, (block, inputs), 1)
+    trainer.steps(following, (stacked, inputs), 1)
     jax.tree.map(np.testing.assert_array_equal, given, tiny_variables())
 
 
@@ -778,9 +780,9 @@ def test_devices_share_the_work(one_device, all_devices):
     flops = []
     for placement in (one_device, all_devices):
         run = real_run(placement, True)
-        block = multistep.single(placement, real_batch())
+        stacked = multistep.single(placement, real_batch())
         lowered = run.trainer.steps.lower(
-            run.state, (block, real_inputs(placement)), 1
+            run.state, (stacked, real_inputs(placement)), 1
         )
         flops.append(lowered.compile().cost_analysis()['flops'])
     # Of each device; what does not depend on the batch is done by all.

@@ -158,7 +158,7 @@ def test_names_that_there_are_not_list_those_there_are(installed, elsewhere):
     names = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
     done = run(installed, elsewhere, 'mnemonics-jax', '--config=digit:phases=1')
     listed = ', '.join(names)
-    assert_refused(done, '--config=digit:phases=1: no such file', listed)
+    assert_refused(done, '--config=digit:phases=1: must be', listed)
 
 
 def test_the_package_comes_from_the_wheel(installed, elsewhere):

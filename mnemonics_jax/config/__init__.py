@@ -1,4 +1,4 @@
-"""Configurations: fields, presets, and what checks them before a run."""
+"""Configurations: fields, presets, and their checks before a run."""
 
 from mnemonics_jax.config.arguments import apply_arguments, set_imagenet
 from mnemonics_jax.config.fields import default_config

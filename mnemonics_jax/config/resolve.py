@@ -140,10 +140,11 @@ def check_without_memory(config: config_dict.ConfigDict) -> None:
     """Raises ValueError if a field needs the memory that there is not."""
     from mnemonics_jax.exemplars import strategies
 
+    method = methods.make_method(config.method.name, config.method)
     needs = {
         'exemplars.adjust': config.exemplars.adjust,
         'finetune.carry': config.finetune.carry,
-        'method.name': config.method.name == 'bic' and 'bic',
+        'method.name': method.holdout > 0 and config.method.name,
     }
     given = config.exemplars.strategy
     names = filter(strategies.keeps, strategies.strategy_names())

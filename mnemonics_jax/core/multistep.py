@@ -2,7 +2,7 @@
 
 The host's work for a step (choosing a batch, copying it, launching a program)
 takes as long as a small network's step on a GPU. So batches are put on the
-devices in blocks, and one program takes many steps.
+devices several at a time, and one program takes many steps.
 """
 
 import itertools
@@ -69,15 +69,15 @@ class Loop(NamedTuple):
     place: Callable[[int], str] = lambda step: ''
 
 
-def batch_at(block: StackedBatches, step: jax.Array) -> dict[str, jax.Array]:
+def batch_at(stacked: StackedBatches, step: jax.Array) -> dict[str, jax.Array]:
     """Inside jit: the batch of a step."""
     batch = {
         name: jax.lax.dynamic_index_in_dim(
-            column, step - block.first, keepdims=False
+            column, step - stacked.first, keepdims=False
         )
-        for name, column in block.columns.items()
+        for name, column in stacked.columns.items()
     }
-    return batch if block.pool is None else {**batch, 'pool': block.pool}
+    return batch if stacked.pool is None else {**batch, 'pool': stacked.pool}
 
 
 def repeat(
@@ -118,7 +118,7 @@ def repeat(
 def single(
     placement: parallel.Placement, batch: dict[str, Any]
 ) -> StackedBatches:
-    """A block of one batch of this process."""
+    """One batch of this process as stacked batches."""
     return _place(placement, [batch], 0, 1)
 
 
@@ -142,7 +142,7 @@ def dispatches(
         batches: batches of this process, the rest of an epoch.
         first: step of the stage that uses the first batch.
         num: number of steps in a dispatch, >= 1.
-        capacity: number of batches in the longest epoch, to which blocks of
+        capacity: number of batches in the longest epoch, to which batches of
             rows are padded.
     """
     batches = iter(batches)
@@ -152,16 +152,16 @@ def dispatches(
     batches = itertools.chain([head], batches)
     if 'pool' in head:
         rest = list(batches)
-        block = _place(placement, rest, first, max(capacity, len(rest)))
+        stacked = _place(placement, rest, first, max(capacity, len(rest)))
         for group in in_groups(rest, num):
-            yield Dispatch(len(group), _num_images(group), block)
+            yield Dispatch(len(group), _num_images(group), stacked)
         return
 
     def placed() -> Iterator[Dispatch]:
         step = first
         for group in in_groups(batches, num):
-            block = _place(placement, group, step, len(group))
-            yield Dispatch(len(group), _num_images(group), block)
+            stacked = _place(placement, group, step, len(group))
+            yield Dispatch(len(group), _num_images(group), stacked)
             step += len(group)
 
     yield from parallel.look_ahead(placed(), placement)
@@ -186,7 +186,7 @@ def _place(
     first: int,
     size: int,
 ) -> StackedBatches:
-    """A block of `size` batches, padded with copies of the last one."""
+    """`size` batches, padded with copies of the last one."""
     padded = batches + batches[-1:] * (size - len(batches))
     columns = {
         name: np.stack([batch[name] for batch in padded])
@@ -194,7 +194,7 @@ def _place(
         if name != 'pool'
     }
     return StackedBatches(
-        parallel.shard_batch(placement, columns, placement.block),
+        parallel.shard_batch(placement, columns, placement.stacked),
         batches[0].get('pool'),
         parallel.replicate(placement, np.int32(first)),
     )

@@ -28,13 +28,13 @@ class Placement(NamedTuple):
     Attributes:
         mesh: all devices in one row.
         batch: sharding of the leading axis.
-        block: sharding of the second axis.
+        stacked: sharding of the second axis.
         replicated: the whole array on every device.
     """
 
     mesh: jax.sharding.Mesh
     batch: NamedSharding
-    block: NamedSharding
+    stacked: NamedSharding
     replicated: NamedSharding
 
     @property
@@ -98,7 +98,7 @@ def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
     return Placement(
         mesh=mesh,
         batch=NamedSharding(mesh, PartitionSpec(AXIS)),
-        block=NamedSharding(mesh, PartitionSpec(None, AXIS)),
+        stacked=NamedSharding(mesh, PartitionSpec(None, AXIS)),
         replicated=NamedSharding(mesh, PartitionSpec()),
     )
 

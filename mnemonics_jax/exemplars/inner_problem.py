@@ -18,9 +18,6 @@ from mnemonics_jax.core.rng import draw_minibatches
 from mnemonics_jax.data import augment
 from mnemonics_jax.types import Backbone, ExemplarSet, Phase, Variables
 
-SCOPES = ('all', 'head')
-STARTS = ('current', 'redraw')
-
 
 class LearnerSettings(NamedTuple):
     """Constants of the inner and the outer problem.
@@ -70,7 +67,7 @@ class LearnerSettings(NamedTuple):
     mirror: bool = False
 
 
-class Context(NamedTuple):
+class LearnerContext(NamedTuple):
     """What all functions of a learner need; fixed for a run.
 
     Attributes:
@@ -111,7 +108,7 @@ class OldExemplars(NamedTuple):
 
 
 class ExemplarProblem(NamedTuple):
-    """What the pixels of some exemplars are learned for.
+    """The problem of learning the pixels of some exemplars.
 
     A stage makes it once. A step replaces `key` and `query` by its own, and
     adjustment `exemplars` by the half that is updated.
@@ -137,7 +134,7 @@ class ExemplarProblem(NamedTuple):
     old: OldExemplars | None = None
 
 
-class InnerProblem(NamedTuple):
+class InnerSetup(NamedTuple):
     """An inner problem with all that `bilevel.unroll` takes.
 
     Attributes:
@@ -165,7 +162,9 @@ def layout_of(placement: Placement) -> bilevel.Layout:
     )
 
 
-def inner_problem(context: Context, problem: ExemplarProblem) -> InnerProblem:
+def inner_problem(
+    context: LearnerContext, problem: ExemplarProblem
+) -> InnerSetup:
     """The inner problem at the current model (the paper, Eq. 8).
 
     BatchNorm uses the running statistics throughout; the cross entropy is over
@@ -189,7 +188,7 @@ def inner_problem(context: Context, problem: ExemplarProblem) -> InnerProblem:
     indices, labels, show = draw_views(view_key, settings, exemplars, indices)
     adapt = adapt_head if settings.inner_scope == 'head' else adapt_all
     inner, params, merge = adapt(context, start, problem.phase)
-    return InnerProblem(inner, params, indices, merge, labels, show)
+    return InnerSetup(inner, params, indices, merge, labels, show)
 
 
 def inner_start(
@@ -221,7 +220,7 @@ def draw_views(
         indices: int32[T, b], minibatches of the n exemplars.
 
     Returns:
-        `indices`, `labels` and `show` of `InnerProblem`.
+        `indices`, `labels` and `show` of `InnerSetup`.
     """
     if not settings.inner_augment:
         return indices, exemplars.labels, lambda pixels: pixels
@@ -245,7 +244,9 @@ def draw_views(
 Adapted = tuple[bilevel.InnerProblem, Any, Callable[[Any], Variables]]
 
 
-def adapt_head(context: Context, start: Variables, phase: Phase) -> Adapted:
+def adapt_head(
+    context: LearnerContext, start: Variables, phase: Phase
+) -> Adapted:
     """Adapts the rows of the head, on features that are computed once."""
     backbone, settings, layout = context
 
@@ -269,7 +270,9 @@ def adapt_head(context: Context, start: Variables, phase: Phase) -> Adapted:
     return problem, heads.row_params(start.params['head']), merge
 
 
-def adapt_all(context: Context, start: Variables, phase: Phase) -> Adapted:
+def adapt_all(
+    context: LearnerContext, start: Variables, phase: Phase
+) -> Adapted:
     """Adapts every parameter that weight transfer does not freeze."""
     backbone, settings, layout = context
 

@@ -182,7 +182,7 @@ def held_out_loss(
     """Loss of a model on real data that no exemplar was learned from.
 
     For a model trained on the exemplars, this loss says whether learning has
-    helped. Drift does not: under Adam pixels move whatever the gradient.
+    helped. Drift does not: Adam also moves pixels along useless gradients.
 
     Args:
         learner: jitted functions.

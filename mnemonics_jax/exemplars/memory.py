@@ -2,7 +2,8 @@
 
 An `ExemplarSet` has one row per class with slots in rank order: the best n
 exemplars of a class are a prefix. The functions are pure and take padded rows,
-so that shapes do not depend on the phase.
+so that shapes do not depend on the phase. `types.Carry` hands the memory from a
+phase to the next, and is saved in checkpoints.
 """
 
 import jax
@@ -11,8 +12,6 @@ import numpy as np
 
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import ExemplarSet
-
-STORAGES = ('uint8', 'float32')
 
 
 def capacity(

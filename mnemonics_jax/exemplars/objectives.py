@@ -25,8 +25,8 @@ from mnemonics_jax.bilevel import hypergradients, microbatch
 from mnemonics_jax.core.numerics import shares, unit, weighted_sum
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars.inner_problem import (
-    Context,
     ExemplarProblem,
+    LearnerContext,
     inner_problem,
 )
 from mnemonics_jax.prototypes import exact_product, labelled_means
@@ -39,12 +39,12 @@ SCALE = 10.0
 
 
 Objective = Callable[
-    [Context, ExemplarProblem, jax.Array], tuple[jax.Array, Metrics]
+    [LearnerContext, ExemplarProblem, jax.Array], tuple[jax.Array, Metrics]
 ]
 
 
 def unroll(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """The loss of the model trained on the pixels (the paper, Eq. 8 and 9).
 
@@ -74,7 +74,7 @@ def unroll(
 
 
 def means(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Distance of the exemplars' class means from those of the query.
 
@@ -96,7 +96,7 @@ def means(
 
 
 def prototypes(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Cross entropy of the query under the nearest-mean rule.
 
@@ -115,7 +115,7 @@ def prototypes(
 
 
 def prototypes_and_means(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """The sum of both, with features computed once; see the module."""
     embedded = _embed(context, problem, pixels)
@@ -124,7 +124,7 @@ def prototypes_and_means(
 
 
 def unroll_and_means(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """The bilevel problem plus `means`; see the module."""
     loss, metrics = unroll(context, problem, pixels)
@@ -146,7 +146,7 @@ class _Embedded(NamedTuple):
 
 
 def _embed(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> _Embedded:
     found = features(context, problem.variables, problem.query.images)
     return _Embedded(*exemplar_means(context, problem, pixels), unit(found))
@@ -177,7 +177,7 @@ def _confusion(problem: ExemplarProblem, embedded: _Embedded) -> jax.Array:
 
 
 def exemplar_means(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Class means of the exemplars, as in NME; augmented with `inner_augment`.
 
@@ -203,7 +203,7 @@ def exemplar_means(
 
 
 def features(
-    context: Context, variables: Variables, images: jax.Array
+    context: LearnerContext, variables: Variables, images: jax.Array
 ) -> jax.Array:
     """Features f32[b, D] of images f32[b, H, W, C], in microbatches if set."""
 
@@ -226,7 +226,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def pixel_gradient(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Gradient of the chosen objective in the pixels, and its metrics.
 

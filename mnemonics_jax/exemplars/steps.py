@@ -23,8 +23,8 @@ from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import batch_images, to_float
 from mnemonics_jax.exemplars import objectives
 from mnemonics_jax.exemplars.inner_problem import (
-    Context,
     ExemplarProblem,
+    LearnerContext,
     LearnerSettings,
     inner_problem,
     layout_of,
@@ -51,7 +51,7 @@ class Learner(NamedTuple):
             metrics f32[num])`, outer steps with the other half as the query
             (Eq. 10); each updates one half: A first, then B, then A.
         adapt: `(ExemplarProblem, pixels) -> Variables`, the model after the
-            inner steps (Eq. 8), whatever the objective.
+            inner steps (Eq. 8), for every objective.
         batch_loss: `(variables, batch, phase) -> f32[2]`, sum of cross
             entropies and of weights of a batch, without augmentation.
     """
@@ -70,7 +70,7 @@ def scale_of(step: jax.Array, num_steps: jax.Array) -> jax.Array:
 
 
 def outer_step(
-    context: Context,
+    context: LearnerContext,
     state: ExemplarState,
     problem: ExemplarProblem,
     tx: optax.GradientTransformation,
@@ -89,7 +89,7 @@ def outer_step(
 
 
 def learn(
-    context: Context, state: ExemplarState, problem: ExemplarProblem
+    context: LearnerContext, state: ExemplarState, problem: ExemplarProblem
 ) -> tuple[ExemplarState, Metrics]:
     """One outer step on query images; see `Learner.learn`."""
     settings = context.settings
@@ -109,7 +109,7 @@ def learn(
 
 
 def adjust(
-    context: Context, states: ExemplarState, problem: ExemplarProblem
+    context: LearnerContext, states: ExemplarState, problem: ExemplarProblem
 ) -> tuple[ExemplarState, Metrics]:
     """One outer step of the half whose turn it is; see `Learner.adjust`."""
     settings = context.settings
@@ -127,7 +127,7 @@ def adjust(
 
 
 def adapt(
-    context: Context, problem: ExemplarProblem, pixels: jax.Array
+    context: LearnerContext, problem: ExemplarProblem, pixels: jax.Array
 ) -> Variables:
     """The model trained on the exemplars; see `Learner.adapt`."""
     inner = inner_problem(context, problem)
@@ -139,7 +139,7 @@ def adapt(
 
 
 def batch_loss(
-    context: Context,
+    context: LearnerContext,
     variables: Variables,
     batch: dict[str, jax.Array],
     phase: Phase,
@@ -165,7 +165,7 @@ def make_learner(
         settings: constants of both problems.
         placement: placement of query batches and inner minibatches.
     """
-    context = Context(backbone, settings, layout_of(placement))
+    context = LearnerContext(backbone, settings, layout_of(placement))
 
     def init(pixels):
         def one(pixels):

@@ -67,7 +67,7 @@ def training(parts: components.Components, last: int) -> Program:
         lr=jax.ShapeDtypeStruct((), jnp.float32),
         key=None,
     )
-    block = abstract_block(
+    stacked = abstract_batches(
         parts,
         min(last, 1),
         (parts.per_dispatch.train, parts.config.train.batch_size),
@@ -79,7 +79,7 @@ def training(parts: components.Components, last: int) -> Program:
     return Program(
         'training',
         trainer.steps,
-        (state, (block, inputs), parts.per_dispatch.train),
+        (state, (stacked, inputs), parts.per_dispatch.train),
         'train.batch_size',
     )
 
@@ -110,7 +110,7 @@ def learning(parts: components.Components, last: int) -> Program:
     )
     problem = problem._replace(
         key=some_key(parts),
-        query=abstract_block(parts, phase, (num, ex.query_batch)),
+        query=abstract_batches(parts, phase, (num, ex.query_batch)),
     )
     return Program(
         'learning exemplars',
@@ -210,13 +210,13 @@ def abstract_list(num: int) -> FlatExemplars:
     )
 
 
-def abstract_block(
+def abstract_batches(
     parts: components.Components,
     phase: int,
     size: tuple[int, int],
     held: ExemplarSet | None = None,
 ) -> StackedBatches:
-    """A block of batches, as `multistep.dispatches` places it.
+    """Stacked batches, as `multistep.dispatches` places them.
 
     Args:
         parts: components of a run.
@@ -245,7 +245,9 @@ def abstract_block(
     if pool is None:
         columns['image'] = jax.ShapeDtypeStruct((*size, *shape), jnp.uint8)
     return StackedBatches(
-        placed(columns, parts.placement.block), pool, replicated(parts, NUMBER)
+        placed(columns, parts.placement.stacked),
+        pool,
+        replicated(parts, NUMBER),
     )
 
 

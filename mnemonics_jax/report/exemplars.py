@@ -115,7 +115,7 @@ def pictures(run: Run, missing: list[str]) -> dict[str, Picture]:
         run: a run, with or without results.
         missing: sentences on what could not be read are added here.
     """
-    if not run.phases or run.strategy == 'none':
+    if not run.keeps_exemplars:
         return {}
     came = arrival(run)
     rows = style.spread(len(came), images.MAX_CLASSES)
@@ -123,7 +123,7 @@ def pictures(run: Run, missing: list[str]) -> dict[str, Picture]:
         'last': (exemplars_name, np.full_like(came, run.phases[-1]['phase'])),
         'selected': (selected_name, came),
     }
-    if run.strategy == 'mnemonics':
+    if run.learns_exemplars:
         files['learned'] = (exemplars_name, came)
     known = {}
     for stage, (name_of, phases) in files.items():
@@ -218,7 +218,7 @@ def drift(listed: Sequence[Run], notes: list[str]) -> Picture | None:
     """
     panels = {}
     for run in listed:
-        if run.strategy == 'none':
+        if not run.keeps_exemplars:
             continue
         lines = drifts(run)
         if lines is None:

@@ -98,7 +98,7 @@ def render(
         **_results([run for run in runs if run.phases]),
     }
     text = _template().render(page=data)
-    # References, not UTF-8: right whatever encoding a reader assumes.
+    # References, not UTF-8: correct in any encoding that a reader assumes.
     return text.encode('ascii', 'xmlcharrefreplace').decode()
 
 

@@ -81,6 +81,18 @@ class Run(NamedTuple):
         """Strategy of its exemplars, '' if unknown."""
         return self.config.get('exemplars', {}).get('strategy', '')
 
+    @property
+    def keeps_exemplars(self) -> bool:
+        """Whether any phase ended with exemplars."""
+        return any(phase['exemplars']['count'] for phase in self.phases)
+
+    @property
+    def learns_exemplars(self) -> bool:
+        """Whether a phase has learned pixels, by any strategy."""
+        return any(
+            'held_out_loss_after' in phase['exemplars'] for phase in self.phases
+        )
+
 
 def read(folder: pathlib.Path, name: str) -> Run | None:
     """Reads a work directory; None if it holds no file of a run.

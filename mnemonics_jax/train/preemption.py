@@ -1,6 +1,8 @@
 """Checkpoint and exit on SIGTERM or SIGINT.
 
 A preempted cloud machine gets SIGTERM about thirty seconds before it stops.
+`train.loop` sees the request after a step, saves a checkpoint and raises
+`InterruptError`; `main` then exits with `EXIT_CODE`.
 """
 
 import os

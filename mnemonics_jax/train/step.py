@@ -84,7 +84,7 @@ class Trainer(NamedTuple):
     Attributes:
         init: `(variables) -> TrainState`, with zero momentum; a copy, since
             steps donate their state.
-        steps: `(state, (block, inputs), num) -> (state, metrics)`, SGD steps
+        steps: `(state, (stacked, inputs), num) -> (state, metrics)`, SGD steps
             on the next `num` batches of `multistep.StackedBatches`. Metrics are
             f32[num]: 'loss', 'accuracy' and each term of the method's loss. A
             batch is sharded over devices and has `image` uint8 or f32
@@ -153,9 +153,9 @@ def make_trainer(
         metrics['accuracy'] = batch_accuracy(outputs, batch, inputs.phase)
         return metrics['loss'], (batch_stats, metrics)
 
-    def step(state, block_and_inputs):
-        block, inputs = block_and_inputs
-        batch = batch_at(block, state.step)
+    def step(state, stacked_and_inputs):
+        stacked, inputs = stacked_and_inputs
+        batch = batch_at(stacked, state.step)
         images = augment_batch(settings, inputs, batch)
         grads, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(
             state.variables.params,

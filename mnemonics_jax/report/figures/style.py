@@ -29,7 +29,6 @@ COLORS = (
 )
 MARKERS = 'os^DvPX'
 INK = '#333333'
-SOFT = '#8a8f96'
 GRID = '#e4e4e4'
 LEGEND: dict[str, Any] = {'frameon': False, 'fontsize': 9, 'labelcolor': INK}
 DPI = 160
