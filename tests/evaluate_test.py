@@ -85,5 +85,5 @@ def test_the_command_says_what_it_counts(saved_run):
     assert done.stderr == ''
     told = done.stdout.splitlines()
     assert told[0] == 'phase 2: 42 test images of 6 classes'
-    (judged,) = (line for line in told if 'judged' in line)
-    assert judged.startswith('cnn ')
+    (own,) = (line for line in told if 'is evaluated' in line)
+    assert own.startswith('cnn ')
