@@ -40,7 +40,7 @@ def image_of_last_class(root):
     return root / 'train' / CLASSES[order[-1]] / '1.png'
 
 
-def test_a_bad_image_stops_a_run_that_goes_on_once_it_is_mended(tmp_path):
+def test_a_bad_image_stops_a_run_that_resumes_once_it_is_mended(tmp_path):
     root, workdir = write_folder(tmp_path / 'photos'), tmp_path / 'run'
     path = image_of_last_class(root)
     good = path.read_bytes()

@@ -135,8 +135,8 @@ def test_frozen_params_stay_out_of_the_implicit_gradient(name, terms):
 
 
 @pytest.mark.parametrize('name', ['neumann', 'cg'])
-def test_embedding_and_pieces_change_nothing(name):
-    """Inputs are a smooth function of pixels; minibatches come in pieces."""
+def test_embedding_and_microbatches_change_nothing(name):
+    """Inputs are a smooth function of pixels; minibatches are split."""
     with jax.enable_x64(True):
         exact, _ = gradient('unroll', 0, 400, embed=jnp.tanh)
         assert_near(gradient(name, 300, 400, embed=jnp.tanh)[0], exact, 1e-9)

@@ -167,13 +167,13 @@ def test_a_step_moves_pixels_against_the_gradient_within_their_range():
         assert after['outer_loss'] < metrics['outer_loss']
 
 
-def test_pieces_and_other_losses_are_passed_on():
+def test_microbatches_and_other_losses_are_passed_on():
     weights, data = arrays()
     with jax.enable_x64(True):
         apply, params = plain(weights)
         whole, _ = learner_of(apply).gradient(params, *data)
-        pieces, _ = learner_of(apply, microbatch=2).gradient(params, *data)
-        np.testing.assert_allclose(pieces, whole, rtol=1e-9, atol=1e-14)
+        parts, _ = learner_of(apply, microbatch=2).gradient(params, *data)
+        np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-14)
 
         def twice(logits, labels):
             values = optax.softmax_cross_entropy_with_integer_labels

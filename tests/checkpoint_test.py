@@ -184,7 +184,7 @@ def test_a_write_that_was_cut_off_leaves_the_one_before_in_force(
 def test_what_is_saved_is_what_was_there_when_save_was_called(
     tmp_path, one_device
 ):
-    """Saving goes on in the background while the next phase begins."""
+    """Saving continues in the background while the next phase begins."""
     carry = parallel.replicate(one_device, make_carry())
     results = [dict(RESULTS[0])]
     change = jax.jit(

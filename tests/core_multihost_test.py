@@ -46,7 +46,7 @@ def total():
     batch = np.arange(2, dtype=np.float32) + 10 * (1 + index)
     return float(jax.numpy.sum(parallel.shard_batch(placement, batch)))
 """
-# Process 0 is late; its report is there when process 1 goes on.
+# Process 0 is late; its report is there when process 1 continues.
 LEAVE = (
     JOIN
     + """

@@ -60,7 +60,7 @@ def test_shifts_and_mirrors_equal_a_loop(pad, flip):
 
 
 def test_shifts_and_mirrors_are_drawn_as_ever():
-    """A run that an earlier version began goes on as it would have."""
+    """A run that an earlier version began resumes as it would have."""
     offsets, flips = augment.crop_offsets_and_flips(KEY, INDICES, 4)
     assert offsets.tolist() == [[8, 4], [6, 3], [3, 4], [7, 8], [2, 3], [8, 4]]
     assert flips.tolist() == [True, True, False, True, False, True]

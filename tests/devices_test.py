@@ -113,7 +113,7 @@ def test_a_run_on_eight_devices_gives_what_one_gives(on_one, on_eight):
     assert_within_an_image(on_eight.whole, on_one.whole)
 
 
-def test_a_run_begun_on_one_device_goes_on_on_eight(
+def test_a_run_begun_on_one_device_resumes_on_eight(
     on_one, on_eight, tmp_path, capsys
 ):
     place, _ = go_on(on_eight.parts, on_one.killed, tmp_path / 'run', capsys)
@@ -121,7 +121,7 @@ def test_a_run_begun_on_one_device_goes_on_on_eight(
     assert_within_an_image(tmp_path / 'run', on_one.whole)
 
 
-def test_a_run_begun_on_eight_devices_goes_on_on_one(
+def test_a_run_begun_on_eight_devices_resumes_on_one(
     on_one, on_eight, tmp_path, capsys
 ):
     place, _ = go_on(on_one.parts, on_eight.killed, tmp_path / 'run', capsys)

@@ -1,4 +1,4 @@
-"""Classes that come into being while a run is on its way."""
+"""Classes that are added after the start of a run."""
 
 import json
 
@@ -15,7 +15,7 @@ ORDER = ('pear', 'fig', 'quince', 'plum', 'apple', 'lime')
 
 
 class PowerCutError(RuntimeError):
-    """Stands for whatever ends a process."""
+    """Simulates a process that ends at any moment."""
 
 
 def add_class(root, name):

@@ -1,4 +1,4 @@
-"""Exemplars learned in pieces: the same gradients."""
+"""Exemplars learned in microbatches: the same gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.exemplars.inner_problem import layout_of
 from tests import bilevel_test as small
 
-# Six exemplars and eight queries: the last piece of exemplars is padded.
+# Six exemplars and eight queries: the last microbatch of exemplars is padded.
 MICROBATCH = 4
 
 
@@ -34,21 +34,21 @@ def gradient(scope, dtype, microbatch, layout=small.ALONE):
 
 
 @pytest.mark.parametrize('scope', ['all', 'head'])
-def test_pieces_have_the_gradient_of_the_whole(scope):
+def test_microbatches_have_the_gradient_of_the_whole(scope):
     with jax.enable_x64(True):
         found = []
         for microbatch in (None, MICROBATCH):
             run, inputs = gradient(scope, jnp.float64, microbatch)
             found.append(jax.tree.map(np.asarray, run(*inputs)))
-    (whole, metrics), (pieces, metrics_of_pieces) = found
+    (whole, metrics), (parts, metrics_of_parts) = found
     scale = np.abs(whole).max()
     assert scale > 0
-    np.testing.assert_allclose(pieces, whole, rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12 * scale)
     for name, value in metrics.items():
-        np.testing.assert_allclose(metrics_of_pieces[name], value, rtol=1e-12)
+        np.testing.assert_allclose(metrics_of_parts[name], value, rtol=1e-12)
 
 
-def test_pieces_on_four_devices_agree_with_the_whole_on_one(all_devices):
+def test_microbatches_on_four_devices_agree_with_the_whole_on_one(all_devices):
     placement = parallel.make_placement(
         list(all_devices.mesh.devices.flat)[:MICROBATCH]
     )

@@ -153,7 +153,7 @@ def study(tmp_path, *flags):
 
 
 @pytest.mark.slow
-def test_a_study_from_its_command_line_goes_on(tmp_path):
+def test_a_study_from_its_command_line_resumes(tmp_path):
     first = study(tmp_path, '--only=herding,means')
     assert first.returncode == 0, first.stderr
     assert '1/1 ' in first.stdout  # The model of phase 0 of both.

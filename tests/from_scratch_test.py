@@ -324,7 +324,7 @@ def shortest(monkeypatch):
     monkeypatch.setattr(from_scratch, 'ROWS', from_scratch.ROWS[:1])
 
 
-def test_the_same_command_goes_on_and_the_table_has_each_case(
+def test_the_same_command_resumes_and_the_table_has_each_case(
     tmp_path, shortest, capsys
 ):
     flags = ['--quick', f'--out={tmp_path}', '--seeds=3', '--per-class=1']

@@ -483,7 +483,7 @@ def test_tpu_pod_requests_installs_runs_on_all_hosts_and_fetches(
 
 
 @pytest.mark.slow
-def test_a_preempted_slice_is_requested_again_and_the_run_goes_on(
+def test_a_preempted_slice_is_requested_again_and_the_run_resumes(
     cloud, tmp_path
 ):
     (tmp_path / 'cloud' / 'preempt').touch()
@@ -502,7 +502,7 @@ def test_a_failed_run_ends_the_script_with_its_status(cloud, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_told_to_stop_on_a_slice_that_stays_goes_on(cloud, tmp_path):
+def test_a_run_told_to_stop_on_a_slice_that_stays_resumes(cloud, tmp_path):
     done = cloud(['NONE', 'ACTIVE'], status='75\n0')
     assert done.returncode == 0, done.stderr
     assert calls(tmp_path) == ['create', 'scp', 'scp', 'storage']

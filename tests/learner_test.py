@@ -1,4 +1,4 @@
-"""Exemplars that are learned teach better: the gate the released code fails."""
+"""Learned exemplars train better models than real ones."""
 
 import functools
 

@@ -76,7 +76,7 @@ def test_memory_hardly_grows_with_the_number_of_inner_steps(scope):
 
 
 @pytest.mark.parametrize('scope', ['all', 'head'])
-def test_pieces_of_an_eighth_take_less_than_half_the_memory(scope):
+def test_microbatches_of_an_eighth_take_less_than_half_the_memory(scope):
     assert temporaries(scope, 4, 8) < 0.5 * temporaries(scope, 4)
 
 

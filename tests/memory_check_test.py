@@ -54,15 +54,15 @@ def test_a_device_of_unknown_size_is_not_judged(small, one_device, compiled):
 
 
 def by_size(program):
-    """Stands for the compiler: a GiB an image, and learning in pieces."""
+    """Fake compiler: a GiB per image, in microbatches while learning."""
     _, inputs, _ = program.arguments
     if program.name == 'training':
         return inputs[0].columns['label'].shape[1] * 2**30
-    microbatch = PIECES[program.function]
+    microbatch = MICROBATCHES[program.function]
     return (microbatch or 100) * 2**30
 
 
-PIECES = {}
+MICROBATCHES = {}
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_what_does_not_fit_is_one_line_with_a_setting_that_does(
 
     def remember(backbone, settings, placement):
         learner = make_learner(backbone, settings, placement)
-        PIECES.update(dict.fromkeys(learner, settings.microbatch))
+        MICROBATCHES.update(dict.fromkeys(learner, settings.microbatch))
         return learner
 
-    PIECES.clear()
+    MICROBATCHES.clear()
     monkeypatch.setattr(components, 'make_learner', remember)
     monkeypatch.setattr(memory_check, 'make_learner', remember)
     monkeypatch.setattr(memory_check, 'needed', by_size)
@@ -109,7 +109,7 @@ def test_what_fits_no_setting_says_so(small, one_device, monkeypatch):
         memory_check.check(parts, 1, 2**30)
 
 
-def test_a_begun_run_goes_on_with_another_microbatch(
+def test_a_begun_run_resumes_with_another_microbatch(
     small, one_device, monkeypatch, tmp_path, capsys
 ):
     """And what was measured when it began is not measured again."""

@@ -193,7 +193,7 @@ with Recorder(pathlib.Path(sys.argv[1]), first_phase=9) as recorder:
 def test_a_kill_tears_no_line(tmp_path):
     """A real process that does nothing but record, killed while it does."""
     path = tmp_path / 'metrics.jsonl'
-    for _ in range(2):  # The second one goes on with the file of the first.
+    for _ in range(2):  # The second one continues the file of the first.
         before = path.stat().st_size if path.exists() else 0
         process = subprocess.Popen(
             [sys.executable, '-c', WRITE_UNTIL_KILLED, str(tmp_path)],

@@ -493,7 +493,7 @@ class KillError(Exception):
     """Stands for a process that ends at once."""
 
 
-def test_a_killed_run_goes_on_bit_for_bit_and_phases_share_programs(
+def test_a_killed_run_resumes_bit_for_bit_and_phases_share_programs(
     tiny_config, tmp_path, one_device, compiled, monkeypatch
 ):
     """With old classes' means, which are no part of what is saved."""

@@ -317,7 +317,7 @@ def test_a_shared_process_that_dies_fails_one_run_only(tmp_path):
         processes.run(wrong, log)
 
 
-def test_a_sweep_goes_on_after_failures_and_says_so(tmp_path):
+def test_a_sweep_continues_after_failures_and_says_so(tmp_path):
     done = sweep_process(
         f'--out={tmp_path}', '--grid=method=lucyr,icorl', '--small'
     )
@@ -372,7 +372,7 @@ def test_a_sweep_twice_runs_once(tmp_path):
 def test_a_sweep_ends_while_its_process_outlives_the_signal(
     tmp_path, monkeypatch
 ):
-    """As one does that saves its run first, and goes on to the next."""
+    """As one does that saves its run first, and continues with the next."""
     stub = tmp_path / 'stub.py'
     stub.write_text(
         'import signal, sys\n'

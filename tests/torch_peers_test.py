@@ -80,7 +80,7 @@ def test_work_that_differs_is_refused(problem):
         timing.check('step', pair)
 
 
-def test_a_peers_run_goes_on_from_the_last(problem):
+def test_a_peers_run_resumes_from_the_last(problem):
     arrays = problems.draw(problem, 1, SIZES.batch)
     network = problems.make_network(problem)
     peer = torch_peers.train_steps(network, *arrays, lr=0.1)

@@ -11,7 +11,7 @@ import pytest
 
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.workdir import read_records
-from mnemonics_jax.train import loop as journal_lib
+from mnemonics_jax.train import loop as loop_lib
 from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
 from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import DivergedError, Recorder
@@ -128,7 +128,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize('every', [1, 2, 3])
-def test_a_loop_ended_before_any_step_goes_on_to_the_same_bits(
+def test_a_loop_ended_before_any_step_resumes_to_the_same_bits(
     tmp_path, whole, every
 ):
     """Also where metrics since the last record have to be carried over."""
@@ -382,7 +382,7 @@ def test_seconds_count_from_the_last_save(tmp_path, monkeypatch):
     def pass_time(step):
         now[0] += 4
 
-    monkeypatch.setattr(journal_lib, 'time', Clock)
+    monkeypatch.setattr(loop_lib, 'time', Clock)
     loop = make_loop(before=pass_time)
     run(tmp_path, [loop], policy=SavePolicy(0, 10), keep=9)
     positions = saved(tmp_path).values()
