@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     except (AttributeError, KeyError) as e:
         fail(explain_field(argv) or explain_key(given, e) or e)
     except flags.Error as e:
-        fail(explain_file(e) or e)
+        fail(explain_file(e) or explain_type(e) or e)
     except (OSError, SyntaxError, TypeError, ValueError) as e:
         fail(e)
     if not flags.FLAGS['verbosity'].present:
@@ -96,6 +96,16 @@ def with_config(argv: Sequence[str]) -> tuple[str, list[str]]:
             return given, found
     found.insert(1, f'{flag}={arguments.locate(DEFAULT_CONFIG)}')
     return DEFAULT_CONFIG, found
+
+
+def explain_type(error: flags.Error) -> str | None:
+    """What a field must be, if a flag has a value of another type."""
+    from mnemonics_jax.config.fields import FIELDS
+
+    found = re.match(r'flag (--config\.([\w.]+)=.*?): ', str(error))
+    if found is None or found[2] not in FIELDS:
+        return None
+    return f'{found[1]}: must be {FIELDS[found[2]].rule.must_be()}'
 
 
 def explain_file(error: flags.Error) -> str | None:

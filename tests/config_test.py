@@ -506,3 +506,11 @@ def test_adjustment_needs_two_exemplars_of_each_old_class(one_device):
 def test_one_phase_is_a_protocol_too(one_device):
     whole = small(protocol__base_classes=10, protocol__phases=0)
     assert components.build(whole, one_device).bounds == ((0, 10),)
+
+
+@pytest.mark.parametrize(
+    'made', [3, None, ml_collections.ConfigDict({'seed': 1})]
+)
+def test_what_is_no_configuration_is_refused(made):
+    with pytest.raises(ValueError, match=r'must be default_config\(\) with'):
+        config.resolve(made)

@@ -115,6 +115,8 @@ def test_settings_of_a_method_get_defaults_and_are_checked(files):
         ('lost', None, 'must be a Python file'),
         ('broken', 'import no_such_module', 'ModuleNotFoundError'),
         ('empty', 'x = 1', 'must be a method'),
+        ('number', 'select = 3; learn = None', 'must be a function or None'),
+        ('vain', 'select = None; learn = print', 'where select is None'),
         ('lucir', METHOD, 'must have another name'),
     ],
 )

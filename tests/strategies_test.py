@@ -85,3 +85,18 @@ def test_random_follows_its_seed_and_reads_no_features():
     select = strategy('random').select
     one = select(candidates(features=fail))
     assert np.any(one != select(candidates(seed=(0, 1, 3))))
+
+
+@pytest.mark.parametrize(
+    ('result', 'said'),
+    [
+        (np.zeros(3, np.int32), r'returned int32\[3\], must be int32\[3, 4\]'),
+        (np.zeros((3, NUM)), r'returned float64\[3, 4\], must be int32'),
+        (np.zeros((3, NUM), np.int32), 'different positions of its own class'),
+        (np.full((3, NUM), 10**6), 'different positions of its own class'),
+    ],
+)
+def test_what_breaks_the_contract_is_said(monkeypatch, result, said):
+    monkeypatch.setattr(strategy('random'), 'select', lambda _: result)
+    with pytest.raises(ValueError, match=rf'random\.select: .*{said}'):
+        strategies.select('random', candidates())

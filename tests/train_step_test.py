@@ -123,7 +123,7 @@ def make_memory(dtype='uint8', shape=SHAPE):
 
 
 def make_inputs(placement, **changes):
-    """Inputs of phase 1, as `phase.run_epochs` makes them."""
+    """Inputs of phase 1, as `model_stages.run_epochs` makes them."""
     values = {
         'reference': tiny_variables(1),
         'exemplars': make_memory(),

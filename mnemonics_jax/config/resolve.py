@@ -26,6 +26,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     Raises:
         ValueError: one line with the field, its value and what it must be.
     """
+    check_form(config)
     config = config_dict.ConfigDict(config.to_dict())
     check_field(config, 'plugins')
     config.plugins = plugins.load_all(config.plugins)
@@ -47,6 +48,19 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
         check_field(config, name, fields)
     check_together(config)
     return config_dict.FrozenConfigDict(config)
+
+
+def check_form(config: Any) -> None:
+    """Raises ValueError if a configuration does not have all fields."""
+    for name in FIELDS:
+        values: Any = config
+        for part in name.split('.'):
+            if not hasattr(values, 'keys') or part not in values:
+                raise ValueError(
+                    f'{name}: missing; a configuration must be '
+                    'default_config() with changes'
+                )
+            values = values[part]
 
 
 def add_settings(config: config_dict.ConfigDict) -> None:

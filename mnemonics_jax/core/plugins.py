@@ -40,6 +40,8 @@ def register(module: types.ModuleType, name: str) -> None:
             f'{name}: must be a method (make, SETTINGS), a strategy (select, '
             'learn), a backbone (BACKBONES) or a data source (make)'
         )
+    if kind == 'strategies':
+        check_strategy(module, name)
     folder = str(pathlib.Path(__file__).parent.parent / KINDS[kind])
     if name in (module.name for module in pkgutil.iter_modules([folder])):
         raise ValueError(
@@ -47,6 +49,16 @@ def register(module: types.ModuleType, name: str) -> None:
             'this name'
         )
     _registered[kind][name] = module
+
+
+def check_strategy(module: types.ModuleType, name: str) -> None:
+    """Raises ValueError if a strategy's functions are none."""
+    for function in ('select', 'learn'):
+        value = getattr(module, function)
+        if value is not None and not callable(value):
+            raise ValueError(f'{name}.{function}: must be a function or None')
+    if module.select is None and module.learn is not None:
+        raise ValueError(f'{name}.learn: must be None where select is None')
 
 
 def kind_of(module: types.ModuleType) -> str | None:

@@ -12,13 +12,13 @@ from mnemonics_jax.core.multistep import Dispatch
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.loader import PhaseExamples
-from mnemonics_jax.exemplars import memory, objectives
+from mnemonics_jax.exemplars import memory, objectives, strategies
 from mnemonics_jax.exemplars.inner_problem import (
     ExemplarProblem,
     FlatExemplars,
     OldExemplars,
 )
-from mnemonics_jax.exemplars.strategies import Candidates, strategy
+from mnemonics_jax.exemplars.strategies import Candidates
 from mnemonics_jax.experiment.context import (
     Batches,
     Clock,
@@ -60,7 +60,7 @@ def renew_memory(
     clock.lap('select')
     report = {'drift_grey_levels': 0.0}
     images: jax.Array | np.ndarray = real
-    if strategy(config.strategy).learn is not None:
+    if strategies.learns(config.strategy):
         old = old_exemplars(context, variables, carry.exemplars)
         images, report = learn_exemplars(
             context, variables, real, mask, data, old=old
@@ -95,7 +95,7 @@ def select_exemplars(
         seed=(parts.config.seed, context.index, int(Stage.SELECT)),
         init=ex.init,
     )
-    chosen = strategy(ex.strategy).select(candidates)
+    chosen = strategies.select(ex.strategy, candidates)
     mask = chosen >= 0
     mask &= np.arange(mask.shape[1]) < parts.slots(context.index)
     images = np.zeros((*mask.shape, *parts.source.image_shape), np.float32)
@@ -211,9 +211,13 @@ def learn_exemplars(
         context, variables, Stage.LEARN, steps, listed, old
     )
     dispatches = query_dispatches(context, steps, data)
-    learned = strategy(ex.strategy).learn(
+    learned = strategies.strategy(ex.strategy).learn(
         learner, problem, images, dispatches, context.run
     )
+    if not isinstance(learned, exemplars.Learned):
+        raise ValueError(
+            f'{ex.strategy}.learn: must return mnemonics_jax.exemplars.Learned'
+        )
     problem = problem._replace(key=context.key(Stage.HELD_OUT_LOSS), old=None)
     held_out = context.examples('test', *classes)
 

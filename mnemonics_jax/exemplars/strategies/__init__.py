@@ -89,6 +89,32 @@ def strategy(name: str) -> types.ModuleType:
     return importlib.import_module(f'{__name__}.{name}')
 
 
+def select(name: str, candidates: Candidates) -> np.ndarray:
+    """What a strategy selects, int32[c, num]; see the module.
+
+    Raises:
+        ValueError: the strategy breaks its contract.
+    """
+    chosen = np.asarray(strategy(name).select(candidates))
+    shape = (len(candidates.members()), candidates.num)
+    if chosen.shape != shape or not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(
+            f'{name}.select: returned {chosen.dtype}{list(chosen.shape)}, must '
+            f'be int32{list(shape)}'
+        )
+    for row, members in zip(chosen, candidates.members(), strict=True):
+        kept = row[row != -1]
+        if (
+            len(set(kept.tolist())) < len(kept)
+            or not np.isin(kept, members).all()
+        ):
+            raise ValueError(
+                f'{name}.select: a row must hold different positions of its '
+                'own class, and -1'
+            )
+    return chosen.astype(np.int32)
+
+
 def keeps(name: str) -> bool:
     """Whether a strategy keeps any exemplars."""
     return strategy(name).select is not None
