@@ -127,7 +127,7 @@ main --workdir={here}/run < a torn file
 main --config=configs/absent.py --config.seed=1
     --config=configs/absent.py
 main --config configs/folder.py --config.train.epochs=many
-    flag --config.train.epochs=many
+    --config.train.epochs=many: must be an integer >= 1
 {config}{here}/config.py < a misspelt field
     --config={here}/config.py | no field 'nmae' | nearest: name
 {config}configs/cifar100.py:phasess=5
