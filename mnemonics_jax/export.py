@@ -84,7 +84,7 @@ def describe(phase: finished.FinishedPhase) -> dict[str, Any]:
     return {
         'phase': phase.phase,
         'num_seen': phase.num_seen,
-        'judged_by': phase.predictor,
+        'predictor': phase.predictor,
         'plan': phase.plan._asdict(),
         'config': config_lib.to_json(phase.config),
     }

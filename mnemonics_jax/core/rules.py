@@ -1,4 +1,4 @@
-"""What a field is, and what its values may be: as a test and in words."""
+"""Fields of the configuration and the rules of their values."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The problem that exemplars are learned for, and its inner part.
+"""The problem of learning exemplars inside a model, and its inner part.
 
 Joins `bilevel`, which knows only losses and pixels, to a backbone and to the
 classes of a phase.

@@ -1,4 +1,4 @@
-"""Exemplar strategies, one file each: a new file is a new strategy.
+"""Exemplar strategies, one file each; a new file adds a strategy.
 
 A strategy's file says at its top what it follows and has
     select: `(Candidates) -> int32[c, num]`, the images to keep of each new
