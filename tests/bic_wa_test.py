@@ -5,12 +5,21 @@ import collections
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import optimize
 
+from mnemonics_jax import bilevel, experiment
 from mnemonics_jax import config as config_lib
-from mnemonics_jax import experiment
 from mnemonics_jax.backbones import logit_correction, make_backbone
+from mnemonics_jax.data import augment
+from mnemonics_jax.exemplars import inner_problem
+from mnemonics_jax.exemplars.inner_problem import (
+    ExemplarProblem,
+    FlatExemplars,
+    LearnerContext,
+    LearnerSettings,
+)
 from mnemonics_jax.experiment import components, finished, model_stages
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.methods import bic, wa
@@ -37,9 +46,9 @@ def held_out(seed, padding=3):
 PHASE = Phase(*np.int32([1, 3, 5]))
 
 
-@pytest.mark.parametrize('seed', [0, 1, 2])
-def test_the_correction_is_the_minimum_that_scipy_finds(seed):
-    data, ridge = held_out(seed), 0.01
+@pytest.mark.parametrize(('seed', 'ridge'), [(0, 0.0), (1, 0.0), (2, 0.01)])
+def test_the_correction_is_the_minimum_that_scipy_finds(seed, ridge):
+    data = held_out(seed)
 
     def objective(pair):
         logits = data.logits[:40, :5].astype(np.float64)
@@ -54,6 +63,25 @@ def test_the_correction_is_the_minimum_that_scipy_finds(seed):
     found = jax.jit(bic.fit_correction)(data, PHASE, ridge)
     np.testing.assert_allclose(found, expected, atol=2e-3)
     assert objective(np.array(found)) < objective(np.array([1.0, 0.0]))
+
+
+def test_the_correction_of_a_separable_set_is_finite_and_separates():
+    """There is no minimum: the steps must end without NaN or infinity."""
+    labels = np.arange(5)
+    logits = 8 * np.eye(5, NUM_CLASSES)
+    data = HeldOut(np.float32(logits), np.int32(labels), np.ones(5, np.float32))
+    pair = np.array(jax.jit(bic.fit_correction)(data, PHASE, 0.0))
+    assert np.isfinite(pair).all()
+    logits[:, 3:5] = pair[0] * logits[:, 3:5] + pair[1]
+    np.testing.assert_array_equal(logits[:, :5].argmax(axis=1), labels)
+    nothing = data._replace(weights=np.zeros(5, np.float32))
+    found = jax.jit(bic.fit_correction)(nothing, PHASE, 0.0)
+    np.testing.assert_array_equal(found, [1, 0])
+
+
+def test_the_papers_objective_is_the_default():
+    """A ridge would pull the correction that few images ask for to none."""
+    assert config_lib.default_config().method.bic.ridge == 0
 
 
 def test_the_correction_is_the_new_classes_alone_and_stays_with_them():
@@ -116,6 +144,69 @@ def test_corrected_logits_and_frozen_corrections():
     assert not np.any(updates['scale'])
     assert not np.any(updates['shift'])
     assert np.all(updates['kernel'] == 1)
+
+
+def test_inner_steps_leave_the_correction_alone():
+    """They train all else as a loop of plain gradient descent does."""
+    model = logit_correction.wrap(
+        make_backbone(
+            'convnet_tiny',
+            num_classes=4,
+            image_shape=(4, 4, 1),
+            mean=(0.0,),
+            std=(1.0,),
+            head='linear',
+        )
+    )
+    variables = model.init(jax.random.key(0))
+    correction = {'scale': jnp.arange(4.0) + 1, 'shift': jnp.arange(4.0) - 2}
+    head = {**variables.params['head'], **correction}
+    variables = variables.replace(params={**variables.params, 'head': head})
+    pixels = jax.random.uniform(jax.random.key(1), (6, 4, 4, 1))
+    labels = jnp.array([0, 1, 2, 3, 0, 1])
+
+    def loss(params):
+        outputs, _ = model.apply(variables.replace(params=params), pixels)
+        logs = jax.nn.log_softmax(outputs.logits)
+        return -jnp.mean(logs[jnp.arange(6), labels])
+
+    expected = variables.params
+    for _ in range(3):
+        grads = jax.grad(loss)(expected)
+        expected = jax.tree.map(lambda p, g: p - 0.1 * g, expected, grads)
+        expected = {**expected, 'head': {**expected['head'], **correction}}
+
+    settings = LearnerSettings(
+        inner_steps=3,
+        inner_lr=0.1,
+        inner_batch=0,
+        inner_scope='all',
+        inner_start='current',
+        outer_tx=optax.sgd(1.0),
+        adjust_tx=optax.sgd(1.0),
+        query_batch=1,
+        query_augmentation=augment.Augmentation(),
+    )
+    problem = ExemplarProblem(
+        variables,
+        FlatExemplars(labels, jnp.ones(6, bool), jnp.array([0, 4])),
+        Phase(*np.int32([1, 2, 4])),
+        jax.random.key(2),
+        jnp.int32(1),
+    )
+    setup = inner_problem.inner_problem(
+        LearnerContext(model, settings, bilevel.Layout()), problem
+    )
+    found, _ = bilevel.unroll(
+        setup.problem, setup.params, pixels, labels, setup.indices
+    )
+    for name in ('scale', 'shift'):
+        np.testing.assert_array_equal(found['head'][name], correction[name])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        found,
+        expected,
+    )
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import PIL.Image
+import pytest
 from tensorboardX.proto import event_pb2
 
 from mnemonics_jax.core import workdir
@@ -51,8 +52,7 @@ def test_from_selected_to_learned_is_the_drift_that_is_reported(saved_run):
             after['images'][old:seen].astype(float) - before['images']
         ).mean()
         told = saved_run.results['phases'][phase]['exemplars']
-        # Stored pixels are whole grey levels.
-        assert abs(change - told['drift_grey_levels']) < 0.5
+        assert told['drift_grey_levels'] == pytest.approx(change, rel=1e-4)
         assert change > 0.5
 
 

@@ -721,7 +721,8 @@ def test_batch_norm_reads_and_moves_on_real_examples_alone(one_device):
     stats = run.variables.batch_stats['ConvNorm_0']['BatchNorm_0']
     expected = {
         'mean': 0.1 * np.mean(x, (0, 1, 2)),
-        'var': 0.9 + 0.1 * np.var(x, (0, 1, 2)),
+        # Unbiased, as in PyTorch.
+        'var': 0.9 + 0.1 * np.var(x, (0, 1, 2), ddof=1),
     }
     for name, value in expected.items():
         np.testing.assert_allclose(stats[name], value, rtol=1e-4, atol=1e-6)

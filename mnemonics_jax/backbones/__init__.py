@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mnemonics_jax import types
-from mnemonics_jax.backbones import heads
+from mnemonics_jax.backbones import heads, logit_correction, weight_transfer
 from mnemonics_jax.core import plugins
 
 # Precisions of trunks. 'float32' keeps the dtype of the images.
@@ -116,6 +116,21 @@ def from_trunk(
     if precision == 'bf16':
         embed = functools.partial(embed, dtype=jnp.bfloat16)
     return types.Backbone(init, embed, classifier.apply)
+
+
+def mask_frozen(updates: types.Params, phase_index: jax.Array) -> types.Params:
+    """Zeroes the updates of params that no SGD step of a phase changes.
+
+    These are the correction of logits, and kernels or scales with weight
+    transfer.
+
+    Args:
+        updates: updates of params, with `head`.
+        phase_index: int32[].
+    """
+    updates = weight_transfer.mask_updates(updates, phase_index)
+    head = logit_correction.mask_updates(updates['head'])
+    return {**updates, 'head': head}
 
 
 def _trunks() -> dict[str, Callable[[], nn.Module]]:

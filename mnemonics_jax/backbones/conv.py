@@ -9,7 +9,7 @@ replaces convolutions of tiny images by matrix products.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,12 +106,39 @@ class Conv(nn.Module):
         return conv2d(x, kernel.astype(x.dtype), self.stride)
 
 
-class ConvNorm(nn.Module):
-    """Convolution and BatchNorm, with initial scale 1 and bias 0.
+class BatchNorm(nn.BatchNorm):
+    """`nn.BatchNorm` with the running variance of PyTorch.
 
-    Training statistics are over the unmasked examples of the global batch, on
-    all devices. Convolutions compute in the dtype of x; parameters, statistics
-    and operations on them are at least float32.
+    It averages the unbiased variances of batches; a batch itself is divided by
+    its biased one. Training statistics are over the unmasked examples of the
+    global batch, on all devices, and at least float32.
+    """
+
+    def __call__(
+        self,
+        x: jax.Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps [B, H, W, C] to the same shape; mask is bool[B, 1, 1, 1]."""
+        before: Any = self.get_variable('batch_stats', 'var')
+        y = super().__call__(x, use_running_average, mask=mask)
+        if not (use_running_average or self.is_initializing()):
+            examples = len(x) if mask is None else jnp.sum(mask)
+            others = jnp.maximum(examples * x.shape[1] * x.shape[2] - 1, 1)
+            biased: Any = self.get_variable('batch_stats', 'var')
+            # A biased variance lacks 1 / (n - 1) of itself.
+            lacks = (biased - self.momentum * before) / others
+            self.put_variable('batch_stats', 'var', biased + lacks)
+        return y
+
+
+class ConvNorm(nn.Module):
+    """A convolution and BatchNorm, with initial scale 1 and bias 0.
+
+    Convolutions compute in the dtype of x; parameters and statistics of
+    BatchNorm, and operations on them, are at least float32.
     """
 
     features: int
@@ -126,7 +153,7 @@ class ConvNorm(nn.Module):
         x = Conv(self.features, self.kernel_size, self.stride)(x)
         if mask is not None:
             mask = mask[:, None, None, None]
-        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype)
+        norm = BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype)
         return norm(x, use_running_average=not train, mask=mask)
 
 

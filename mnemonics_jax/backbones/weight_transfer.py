@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import traverse_util
 
 from mnemonics_jax.types import Backbone, Params, Variables
@@ -86,18 +85,6 @@ def mask_updates(updates: Params, phase_index: jax.Array) -> Params:
             lambda value: jnp.where(is_base, 0, value), updates['scales']
         ),
     }
-
-
-def masked(
-    tx: optax.GradientTransformation, phase_index: jax.Array
-) -> optax.GradientTransformation:
-    """`tx` with its updates masked by `mask_updates`."""
-
-    def update(grads, state, params=None):
-        updates, state = tx.update(grads, state, params)
-        return mask_updates(updates, phase_index), state
-
-    return optax.GradientTransformation(tx.init, update)
 
 
 def _is_kernel(path: tuple[str, ...], value: jax.Array) -> bool:

@@ -1,7 +1,6 @@
 """Exemplars: how they are selected, learned, adjusted and kept in memory."""
 
 from mnemonics_jax.exemplars.learning import (
-    Learned,
     adjust,
     flat_exemplars,
     held_out_loss,
@@ -10,7 +9,6 @@ from mnemonics_jax.exemplars.learning import (
 )
 
 __all__ = [
-    'Learned',
     'adjust',
     'flat_exemplars',
     'held_out_loss',

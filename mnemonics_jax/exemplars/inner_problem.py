@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mnemonics_jax import bilevel, losses
-from mnemonics_jax.backbones import heads, weight_transfer
+from mnemonics_jax.backbones import heads, mask_frozen
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.core.rng import draw_minibatches
 from mnemonics_jax.data import augment
@@ -273,16 +273,17 @@ def adapt_head(
 def adapt_all(
     context: LearnerContext, start: Variables, phase: Phase
 ) -> Adapted:
-    """Adapts every parameter that weight transfer does not freeze."""
+    """Adapts every parameter that training does not freeze."""
     backbone, settings, layout = context
 
     def loss_fn(params, images, labels):
         outputs, _ = backbone.apply(start.replace(params=params), images)
         return losses.cross_entropy(outputs.logits, labels, phase.num_seen)
 
+    mask = optax.stateless(lambda updates, _: mask_frozen(updates, phase.index))
     problem = bilevel.InnerProblem(
         loss_fn,
-        weight_transfer.masked(optax.sgd(settings.inner_lr), phase.index),
+        optax.chain(optax.sgd(settings.inner_lr), mask),
         remat=settings.remat,
         layout=layout,
         microbatch=settings.microbatch,

@@ -1,12 +1,10 @@
 """Learning and adjusting the exemplars of a phase: the loops of outer steps."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from mnemonics_jax.bilevel import ExemplarState
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop, State, in_groups
 from mnemonics_jax.exemplars import memory
@@ -16,18 +14,6 @@ from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 # `(loop, state to begin with) -> state after it`, see `train.loop`.
 Run = Callable[[Loop, State], State]
-
-
-class Learned(NamedTuple):
-    """Result of learning.
-
-    Attributes:
-        images: f32[c, s, H, W, C] in [0, 1].
-        drift: mean |change| of the pixels in grey levels of 0..255.
-    """
-
-    images: jax.Array
-    drift: float
 
 
 def flat_exemplars(mask: np.ndarray, classes: tuple[int, int]) -> FlatExemplars:
@@ -59,7 +45,7 @@ def learn(
     images: np.ndarray,
     dispatches: Callable[[int], Iterator[Dispatch]],
     run: Run,
-) -> Learned:
+) -> jax.Array:
     """Learns the pixels of the new classes' exemplars (the paper, Eq. 8, 9).
 
     Args:
@@ -69,17 +55,19 @@ def learn(
         dispatches: `(step) -> dispatches` of query images from that step on;
             inputs are `multistep.StackedBatches`.
         run: runs the loop.
+
+    Returns:
+        f32[c, s, H, W, C] in [0, 1].
     """
-    start, total = flatten(images), int(problem.num_steps)
+    total = int(problem.num_steps)
 
     def step(number, state, dispatch):
         inputs = problem._replace(query=dispatch.inputs)
         return learner.learn(state, inputs, dispatch.num_steps)
 
-    state = learner.init(parallel.replicate(learner.placement, start))
+    state = learner.init(parallel.replicate(learner.placement, flatten(images)))
     loop = Loop('learn', total, dispatches, step, record_marks(total))
-    state = run(loop, state)
-    return finish(state, start, problem.exemplars.mask, images.shape)
+    return run(loop, state).pixels.reshape(images.shape)
 
 
 def adjust(
@@ -89,7 +77,7 @@ def adjust(
     run: Run,
     *,
     per_dispatch: int,
-) -> tuple[ExemplarSet, float]:
+) -> ExemplarSet:
     """Adjusts the old classes' exemplars, half by half (the paper, Eq. 10).
 
     Each outer step updates A by the loss on B of the model trained on A, then B
@@ -104,8 +92,7 @@ def adjust(
         per_dispatch: steps in a dispatch, >= 1.
 
     Returns:
-        The memory with adjusted pixels, and their drift in grey levels before
-        storage rounds them.
+        The memory with adjusted pixels, as they are stored.
     """
     num_old = int(problem.phase.num_old)
     parts = memory.halves(held, np.int32(num_old))
@@ -120,22 +107,11 @@ def adjust(
     starts = np.stack([np.asarray(flatten(part.images)) for part in parts])
     states = learner.init(parallel.replicate(learner.placement, starts))
     states = run(adjust_loop(learner, problem, per_dispatch), states)
-    learned = [
-        finish(
-            jax.tree.map(lambda x, i=i: x[i], states),
-            starts[i],
-            lists[i].mask,
-            part.images.shape,
-        )
-        for i, part in enumerate(parts)
-    ]
     halves = [
-        part.replace(images=half.images)
-        for part, half in zip(parts, learned, strict=True)
+        part.replace(images=pixels.reshape(part.images.shape))
+        for part, pixels in zip(parts, states.pixels, strict=True)
     ]
-    sizes = [int(np.asarray(part.mask).sum()) for part in parts]
-    drift = np.average([half.drift for half in learned], weights=sizes)
-    return memory.merge_halves(held, *halves), float(drift)
+    return memory.merge_halves(held, *halves)
 
 
 def adjust_loop(
@@ -202,17 +178,3 @@ def held_out_loss(
 def flatten(images: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     """[c, s, H, W, C] -> [c * s, H, W, C]."""
     return images.reshape(-1, *images.shape[2:])
-
-
-def finish(
-    state: ExemplarState,
-    start: jax.Array | np.ndarray,
-    mask: jax.Array | np.ndarray,
-    shape: tuple[int, ...],
-) -> Learned:
-    """Learned pixels in their first shape, and how far they moved."""
-    drift = measure_drift(start, state.pixels, mask)
-    return Learned(state.pixels.reshape(shape), float(drift))
-
-
-measure_drift = jax.jit(memory.drift_grey_levels)

@@ -135,15 +135,16 @@ def drift_grey_levels(
     """Mean |change| of the pixels of masked images, in levels of 0..255.
 
     Args:
-        before: f32[n, ...] in [0, 1].
+        before: [..., H, W, C], uint8 or f32 in [0, 1].
         after: the same shape.
-        mask: bool[n].
+        mask: bool[...].
 
     Returns:
         f32[]; 0 if no image is masked in.
     """
-    change = jnp.abs(after - before).reshape(mask.shape[0], -1).mean(-1) * 255
-    return jnp.sum(jnp.where(mask, change, 0)) / jnp.maximum(jnp.sum(mask), 1)
+    changes = jnp.abs(to_float(after) - to_float(before))
+    changes = changes.mean((-3, -2, -1)) * 255
+    return jnp.sum(jnp.where(mask, changes, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def num_bytes(memory: ExemplarSet) -> int:

@@ -1,5 +1,6 @@
 """The stages of a phase that select, learn and adjust exemplars."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,7 @@ from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import num_batches
+from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.data.loader import PhaseExamples
 from mnemonics_jax.exemplars import memory, objectives, strategies
 from mnemonics_jax.exemplars.inner_problem import (
@@ -29,9 +31,16 @@ from mnemonics_jax.experiment.context import (
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
+drift_grey_levels = jax.jit(memory.drift_grey_levels)
 put_rows = jax.jit(memory.put_rows)
 shrink = jax.jit(memory.shrink)
 to_storage = jax.jit(memory.to_storage, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def as_stored(images: jax.Array, storage: str) -> jax.Array:
+    """Images f32 in [0, 1] after `to_storage` and back."""
+    return to_float(memory.to_storage(images, storage))
 
 
 def renew_memory(
@@ -68,8 +77,9 @@ def renew_memory(
         clock.lap('learn')
     held = carry.exemplars
     if config.adjust and context.num_old:
-        held, drift = adjust_exemplars(context, variables, held)
-        report['adjust_drift_grey_levels'] = drift
+        before, held = held, adjust_exemplars(context, variables, held)
+        drift = drift_grey_levels(before.images, held.images, held.mask)
+        report['adjust_drift_grey_levels'] = float(drift)
         clock.lap('adjust')
     held = shrink(held, np.int32(context.parts.slots(context.index)))
     held = put_rows(held, images, mask, np.int32(context.num_old))
@@ -200,8 +210,12 @@ def learn_exemplars(
         old: see `old_exemplars`.
 
     Returns:
-        The pixels; and how far they moved, with the loss on test images of the
-        new classes, which learning never saw, before and after.
+        The pixels f32[c, s, H, W, C] in [0, 1], as they are stored; and how far
+        they moved, with the loss on test images of the new classes, which
+        learning never saw, before and after.
+
+    Raises:
+        ValueError: the strategy returns something else than images.
     """
     classes = (context.num_old, context.num_seen)
     ex, learner = context.parts.config.exemplars, context.parts.learner
@@ -214,10 +228,12 @@ def learn_exemplars(
     learned = strategies.strategy(ex.strategy).learn(
         learner, problem, images, dispatches, context.run
     )
-    if not isinstance(learned, exemplars.Learned):
+    if np.shape(learned) != images.shape:
         raise ValueError(
-            f'{ex.strategy}.learn: must return mnemonics_jax.exemplars.Learned'
+            f'{ex.strategy}.learn: returned {type(learned).__name__} of shape '
+            f'{np.shape(learned)}, must be images of shape {images.shape}'
         )
+    learned = as_stored(learned, ex.storage)
     problem = problem._replace(key=context.key(Stage.HELD_OUT_LOSS), old=None)
     held_out = context.examples('test', *classes)
 
@@ -228,18 +244,18 @@ def learn_exemplars(
     def loss_after_training_on(pixels):
         return loss_of(exemplars.train_on_exemplars(learner, problem, pixels))
 
-    return learned.images, {
-        'drift_grey_levels': learned.drift,
+    return learned, {
+        'drift_grey_levels': float(drift_grey_levels(images, learned, mask)),
         'held_out_loss_before': loss_after_training_on(images),
-        'held_out_loss_after': loss_after_training_on(learned.images),
+        'held_out_loss_after': loss_after_training_on(learned),
         'held_out_loss_of_model': loss_of(variables),
     }
 
 
 def adjust_exemplars(
     context: PhaseContext, variables: Variables, held: ExemplarSet
-) -> tuple[ExemplarSet, float]:
-    """Adjusts the old exemplars (the paper, Eq. 10); also returns their drift.
+) -> ExemplarSet:
+    """Adjusts the old exemplars (the paper, Eq. 10).
 
     An epoch, where the preset counts in those, is one pass over half a memory.
     """

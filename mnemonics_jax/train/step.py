@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnemonics_jax.backbones import heads, logit_correction, weight_transfer
+from mnemonics_jax.backbones import heads, mask_frozen
 from mnemonics_jax.core.multistep import StackedBatches, batch_at, repeat
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
@@ -206,19 +206,17 @@ def apply_sgd(
 ) -> tuple[Any, Any]:
     """New params and opt_state; frozen parameters do not change.
 
-    Frozen are head rows outside `inputs.head_rows` and, with weight transfer,
-    kernels or scales. Updates are masked instead of gradients, so that weight
-    decay does not change them either.
+    Frozen are head rows outside `inputs.head_rows` and what
+    `backbones.mask_frozen` freezes. Updates are masked instead of gradients, so
+    that weight decay does not change them either.
     """
     params = state.variables.params
     updates, opt_state = tx.update(grads, state.opt_state, params)
     updates = jax.tree.map(lambda u: -inputs.lr * u, updates)
     low, high = inputs.head_rows
     head = heads.row_mask_updates(updates['head'], low, high)
-    head = logit_correction.mask_updates(head)
-    updates = weight_transfer.mask_updates(updates, inputs.phase.index)
-    params = optax.apply_updates(params, {**updates, 'head': head})
-    return params, opt_state
+    updates = mask_frozen({**updates, 'head': head}, inputs.phase.index)
+    return optax.apply_updates(params, updates), opt_state
 
 
 def batch_accuracy(
