@@ -2,7 +2,8 @@
 
 import argparse
 import pathlib
-from collections.abc import Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sweep import Parser
@@ -19,12 +20,19 @@ class Data(NamedTuple):
         config: configuration file.
         settings: fields of all runs.
         drawn_by_seed: fields that are set to the seed of a run.
+        files: by seed, its own file of images; empty if all seeds share one.
     """
 
     name: str
     config: str
     settings: dict[str, str]
     drawn_by_seed: tuple[str, ...]
+    files: Mapping[int, str] = types.MappingProxyType({})
+
+    def of_seed(self, seed: int) -> dict[str, str]:
+        """Fields that depend on the seed of a run."""
+        own = {'data.dir': self.files[seed]} if self.files else {}
+        return own | dict.fromkeys(('seed', *self.drawn_by_seed), str(seed))
 
 
 def parse(
@@ -57,7 +65,7 @@ def parse(
         if args.jobs < 1:
             raise ValueError(f'--jobs={args.jobs}: must be an integer >= 1')
         args.seeds = parse_seeds(args.seeds)
-        args.data = find_data(args.data, part)
+        args.data = find_data(args.data, part, args.seeds)
         args.where = parse_where(args.where)
     except ValueError as e:
         parser.error(str(e))
@@ -96,27 +104,47 @@ def parse_where(text: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def find_data(text: str, part: str) -> Data:
-    """The data that `--data` names.
+def find_data(text: str, part: str, seeds: Sequence[int]) -> Data:
+    """The data that `--data` names: digits, or those of a folder by its name.
 
     Raises:
-        ValueError: the file does not exist.
+        ValueError: a file does not exist, or the folder is called digits.
     """
     common = {
         'report': 'false',
         'data.feed': 'device',
         'checkpoint.every_seconds': '0.0',
+        # Whatever a strategy has by default, rows differ in exemplars alone.
+        'weight_transfer': 'false',
     }
     drawn = ('protocol.class_order_seed',)
     if text == 'digits':
         common['evaluate.oracle'] = 'true'
         return Data('digits', 'configs/digits.py', common, drawn)
-    file = pathlib.Path(text) / f'{part}.npz'
-    if not file.is_file():
+    folder = pathlib.Path(text)
+    name = folder.resolve().name
+    if name == 'digits':
         raise ValueError(
-            f'--data={text}: no {file}, must be digits or a folder written by '
-            'python -m experiments.images'
+            f'--data={text}: a folder of images must have another name, since '
+            'results are named after it'
         )
-    settings = {**common, 'data.dir': str(file.resolve())}
     config = 'experiments/small_images.py'
-    return Data('images', config, settings, (*drawn, 'data.subset_seed'))
+    if list(folder.glob(f'{part}-*.npz')):
+        paths = {seed: folder / f'{part}-{seed}.npz' for seed in seeds}
+        check_files(text, paths.values())
+        files = {seed: str(path.resolve()) for seed, path in paths.items()}
+        return Data(name, config, common, drawn, files)
+    file = folder / f'{part}.npz'
+    check_files(text, [file])
+    settings = {**common, 'data.dir': str(file.resolve())}
+    return Data(name, config, settings, (*drawn, 'data.subset_seed'))
+
+
+def check_files(text: str, paths: Iterable[pathlib.Path]) -> None:
+    """Raises ValueError for the first of these files that does not exist."""
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(
+                f'--data={text}: no {path}, must be digits or a folder written '
+                'by python -m experiments.images'
+            )

@@ -1,4 +1,4 @@
-"""Splits an image folder into two sets of classes: to choose and to confirm.
+r"""Splits images into sets of classes: to choose and to confirm.
 
     python -m experiments.images DIR --out=runs/images
 
@@ -6,6 +6,12 @@ reads DIR like `configs/folder.py` and writes `choose.npz` and `confirm.npz` for
 the source `arrays`, with square training and test images of each class. No
 class is in both files, so that choices made on the first are evaluated on new
 classes.
+
+    python -m experiments.images IN.npz --out=runs/cifar100 --disjoint=20 \
+      --train=200 --test=100
+
+reads a file for the source `arrays` and writes `confirm-0.npz`, `confirm-1.npz`
+and so on, for each seed 20 classes that no other seed has.
 """
 
 import argparse
@@ -26,6 +32,30 @@ def split_classes(num: int, num_choose: int) -> tuple[np.ndarray, np.ndarray]:
     """Classes to choose on and classes to confirm on, each ascending."""
     order = np.random.default_rng(SEED).permutation(num)
     return np.sort(order[:num_choose]), np.sort(order[num_choose:])
+
+
+def deal_classes(num: int, num_each: int) -> list[np.ndarray]:
+    """Disjoint sets of `num_each` classes, each ascending; the rest is left.
+
+    Raises:
+        ValueError: there are fewer classes than one set needs.
+    """
+    if not 1 <= num_each <= num:
+        raise ValueError(
+            f'--disjoint={num_each}: must be in 1..{num}, the number of classes'
+        )
+    order = np.random.default_rng(SEED).permutation(num)
+    ends = range(num_each, num + 1, num_each)
+    return [np.sort(order[end - num_each : end]) for end in ends]
+
+
+def parts(num: int, args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Classes of each file by its name, without '.npz'."""
+    if args.disjoint is not None:
+        dealt = deal_classes(num, args.disjoint)
+        return {f'confirm-{seed}': part for seed, part in enumerate(dealt)}
+    choose, confirm = split_classes(num, args.choose)
+    return {'choose': choose, 'confirm': confirm}
 
 
 def pick(
@@ -92,23 +122,24 @@ def cut(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes both files and returns the exit status."""
+    """Writes the files and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     add = parser.add_argument
-    add('dir', help='with train/<class>/* and validation/<class>/*')
+    add('dir', help='with train/<class>/* and validation/<class>/*, or .npz')
     add('--out', required=True, type=pathlib.Path, help='folder to write to')
-    add('--size', default=32, type=int, help='side length in pixels')
+    add('--size', default=32, type=int, help='side length of files in pixels')
     add('--choose', default=40, type=int, help='classes to choose on')
     add('--train', default=200, type=int, help='training images per class')
     add('--test', default=200, type=int, help='test images per class')
+    add('--disjoint', type=int, help='classes of each seed, all to confirm')
     args = parser.parse_args(argv)
+    name = 'arrays' if args.dir.endswith('.npz') else 'folder'
     options = fields.default_config().data
-    options.update(source='folder', dir=args.dir, image_size=args.size)
+    options.update(source=name, dir=args.dir, image_size=args.size)
     try:
-        source = sources.make_source('folder', options)
+        source = sources.make_source(name, options)
         args.out.mkdir(parents=True, exist_ok=True)
-        parts = split_classes(source.num_classes, args.choose)
-        for name, classes in zip(('choose', 'confirm'), parts, strict=True):
+        for name, classes in parts(source.num_classes, args).items():
             arrays = cut(source, classes, args.train, args.test)
             np.savez(args.out / f'{name}.npz', **arrays)
             print(f'{args.out / name}.npz: {len(classes)} classes')

@@ -78,7 +78,7 @@ def plan(
                 **args.data.settings,
                 **case.settings,
                 **(QUICK if args.quick else {}),
-                **dict.fromkeys(('seed', *args.data.drawn_by_seed), str(seed)),
+                **args.data.of_seed(seed),
             }
             base = base_of(args, settings)
             settings['train.base_run'] = str(base.workdir.resolve())
@@ -96,7 +96,8 @@ def base_of(
         for field, value in settings.items()
         if not field.startswith('exemplars.')
     }
-    labels = {f: v for f, v in shared.items() if f not in args.data.settings}
+    common = {*args.data.settings, 'data.dir'}
+    labels = {f: v for f, v in shared.items() if f not in common}
     alone = {
         'protocol.stop_after_phase': '0',
         'exemplars.strategy': 'none',

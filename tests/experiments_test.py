@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import (
     comparison,
+    flags,
     images,
     recipe,
     replication,
@@ -87,6 +88,7 @@ def test_cases_differ_and_say_all_that_they_set():
     for cases in (
         replication.cases('digits'),
         replication.cases('images'),
+        replication.cases('cifar100'),
         recipe.cases('digits'),
         recipe.cases('images'),
     ):
@@ -119,9 +121,9 @@ def test_a_folder_becomes_two_files(tmp_path):
             for i in range(num):
                 pixels = np.full((8, 8, 3), 50 * k + i + 10 * num, np.uint8)
                 Image.fromarray(pixels).save(folder / f'{i}.png')
-    flags = ['--size=8', '--choose=1', '--train=2', '--test=2']
+    asked = ['--size=8', '--choose=1', '--train=2', '--test=2']
     out = tmp_path / 'out'
-    assert images.main([str(tmp_path / 'in'), f'--out={out}', *flags]) == 0
+    assert images.main([str(tmp_path / 'in'), f'--out={out}', *asked]) == 0
     names = []
     for name, num in (('choose', 1), ('confirm', 3)):
         with np.load(out / f'{name}.npz') as file:
@@ -137,12 +139,84 @@ def test_a_folder_becomes_two_files(tmp_path):
     assert sorted(names) == ['c0', 'c1', 'c2', 'c3']
 
 
-def study(tmp_path, *flags):
+def test_each_seed_has_classes_that_no_other_has(tmp_path):
+    labels = np.repeat(np.arange(5), 3).astype(np.int32)
+    pixels = np.arange(15, dtype=np.uint8).repeat(12).reshape(15, 2, 2, 3)
+    given = tmp_path / 'in.npz'
+    np.savez(
+        given,
+        train_images=pixels,
+        train_labels=labels,
+        test_images=pixels + 100,
+        test_labels=labels,
+        class_names=np.array(list('abcde')),
+    )
+    out = tmp_path / 'small'
+    asked = ['--disjoint=2', '--train=2', '--test=1', f'--out={out}']
+    assert images.main([str(given), *asked]) == 0
+    # The fifth class is left, since a third set lacks one.
+    assert sorted(p.name for p in out.iterdir()) == [
+        'confirm-0.npz',
+        'confirm-1.npz',
+    ]
+    data = flags.find_data(str(out), 'confirm', [0, 1])
+    assert data.name == 'small'
+    assert data.settings['weight_transfer'] == 'false'
+    names = []
+    for seed in (0, 1):
+        settings = data.of_seed(seed)
+        assert settings['protocol.class_order_seed'] == str(seed)
+        assert 'data.subset_seed' not in settings
+        with np.load(settings['data.dir']) as file:
+            names += file['class_names'].tolist()
+            first = 3 * np.array(['abcde'.index(c) for c in names[-2:]])
+            assert file['train_images'][:, 0, 0, 0].tolist() == [
+                *(first[0], first[0] + 1, first[1], first[1] + 1)
+            ]
+            assert file['test_images'][:, 0, 0, 0].tolist() == [*(first + 100)]
+    assert len(set(names)) == 4
+    with pytest.raises(ValueError, match=r'no .*confirm-2\.npz'):
+        flags.find_data(str(out), 'confirm', [0, 2])
+    with pytest.raises(ValueError, match='--disjoint=6: must be in 1'):
+        images.deal_classes(5, 6)
+    with pytest.raises(ValueError, match='must have another name'):
+        flags.find_data(str(tmp_path / 'digits'), 'confirm', [0])
+
+
+def test_runs_of_a_seed_read_its_file_and_name_it_nowhere(tmp_path):
+    for seed in (0, 1):
+        (tmp_path / f'confirm-{seed}.npz').touch()
+    args = argparse.Namespace(
+        data=flags.find_data(str(tmp_path), 'confirm', [0, 1]),
+        seeds=[0, 1],
+        runs=tmp_path / 'runs',
+        quick=False,
+    )
+    case = replication.case_of('cifar100', 'lucir', '2', 'herding', 'no')
+    for seed, pair in enumerate(runner.plan(args, [case])):
+        for run in pair:
+            path = tmp_path / f'confirm-{seed}.npz'
+            assert f'--config.data.dir={path.resolve()}' in run.command
+            assert f'--config.seed={seed}' in run.command
+            assert '--config.weight_transfer=false' in run.command
+            assert 'confirm' not in run.name
+
+
+def test_the_data_that_confirm_have_few_cases_and_the_whole_of_paper():
+    cases = replication.cases('cifar100')
+    assert {case.labels['adjusted'] for case in cases} == {'no'}
+    whole = [c for c in cases if c.labels['exemplars'] == 'paper']
+    assert len(whole) == 1
+    assert whole[0].settings['exemplars.outer_epochs'] == '50'
+    assert len(cases) - 1 == 2 * 3 * 3
+
+
+def study(tmp_path, *given):
     return subprocess.run(
         [
             *(sys.executable, '-m', 'experiments.recipe', '--quick'),
             *(f'--runs={tmp_path / "runs"}', f'--out={tmp_path / "out"}'),
-            *flags,
+            *given,
         ],
         cwd=ROOT,
         env=compiling.one_device(),
