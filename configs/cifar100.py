@@ -9,7 +9,8 @@ Arguments follow the colon, separated by commas:
     exemplars   mnemonics (default), herding, random or none
     adjust      true or false; the default depends on the preset
     preset      tuned (default), bilevel, or paper (its literal constants)
-    transfer    true (default, the paper's "w/ ours") or false
+    transfer    true or false; default: true with learned exemplars, as in the
+                paper's rows "w/ ours", but never for joint
 
 ResNet-32, 160 epochs per phase, SGD with learning rate 0.1, divided by 10 after
 80 and 120 epochs, 20 exemplars per class. Published results of LUCIR w/

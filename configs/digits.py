@@ -17,6 +17,7 @@ def get_config():
     config.protocol.base_classes = 4
     config.protocol.phases = 3
     config.backbone.name = 'convnet'
+    config.weight_transfer = False
     config.train.epochs = 20
     config.train.batch_size = 32
     config.train.lr = 0.05
@@ -25,4 +26,5 @@ def get_config():
     config.exemplars.adjust = True
     config.finetune.epochs = 30
     config.finetune.batch_size = 64
+    config.finetune.momentum = 0.9
     return config

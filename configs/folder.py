@@ -20,7 +20,8 @@ Arguments follow the colon, separated by commas:
     exemplars   mnemonics (default), herding, random or none
     adjust      true or false; the default depends on the preset
     preset      tuned (default), bilevel, or paper (its literal constants)
-    transfer    true (default, the paper's "w/ ours") or false
+    transfer    true or false; default: true with learned exemplars, as in the
+                paper's rows "w/ ours", but never for joint
 
 For large images, as for ImageNet (random crops of the original images):
     --config.data.image_size=224 --config.data.eval_resize=256

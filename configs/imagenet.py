@@ -13,7 +13,8 @@ Arguments follow the colon, separated by commas:
     exemplars   mnemonics (default), herding, random or none
     adjust      true or false; the default depends on the preset
     preset      tuned (default), bilevel, or paper (its literal constants)
-    transfer    true (default, the paper's "w/ ours") or false
+    transfer    true or false; default: true with learned exemplars, as in the
+                paper's rows "w/ ours", but never for joint
     source      folder (default) or tfds
 
 ResNet-18, random crops of 224 pixels and flips, 90 epochs per phase, SGD with

@@ -94,6 +94,7 @@ def write_tables(app: Sphinx) -> None:
     folder.mkdir(exist_ok=True)
     texts = {
         'fields.md': tables.as_markdown(),
+        'methods.md': tables.methods_as_markdown(),
         'presets.md': tables.presets_as_markdown(),
     }
     for name, text in texts.items():

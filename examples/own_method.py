@@ -16,8 +16,8 @@ from mnemonics_jax.core import rules
 
 # Fields of the section method.own_method: default, rule and text.
 SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE, 'Weight of old features.')}
-# Defaults of fields that all methods share.
-DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
+# Defaults of fields that all methods share, where they differ from the usual.
+DEFAULTS = {'method.imprint': False}
 HEADS = ('cosine', 'linear')
 
 

@@ -21,6 +21,7 @@ def get_config() -> config_dict.ConfigDict:
     config.protocol.phases = 5
     config.plugins = 'experiments/small_network.py'
     config.backbone.name = 'folded'
+    config.weight_transfer = False
     config.train.epochs = 20
     config.train.batch_size = 64
     config.train.lr = 0.05
@@ -28,6 +29,7 @@ def get_config() -> config_dict.ConfigDict:
     config.exemplars.per_class = 2
     config.finetune.epochs = 30
     config.finetune.batch_size = 64
+    config.finetune.momentum = 0.9
     config.evaluate.oracle = True
     config.checkpoint.every_seconds = 0.0
     return config

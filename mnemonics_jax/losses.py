@@ -92,7 +92,9 @@ def distillation(
 
 
 def less_forget(features: jax.Array, ref_features: jax.Array) -> jax.Array:
-    """1 - cosine of each feature with the reference's (L_lf of LUCIR).
+    """1 - cosine of each feature with the reference's.
+
+    L_lf of LUCIR, and L_POD-flat of PODNet as its authors compute it.
 
     Args:
         features: f32[B, D].
@@ -160,30 +162,22 @@ def margin_ranking(
 
 
 def nca(
-    scores: jax.Array,
-    sigma: jax.Array,
-    labels: jax.Array,
-    num_seen: jax.Array,
-    *,
-    margin: float = 0.6,
+    logits: jax.Array, labels: jax.Array, num_seen: jax.Array | int
 ) -> jax.Array:
-    """Hinge of neighbourhood component analysis with a margin (PODNet's L_LSC).
+    """Neighbourhood component analysis (PODNet's L_LSC).
 
-    relu(-log(exp(sigma (s_y - margin)) / sum_{k != y} exp(sigma s_k))), k over
-    the classes seen. PODNet calls sigma eta and the margin delta.
+    -log(exp(o_y) / (sum_{k != y} exp(o_k) + max_k exp(o_k))), k over the
+    classes seen: cross entropy with the largest logit for o_y in the sum.
 
-    In `sigma * margin`, sigma is treated as a constant. Otherwise its gradient,
-    +margin, moves a learnable sigma from 1 below 0 in a few steps, where the
-    loss is zero and predictions are wrong. The authors' code avoids this since
-    it subtracts the margin from all scores, so that it cancels. It also has no
-    hinge, and in the sum the largest score replaces s_y.
+    This is the form of the authors' code. Their paper has a hinge, no maximum
+    in the sum, and a margin on s_y alone, in logits eta s. There the margin's
+    gradient drives a learnable eta away; the code subtracts the margin from all
+    scores, so that it cancels.
 
     Args:
-        scores: f32[B, K], before the learnable scale.
-        sigma: f32[], the learnable scale.
+        logits: f32[B, K], scores times the learnable scale.
         labels: int32[B], below `num_seen`.
         num_seen: number of classes in the sum, int32[].
-        margin: required margin of the true class, in units of scores.
 
     Returns:
         f32[B], >= 0; zeros if only one class is seen.
@@ -191,19 +185,16 @@ def nca(
     Example:
         >>> import jax.numpy as jnp
         >>> from mnemonics_jax import losses
-        >>> scores = jnp.array([[0.9, 0.1], [0.2, 0.1]])
-        >>> labels = jnp.array([0, 0])
-        >>> values = losses.nca(scores, jnp.array(2.0), labels, num_seen=2)
-        >>> [round(float(v), 3) for v in values]  # 2 (0.1 - 0.2 + 0.6)
-        [0.0, 1.0]
+        >>> logits = jnp.array([[2.0, 0.0], [0.0, 2.0]])
+        >>> values = losses.nca(logits, jnp.array([0, 0]), num_seen=2)
+        >>> [round(float(v), 3) for v in values]  # The second: log(2 e^2)
+        [0.127, 2.693]
     """
-    is_truth = jnp.arange(scores.shape[-1]) == labels[:, None]
-    rivals = mask_logits(sigma * scores, num_seen)
-    # Finite, like the mask of unseen classes, for an empty sum.
-    rivals = jax.nn.logsumexp(jnp.where(is_truth, -1e9, rivals), axis=-1)
-    truth = jnp.take_along_axis(scores, labels[:, None], axis=-1)[:, 0]
-    slack = jax.lax.stop_gradient(sigma) * margin
-    return jax.nn.relu(rivals - sigma * truth + slack)
+    seen = mask_logits(logits, num_seen)
+    is_truth = jnp.arange(logits.shape[-1]) == labels[:, None]
+    largest = jnp.max(seen, axis=-1, keepdims=True)
+    total = jax.nn.logsumexp(jnp.where(is_truth, largest, seen), axis=-1)
+    return total - jnp.take_along_axis(seen, labels[:, None], axis=-1)[:, 0]
 
 
 def pod_spatial(
@@ -237,29 +228,6 @@ def pod_spatial(
         for ours, theirs in zip(maps, ref_maps, strict=True)
     ]
     return functools.reduce(jnp.add, distances) / len(distances)
-
-
-def pod_flat(features: jax.Array, ref_features: jax.Array) -> jax.Array:
-    """Squared L2 distance of unit features (PODNet's L_POD-flat).
-
-    Equal to 2 - 2 cosine; the authors' code has half of it, `less_forget`.
-
-    Args:
-        features: f32[B, D].
-        ref_features: f32[B, D].
-
-    Returns:
-        f32[B] in [0, 4]; 1, with a finite gradient, if one feature is zero.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from mnemonics_jax import losses
-        >>> features = jnp.array([[3.0, 0.0], [0.0, 2.0]])
-        >>> before = jnp.array([[1.0, 0.0], [1.0, 0.0]])
-        >>> losses.pod_flat(features, before).tolist()
-        [0.0, 2.0]
-    """
-    return jnp.sum((unit(features) - unit(ref_features)) ** 2, axis=-1)
 
 
 def _profiles(feature_map: jax.Array) -> jax.Array:

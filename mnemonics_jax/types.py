@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 Params = Mapping[str, Any]
@@ -37,14 +36,12 @@ class Outputs(struct.PyTreeNode):
         features: f32[B, D], input of the head.
         maps: output f32[B, h, w, c] of each trunk stage before its final ReLU;
             unused maps cost nothing under `jax.jit`.
-        scale: f32[], the head's scale; 1 for a head without one.
     """
 
     logits: jax.Array
     scores: jax.Array
     features: jax.Array
     maps: tuple[jax.Array, ...] = ()
-    scale: jax.Array | float = 1.0
 
 
 class Phase(struct.PyTreeNode):
@@ -129,10 +126,8 @@ class Backbone(NamedTuple):
         features, maps, batch_stats = self.embed(
             variables, images, train=train, mask=mask
         )
-        head = variables.params['head']
-        logits, scores = self.classify(head, features)
-        scale = head.get('sigma', jnp.ones((), logits.dtype))
-        return Outputs(logits, scores, features, maps, scale), batch_stats
+        logits, scores = self.classify(variables.params['head'], features)
+        return Outputs(logits, scores, features, maps), batch_stats
 
 
 Terms = dict[str, tuple[jax.Array, jax.Array]]
@@ -170,6 +165,8 @@ class Method(NamedTuple):
             which `end_phase` sets.
         end_phase: `(head params, HeldOut, phase) -> head params`, applied after
             training from phase 1 on; None for no change.
+        finetune_loss: like `loss`, for fine-tuning on the exemplars, without
+            `ref_outputs`; None for cross entropy.
     """
 
     loss: Callable[[Outputs, Outputs, jax.Array, Phase], Terms]
@@ -179,3 +176,6 @@ class Method(NamedTuple):
     holdout: float = 0.0
     corrects_logits: bool = False
     end_phase: Callable[[Params, HeldOut, Phase], Params] | None = None
+    finetune_loss: (
+        Callable[[Outputs, Outputs, jax.Array, Phase], Terms] | None
+    ) = None

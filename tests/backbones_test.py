@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mnemonics_jax import backbones, losses
+from mnemonics_jax.backbones import convnet
 
 # These programs run once or twice.
 quick_jit = functools.partial(
@@ -23,11 +25,14 @@ NUM_FEATURES = {
     'resnet32': 64,
     'resnet18': 512,
 }
-# Of the stages, for 8x8 images (32x32 for the last).
+# For 8x8 images (32x32 for the last). ResNets on CIFAR also show their third
+# stage without its last block, as in PODNet's code.
 MAPS = {
     'convnet': [(8, 8, 32), (4, 4, 64), (2, 2, 128)],
     'convnet_tiny': [(8, 8, 8), (4, 4, 16)],
     'resnet8': [(8, 8, 16), (4, 4, 32), (2, 2, 64)],
+    'resnet20': [(8, 8, 16), (4, 4, 32), (2, 2, 64), (2, 2, 64)],
+    'resnet32': [(8, 8, 16), (4, 4, 32), (2, 2, 64), (2, 2, 64)],
     'resnet18': [(8, 8, 64), (4, 4, 128), (2, 2, 256), (1, 1, 512)],
 }
 
@@ -106,7 +111,6 @@ def test_contract(name):
     np.testing.assert_allclose(
         outputs.maps[-1].mean((1, 2)), outputs.features, atol=1e-5
     )
-    assert outputs.scale == variables.params['head']['sigma']
     assert jax.tree.structure(batch_stats) == jax.tree.structure(
         variables.batch_stats
     )
@@ -127,6 +131,22 @@ def test_resnet32_has_the_size_of_the_paper():
 )
 def test_sizes_of_other_residual_networks(name, count):
     assert sum(sizes(shapes_of(name), 'kernel', 'scale', 'bias')) == count
+
+
+@pytest.mark.parametrize('name', ['convnet_tiny', 'resnet8'])
+def test_the_final_relu_is_before_the_average(name):
+    backbone = make(name, final_relu=True)
+    embed = quick_jit(backbone.embed)
+    features, maps, _ = embed(variables_of(name), images(2))
+    assert maps[-1].min() < 0
+    expected = np.maximum(maps[-1], 0).mean((1, 2))
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+
+
+def test_a_network_without_a_final_relu_to_switch_on_is_named(monkeypatch):
+    monkeypatch.setitem(convnet.BACKBONES, 'bare', lambda: nn.Dense(3))
+    with pytest.raises(ValueError, match=r'final_relu=True: must be false'):
+        make('bare', final_relu=True)
 
 
 @pytest.mark.parametrize('name', ['convnet', 'resnet8'])

@@ -13,6 +13,7 @@ from mnemonics_jax import backbones, config, methods
 from mnemonics_jax.config import fields, presets
 from mnemonics_jax.data import sources
 from mnemonics_jax.experiment import components, run_config
+from mnemonics_jax.methods import finetune
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -156,13 +157,23 @@ def message_of(wrong):
 @pytest.mark.parametrize('name', ALL)
 def test_an_entry_goes_together(name):
     default, rule, text = ALL[name]
-    is_preset = isinstance(default, presets.Presets)
-    for value in default if is_preset else [default]:
+    is_late = isinstance(default, presets.Presets | presets.ByMethod)
+    for value in default if is_late else [default]:
         assert value is None or rule.holds(value)
         assert value is None or type(value) is rule.kind
     assert re.fullmatch(r'[A-Z].{,78}[.]', text)
     found = flattened(config.default_config().to_dict())[name]
-    assert found == (None if is_preset else default)
+    assert found == (None if is_late else default)
+
+
+def test_a_method_changes_only_what_is_left_to_it(monkeypatch):
+    monkeypatch.setitem(finetune.DEFAULTS, 'train.lr', 0.2)
+    wrong = config.default_config()
+    wrong.method.name = 'finetune'
+    assert message_of(wrong).startswith(
+        "method.name='finetune': DEFAULTS has 'train.lr', must be one of "
+        'backbone.head, method.imprint, '
+    )
 
 
 def test_the_entries_are_all_fields():

@@ -37,6 +37,8 @@ SHARED = {
     'exemplars.total': 0,
     'finetune.epochs': 50,
     'finetune.lr': 0.01,
+    'finetune.momentum': 0.0,
+    'finetune.scope': 'all',
 }
 ON_IMAGENET = {
     **SHARED,
@@ -205,6 +207,20 @@ ARGUMENTS = {
     },
     'transfer=true': {'weight_transfer': True},
     'transfer=false': {'weight_transfer': False},
+    # The paper has weight transfer in its rows "w/ ours" alone.
+    'exemplars=mnemonics': {'weight_transfer': True},
+    'exemplars=herding': {'weight_transfer': False},
+    'exemplars=random,transfer=true': {'weight_transfer': True},
+    'method=icarl,exemplars=none': {'weight_transfer': False},
+    'method=joint': {'weight_transfer': False},
+    'method=podnet': {
+        'backbone.head': 'local_similarity',
+        'train.schedule': 'cosine',
+        'finetune.epochs': 20,
+        'finetune.lr': 0.05,
+        'finetune.momentum': 0.9,
+        'finetune.scope': 'head',
+    },
     'phases=25,method=bic,transfer=False': {
         'protocol.phases': 25,
         'method.name': 'bic',
@@ -261,6 +277,10 @@ def test_imagenet_comes_from_a_folder_or_from_tfds(name):
         ('method=lucyr', ["method.name='lucyr'", 'lucir', 'podnet']),
         ('exemplars=best', ["exemplars.strategy='best'", 'herding']),
         ('preset=', ["exemplars.preset=''", 'paper, bilevel, tuned']),
+        (
+            'method=joint,transfer=true',
+            ['weight_transfer=True', 'must be false', 'method.name=joint'],
+        ),
     ],
 )
 def test_a_bad_argument_is_named_in_one_line(name, text, words):

@@ -78,6 +78,7 @@ def tiny_config() -> config_dict.ConfigDict:
             'data.pad': 1,
             'data.flip': True,
             'backbone.name': 'convnet_tiny',
+            'weight_transfer': False,
             'protocol.base_classes': 2,
             'protocol.phases': 2,
             'train.epochs': 2,

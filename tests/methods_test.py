@@ -32,7 +32,7 @@ def make_outputs(seed):
     scores = np.tanh(0.5 * rng.normal(size=(B, K)))
     features = rng.normal(size=(B, D))
     maps = tuple(rng.normal(size=(B, *shape)) for shape in MAPS)
-    outputs = Outputs(3 * scores, scores, features, maps, 3)
+    outputs = Outputs(3 * scores, scores, features, maps)
     return jax.tree.map(np.float32, outputs)
 
 

@@ -20,7 +20,7 @@ from mnemonics_jax import losses, rules
 from mnemonics_jax.types import Method
 
 SETTINGS = {'weight': (1.0, rules.NOT_NEGATIVE, 'Weight of the loss.')}
-DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
+DEFAULTS = {}
 HEADS = ('cosine',)
 
 

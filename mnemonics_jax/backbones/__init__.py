@@ -37,6 +37,7 @@ def make_backbone(
     mean: Sequence[float],
     std: Sequence[float],
     head: str = 'cosine',
+    final_relu: bool = False,
     precision: str = 'float32',
 ) -> types.Backbone:
     """Builds a trunk and a head, as pure functions.
@@ -48,6 +49,8 @@ def make_backbone(
         mean: mean per channel, for pixels in [0, 1].
         std: standard deviation per channel, for pixels in [0, 1].
         head: one of `heads.HEADS`; 'cosine' is the paper's.
+        final_relu: whether features are averages after a ReLU; the paper's may
+            be negative. For trunks with an attribute of this name.
         precision: precision of the trunk, one of `PRECISIONS`. Parameters,
             statistics, gradients, features, maps and the head are float32 with
             both.
@@ -56,7 +59,8 @@ def make_backbone(
         A model whose first operation is `(images - mean) / std`.
 
     Raises:
-        ValueError: there is no such backbone, or see `from_trunk`.
+        ValueError: there is no such backbone, it has no final ReLU to switch
+            on, or see `from_trunk`.
     """
     trunks = _trunks()
     if name not in trunks:
@@ -64,8 +68,16 @@ def make_backbone(
             f'backbone.name={name!r}: must be one of '
             f'{", ".join(sorted(trunks))}'
         )
+    trunk = trunks[name]()
+    if final_relu:
+        if not hasattr(trunk, 'final_relu'):
+            raise ValueError(
+                'backbone.final_relu=True: must be false with '
+                f'backbone.name={name}, whose module has no such attribute'
+            )
+        trunk = trunk.clone(final_relu=True)
     return from_trunk(
-        trunks[name](),
+        trunk,
         num_classes=num_classes,
         image_shape=image_shape,
         mean=mean,

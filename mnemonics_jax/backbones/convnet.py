@@ -16,9 +16,11 @@ class ConvNet(nn.Module):
 
     Attributes:
         widths: output channels of the convolutions.
+        final_relu: whether features are averages after a ReLU.
     """
 
     widths: tuple[int, ...] = (32, 64, 128)
+    final_relu: bool = False
 
     @nn.compact
     def __call__(
@@ -31,7 +33,7 @@ class ConvNet(nn.Module):
             stride = 2 if depth else 1
             x = conv.ConvNorm(width, 3, stride)(x, train=train, mask=mask)
             maps.append(x)
-        return conv.average(x), tuple(maps)
+        return conv.average(nn.relu(x) if self.final_relu else x), tuple(maps)
 
 
 BACKBONES = {

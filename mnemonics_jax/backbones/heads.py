@@ -69,15 +69,15 @@ def _apply_cosine(params, features):
 
 
 def _apply_local_similarity(params, features):
-    """PODNet's classifier: sum_p s_kp cos_kp with s_k = softmax(cos_k).
+    """PODNet's classifier: sum_p s_kp d_kp with s_k = softmax(d_k).
 
-    As in the paper. The authors' code replaces the cosine by the negative
-    squared distance of unit vectors, 2 cos - 2, which makes the softmax twice
-    as sharp and gives scores in [-4, 0].
+    d = 2 cos - 2, in [-4, 0], is the negative squared distance of unit vectors,
+    as in the authors' code. In the paper d = cos: half as sharp a softmax.
     """
     cosines = jnp.einsum('bd,kpd->bkp', unit(features), unit(params['kernel']))
-    weights = jax.nn.softmax(cosines, axis=-1)
-    scores = jnp.sum(weights * cosines, axis=-1)
+    similarities = 2 * cosines - 2
+    weights = jax.nn.softmax(similarities, axis=-1)
+    scores = jnp.sum(weights * similarities, axis=-1)
     return params['sigma'] * scores, scores
 
 
@@ -112,6 +112,12 @@ def rows_between(
 def row_params(head: types.Params) -> types.Params:
     """Returns the parameters with a row per class: all but sigma."""
     return {name: head[name] for name in _ROW_PARAMS if name in head}
+
+
+def rows_alone(params: types.Params) -> types.Params:
+    """Params, or their gradients, with zeros for all but the head's rows."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return {**zeros, 'head': {**zeros['head'], **row_params(params['head'])}}
 
 
 def redraw_rows(

@@ -1,7 +1,7 @@
 """Residual networks of the paper, for CIFAR (32x32) and ImageNet (224x224).
 
 As in the authors' code, the last block has no final ReLU, so features may be
-negative and their cosines cover the whole range [-1, 1].
+negative and their cosines cover the whole range [-1, 1]; `final_relu` adds it.
 """
 
 import functools
@@ -41,17 +41,23 @@ class ResNet(nn.Module):
         width: channels of the first stage.
         imagenet_stem: whether to start with a 7x7 convolution of stride 2 and a
             max pool of stride 2, instead of a 3x3 convolution.
+        final_relu: whether features are averages after a ReLU.
     """
 
     num_blocks: tuple[int, ...]
     width: int
     imagenet_stem: bool = False
+    final_relu: bool = False
 
     @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Images [B, H, W, C] to features [B, D] and the stages' outputs."""
+        """Images [B, H, W, C] to features [B, D] and maps.
+
+        The maps are the stages' outputs and, without `imagenet_stem`, the input
+        of the last block, so that both kinds have four, as in PODNet's code.
+        """
         flags: dict[str, Any] = {'train': train, 'mask': mask}
         if self.imagenet_stem:
             x = conv.ConvNorm(self.width, 7, 2)(x, **flags)
@@ -60,14 +66,17 @@ class ResNet(nn.Module):
         else:
             x = conv.ConvNorm(self.width, 3)(x, **flags)
         maps = []
+        last = (len(self.num_blocks) - 1, self.num_blocks[-1] - 1)
         for stage, count in enumerate(self.num_blocks):
             for block in range(count):
+                if (stage, block) == last and block and not self.imagenet_stem:
+                    maps.append(x)
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = _BasicBlock(self.width * 2**stage, stride)(
                     nn.relu(x), **flags
                 )
             maps.append(x)
-        return conv.average(x), tuple(maps)
+        return conv.average(nn.relu(x) if self.final_relu else x), tuple(maps)
 
 
 BACKBONES = {

@@ -18,14 +18,14 @@ FIELDS = {
     'preset': 'exemplars.preset',
     'transfer': 'weight_transfer',
 }
-# None: as the preset says.
+# None: as the preset says, or, for transfer, with learned exemplars alone.
 DEFAULTS = {
     'phases': 5,
     'method': 'lucir',
     'exemplars': 'mnemonics',
     'adjust': None,
     'preset': 'tuned',
-    'transfer': True,
+    'transfer': None,
 }
 
 

@@ -3,8 +3,8 @@
 An entry has the default, the rule that values must keep, and a line of text.
 Checks, presets, flags, `--help` and the tables in the documentation read it; a
 new field is a new entry. Files in `configs/` start from `default_config()` and
-change it. None stands for "the preset's value" in `exemplars`, "the method's"
-in `method` and `backbone`, and "not used" elsewhere.
+change it. None stands for the preset's value where the default is `Presets`,
+for the method's where it is `ByMethod`, and for "not used" elsewhere.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from ml_collections import config_dict
 
 from mnemonics_jax import methods
 from mnemonics_jax.config import choices
-from mnemonics_jax.config.presets import Presets
+from mnemonics_jax.config.presets import ByMethod, Presets
 from mnemonics_jax.core.rules import (
     BOOLEAN,
     FILES,
@@ -135,27 +135,30 @@ FIELDS = {
         'What networks compute in: float32, or bf16 for accelerators.',
     ),
     'weight_transfer': Field(
-        False, BOOLEAN, 'Freezes kernels after phase 0 and learns their scales.'
+        None,
+        or_none(BOOLEAN),
+        'Learns scales of frozen kernels; None: if exemplars are learned, too.',
     ),
     'report': Field(
         True, BOOLEAN, 'Draws report.html and figures/ at the end of a run.'
     ),
     'backbone.name': Field('convnet', choices.BACKBONES, 'The network.'),
     'backbone.head': Field(
-        None, choices.HEADS, "The classifier; None: the method's own."
+        ByMethod('cosine'), choices.HEADS, 'The classifier.'
+    ),
+    'backbone.final_relu': Field(
+        False,
+        BOOLEAN,
+        "Features are averages after a ReLU; the paper's may be negative.",
     ),
     'method.name': Field(
         'lucir', choices.METHODS, 'The class-incremental method.'
     ),
     'method.imprint': Field(
-        None,
-        BOOLEAN,
-        "New head rows start as class means; None: as in the method's paper.",
+        ByMethod(True), BOOLEAN, 'New head rows start as class means.'
     ),
     'method.freeze_old_rows': Field(
-        None,
-        BOOLEAN,
-        "Old head rows are not trained; None: as in the method's paper.",
+        ByMethod(False), BOOLEAN, 'Old head rows are not trained.'
     ),
     'train.base_run': Field(
         None,
@@ -168,7 +171,7 @@ FIELDS = {
     'train.momentum': Field(0.9, number(0, 1), 'Momentum of SGD.'),
     'train.weight_decay': Field(5e-4, NOT_NEGATIVE, 'Weight decay.'),
     'train.schedule': Field(
-        'step',
+        ByMethod('step'),
         one_of(('step', 'cosine')),
         'The rate falls by gamma at each milestone, or as half a cosine.',
     ),
@@ -295,11 +298,16 @@ FIELDS = {
         'Images at once while exemplars are learned; None: a minibatch.',
     ),
     'finetune.epochs': Field(
-        50, at_least(1), 'Epochs of fine-tuning a copy on all exemplars.'
+        ByMethod(50),
+        at_least(1),
+        'Epochs of fine-tuning a copy on all exemplars.',
     ),
     'finetune.batch_size': Field(128, at_least(1), 'Exemplars per SGD step.'),
-    'finetune.lr': Field(0.01, POSITIVE, 'Learning rate.'),
-    'finetune.momentum': Field(0.9, number(0, 1), 'Momentum of SGD.'),
+    'finetune.lr': Field(ByMethod(0.01), POSITIVE, 'Learning rate.'),
+    'finetune.momentum': Field(ByMethod(0.0), number(0, 1), 'Momentum of SGD.'),
+    'finetune.scope': Field(
+        ByMethod('all'), one_of(('all', 'head')), 'What fine-tuning trains.'
+    ),
     'finetune.carry': Field(
         False, BOOLEAN, 'The next phase starts from the fine-tuned copy.'
     ),
@@ -361,7 +369,7 @@ def default_config() -> config_dict.ConfigDict:
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
-        unset = default is None or isinstance(default, Presets)
+        unset = default is None or isinstance(default, ByMethod | Presets)
         # A placeholder has the type that a flag is read as.
         node[last] = config_dict.placeholder(rule.kind) if unset else default
     # Each method's own settings, as in method.lucir.margin.

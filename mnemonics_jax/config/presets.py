@@ -1,6 +1,16 @@
-"""The presets of exemplar learning; a field set by the user wins over them."""
+"""Defaults that presets and methods fill in; a user's values win over them."""
 
 from typing import Any, NamedTuple
+
+
+class ByMethod(NamedTuple):
+    """The default of a field that a method may change, in its `DEFAULTS`.
+
+    Attributes:
+        usual: the default with all other methods.
+    """
+
+    usual: Any
 
 
 class Presets(NamedTuple):

@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from mnemonics_jax import methods
 from mnemonics_jax.config import presets
 from mnemonics_jax.config.fields import FIELDS, preset, with_settings
+from mnemonics_jax.config.presets import ByMethod
 from mnemonics_jax.core import plugins
 from mnemonics_jax.core.rules import Field, one_of
 
@@ -33,16 +34,15 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     check_field(config, 'method.name')
     add_settings(config)
     drop_other_methods(config)
-    for field, value in methods.defaults_of(config.method.name).items():
-        section = config.backbone if field == 'head' else config.method
-        if section[field] is None:
-            section[field] = value
+    fill_by_method(config)
     check_field(config, 'exemplars.strategy')
     check_field(config, 'exemplars.preset')
     filled = presets.resolve(
         dict(config.exemplars), preset(config.exemplars.preset)
     )
     config.exemplars = config_dict.ConfigDict(filled)
+    if config.weight_transfer is None:
+        config.weight_transfer = transfers(config)
     fields = with_settings([config.method.name])
     for name in fields:
         check_field(config, name, fields)
@@ -73,6 +73,40 @@ def add_settings(config: config_dict.ConfigDict) -> None:
         if name not in section:
             section[name] = field.default
     config.method[config.method.name] = section
+
+
+def fill_by_method(config: config_dict.ConfigDict) -> None:
+    """Fills in the fields that are left to the method.
+
+    Raises:
+        ValueError: a file's `DEFAULTS` has a field that is not.
+    """
+    usual = {
+        name: field.default.usual
+        for name, field in FIELDS.items()
+        if isinstance(field.default, ByMethod)
+    }
+    own = methods.defaults_of(config.method.name)
+    for name in own:
+        if name not in usual:
+            raise ValueError(
+                f'method.name={config.method.name!r}: DEFAULTS has {name!r}, '
+                f'must be {one_of(usual).words}'
+            )
+    values = config.to_dict(preserve_field_references=False)
+    for name, value in {**usual, **own}.items():
+        section, field = name.split('.')
+        if values[section][field] is None:
+            config[section][field] = value
+
+
+def transfers(config: config_dict.ConfigDict) -> bool:
+    """Whether the paper has weight transfer: in its rows "w/ ours" alone."""
+    from mnemonics_jax.exemplars import strategies
+
+    method = methods.make_method(config.method.name, config.method)
+    learned = strategies.learns(config.exemplars.strategy)
+    return learned and not method.keeps_data
 
 
 def drop_other_methods(config: config_dict.ConfigDict) -> None:
@@ -137,6 +171,12 @@ def check_together(config: config_dict.ConfigDict) -> None:
         raise ValueError(
             f'data.pad={config.data.pad}: must be 0 with '
             'data.random_resized_crop=True'
+        )
+    method = methods.make_method(config.method.name, config.method)
+    if config.weight_transfer and method.keeps_data:
+        raise ValueError(
+            'weight_transfer=True: must be false with '
+            f'method.name={config.method.name}, which trains on all data'
         )
     allowed = one_of(methods.heads_of(config.method.name))
     if not allowed.holds(head):

@@ -6,7 +6,7 @@ from typing import Any
 
 from mnemonics_jax import methods
 from mnemonics_jax.config.fields import FIELDS, with_settings
-from mnemonics_jax.config.presets import Presets
+from mnemonics_jax.config.presets import ByMethod, Presets
 
 
 def as_help() -> str:
@@ -16,6 +16,8 @@ def as_help() -> str:
         if isinstance(default, Presets):
             values = default._asdict().items()
             said = ', '.join(f'{key}: {as_flag(v)}' for key, v in values)
+        elif isinstance(default, ByMethod):
+            said = f'default: {as_flag(default.usual)}, or as the method has it'
         else:
             said = f'default: {as_flag(default) or "none"}'
         found += [
@@ -55,6 +57,21 @@ def presets_as_markdown() -> str:
     return _markdown(('field of `exemplars`', *names, 'what'), rows)
 
 
+def methods_as_markdown() -> str:
+    """The fields whose default a method may change, by method, in Markdown."""
+    names = methods.method_names()
+    own = {name: methods.defaults_of(name) for name in names}
+    rows = [
+        (
+            f'`{field}`',
+            *(as_flag(own[n].get(field, entry.default.usual)) for n in names),
+        )
+        for field, entry in FIELDS.items()
+        if isinstance(entry.default, ByMethod)
+    ]
+    return _markdown(('field', *(f'`{name}`' for name in names)), rows)
+
+
 def as_flag(value: Any) -> str:
     """A value as a flag takes it."""
     if isinstance(value, bool):
@@ -67,6 +84,8 @@ def as_flag(value: Any) -> str:
 def _cell(default: Any) -> str:
     if isinstance(default, Presets):
         return '[preset](presets.md)'
+    if isinstance(default, ByMethod):
+        return f'`{as_flag(default.usual)}`, or by [method](reproduce.md)'
     return '' if default in (None, '') else f'`{as_flag(default)}`'
 
 

@@ -180,6 +180,7 @@ def build_backbone(
         mean=plan.mean,
         std=plan.std,
         head=config.backbone.head,
+        final_relu=config.backbone.final_relu,
         precision=config.precision,
     )
     if method.corrects_logits:
@@ -206,8 +207,14 @@ def make_trainers(
     )
     # A few images per class are too few to estimate BatchNorm statistics.
     on_exemplars = settings._replace(
-        momentum=config.finetune.momentum, weight_decay=0.0, update_stats=False
+        momentum=config.finetune.momentum,
+        weight_decay=0.0,
+        update_stats=False,
+        scope=config.finetune.scope,
     )
+    finetuning = finetune.make(None)
+    if method.finetune_loss is not None:
+        finetuning = finetuning._replace(loss=method.finetune_loss)
 
     def trainer(method, settings, with_reference):
         return train.make_trainer(
@@ -221,7 +228,7 @@ def make_trainers(
     return Trainers(
         base=trainer(method, settings, False),
         later=trainer(method, settings, method.uses_reference),
-        finetune=trainer(finetune.make(None), on_exemplars, False),
+        finetune=trainer(finetuning, on_exemplars, False),
     )
 
 

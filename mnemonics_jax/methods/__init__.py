@@ -3,8 +3,9 @@
 The docstring of a method's file cites its paper. The file defines
     make: `(settings) -> Method`, from its own section of the configuration.
     SETTINGS: name -> (default, rule, text), the fields of that section.
-    DEFAULTS: defaults of general fields, as in the method's paper:
-        `backbone.head`, `method.imprint` and `method.freeze_old_rows`.
+    DEFAULTS: field -> default, for fields of other sections whose default is
+        `ByMethod` in `config/fields.py` and not the usual one in the method's
+        paper or code.
     HEADS: supported heads.
 """
 
@@ -47,7 +48,7 @@ def settings_of(name: str) -> dict[str, Field]:
 
 
 def defaults_of(name: str) -> dict[str, Any]:
-    """Defaults of general fields for a method."""
+    """Defaults of fields of other sections that a method changes."""
     return _file(name).DEFAULTS
 
 

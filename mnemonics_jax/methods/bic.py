@@ -35,7 +35,7 @@ SETTINGS = {
         "Weight of a penalty on the correction; 0 is the paper's objective.",
     ),
 }
-DEFAULTS = {'head': 'linear', 'imprint': False, 'freeze_old_rows': False}
+DEFAULTS = {'backbone.head': 'linear', 'method.imprint': False}
 HEADS = ('linear', 'cosine')
 
 NEWTON_STEPS = 20

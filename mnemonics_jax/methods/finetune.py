@@ -12,7 +12,7 @@ from mnemonics_jax.backbones import heads
 from mnemonics_jax.types import Method
 
 SETTINGS = {}  # type: dict[str, Any]
-DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
+DEFAULTS = {}  # type: dict[str, Any]
 HEADS = tuple(heads.HEADS)
 
 

@@ -26,7 +26,7 @@ SETTINGS = {
 }
 # As in the authors' code. LUCIR's code runs iCaRL with a linear head, without
 # imprinting or frozen rows: a different baseline of the same name.
-DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': True}
+DEFAULTS = {'method.freeze_old_rows': True}
 HEADS = tuple(heads.HEADS)
 
 

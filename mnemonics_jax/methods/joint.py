@@ -11,7 +11,7 @@ from mnemonics_jax.methods import finetune
 from mnemonics_jax.types import Method
 
 SETTINGS = {}  # type: dict[str, Any]
-DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': False}
+DEFAULTS = finetune.DEFAULTS
 HEADS = finetune.HEADS
 
 

@@ -32,7 +32,7 @@ SETTINGS = {
     ),
     'top_k': (2, rules.at_least(1), 'Number of nearest new classes to rank.'),
 }
-DEFAULTS = {'head': 'cosine', 'imprint': True, 'freeze_old_rows': True}
+DEFAULTS = {'method.freeze_old_rows': True}
 HEADS = ('cosine',)
 
 

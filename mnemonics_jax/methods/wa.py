@@ -21,7 +21,7 @@ from mnemonics_jax.types import HeldOut, Method, Params, Phase
 SETTINGS = {
     'temperature': (2.0, rules.POSITIVE, 'Divides old logits in distillation.'),
 }
-DEFAULTS = {'head': 'linear', 'imprint': False, 'freeze_old_rows': False}
+DEFAULTS = {'backbone.head': 'linear', 'method.imprint': False}
 HEADS = ('linear',)
 
 

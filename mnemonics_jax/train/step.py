@@ -49,6 +49,7 @@ class StepSettings(NamedTuple):
             augmented and only exemplars are augmented here.
         update_stats: whether BatchNorm uses batch statistics and updates the
             running ones.
+        scope: 'all' trains every parameter, 'head' the rows of the head.
     """
 
     momentum: float
@@ -56,6 +57,7 @@ class StepSettings(NamedTuple):
     augmentation: augment.Augmentation
     augment_real: bool
     update_stats: bool
+    scope: str = 'all'
 
 
 class StepInputs(NamedTuple):
@@ -164,6 +166,8 @@ def make_trainer(
             batch,
             inputs,
         )
+        if settings.scope == 'head':
+            grads = heads.rows_alone(grads)
         params, opt_state = apply_sgd(tx, grads, state, inputs)
         variables = Variables(params, batch_stats)
         return TrainState(state.step + 1, variables, opt_state), metrics
