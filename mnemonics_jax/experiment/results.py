@@ -107,6 +107,7 @@ def write(
         'class_order': [int(k) for k in parts.order],
         'class_names': list(parts.source.class_names),
         'predictor': predictor(parts.method, phases),
+        'train_images_per_class': parts.class_sizes().tolist(),
         'skipped_images': list(parts.source.skipped),
         'phases': list(phases),
         **summarize(phases, parts.bounds[0][1]),
