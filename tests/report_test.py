@@ -20,7 +20,7 @@ from mnemonics_jax.core import text as text_lib
 from mnemonics_jax.report import confusion, runs
 from mnemonics_jax.report import page as page_lib
 from mnemonics_jax.report.figures import style, tsne
-from tests.made_runs import fill, make_config, make_phase, make_results
+from tests.made_runs import fill, make_phase, make_results
 
 VOID_TAGS = {'meta', 'img', 'input'}
 SECTIONS = [
@@ -305,51 +305,21 @@ def test_runs_of_a_sweep_are_called_by_what_differs():
     assert runs.label(['a,b', 'a,c']) == ['a,b', 'a,c']
 
 
-def protocol_of_the_paper(**fields):
-    """The configuration of a run as in the paper, with other fields."""
-    config = make_config(tuple(range(50, 101, 10)), 'mnemonics')
-    config['data'] = {'source': 'tfds', 'name': 'cifar100'}
-    config['backbone']['name'] = 'resnet32'
-    config['exemplars']['per_class'] = 20
-    for name, value in fields.items():
-        section, field = name.split('__')
-        config[section][field] = value
-    return config
-
-
-def words_of_accuracy(config, tmp_path, monkeypatch):
-    """The section on accuracy of a run with this configuration."""
-    without_figures(monkeypatch)
-    results = make_results(seen=tuple(range(50, 101, 10)))
-    results['config'] = config
-    results['phases'] = [{**p} for p in results['phases']]
-    page = read(report.write(fill(tmp_path / 'run', results)))
-    return page.words.partition('\nAccuracy\n')[2].partition('\nPhases\n')[0]
-
-
-@pytest.mark.parametrize(
-    ('field', 'value', 'said'),
-    [
-        ('data__name', 'cifar10', 'data settfds, cifar10CIFAR-100, '),
-        ('protocol__base_classes', 40, 'classes of phase 04050'),
-        ('protocol__phases', 4, 'phases after it (N)45 or 10 or 25'),
-        ('exemplars__per_class', 10, 'exemplars10 per class20 per class'),
-        ('backbone__name', 'resnet20', 'backboneresnet20resnet32'),
-    ],
-)
-def test_another_protocol_is_named(tmp_path, monkeypatch, field, value, said):
-    config = protocol_of_the_paper(**{field: value})
-    words = words_of_accuracy(config, tmp_path, monkeypatch)
-    assert said in words
-    assert 'are not drawn' in words
-    assert words.count('resnet32') == (field == 'backbone__name')
-
-
-def test_another_class_order_is_named(tmp_path, monkeypatch):
-    config = protocol_of_the_paper(protocol__class_order_seed=7)
-    words = words_of_accuracy(config, tmp_path, monkeypatch)
-    assert 'not drawn' not in words
-    assert 'class order differs from the paper' in words
+def test_differences_from_the_papers_protocol_are_listed_on_demand(
+    tmp_path, no_figures
+):
+    text = report.write(fill(tmp_path / 'run')).read_text()
+    (listed,) = re.findall(
+        r'<details>\s*<summary>The paper&#8217;s curves are not drawn: (\d+) '
+        r'differences</summary>(.*?)</details>',
+        text,
+        re.DOTALL,
+    )
+    assert listed[1].count('<tr>') == 1 + int(listed[0])
+    words = Page(listed[1]).words.replace('\n', '')
+    assert 'backboneconvnetresnet32' in words
+    assert 'epochsnot recorded160' in words
+    assert 'are not drawn, because the protocol differs' in words
 
 
 # Files that a run may lack, with what the page then says.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from mnemonics_jax.core.text import TITLES, counted, percent
-from mnemonics_jax.report import published
+from mnemonics_jax.report import paper_protocol, published
 from mnemonics_jax.report.figures import confusion as confusion_figure
 from mnemonics_jax.report.figures import curves
 from mnemonics_jax.report.figures import losses as loss_figure
@@ -60,7 +60,7 @@ def accuracy(runs: Sequence[Run]) -> Picture:
         name = TITLES[runs[0].results['predictor']]
         caption += f' Thick line: {name}, by which the method is evaluated.'
     if behind is not None:
-        caption += _doubts(runs[0])
+        caption += _of_paper(runs)
     words = '; '.join(_in_words(run) for run in runs)
     return Picture(
         curves.accuracy(panels, behind, main),
@@ -104,10 +104,8 @@ def protocol(run: Run) -> tuple[str, int]:
 
 def _published(runs: Sequence[Run]) -> curves.Published | None:
     """The paper's curves, if all runs follow one protocol of the paper."""
-    for run in runs:
-        names = list(map(str, run.results['class_names']))
-        if published.differences(run.config, names):
-            return None
+    if any(paper_protocol.differences(run.results) for run in runs):
+        return None
     if len({protocol(run) for run in runs}) > 1:
         return None
     data, phases = protocol(runs[0])
@@ -119,20 +117,25 @@ def _published(runs: Sequence[Run]) -> curves.Published | None:
     )
 
 
-def _doubts(run: Run) -> str:
+def _of_paper(runs: Sequence[Run]) -> str:
+    """What the caption says of the paper's curves behind the lines."""
     text = (
-        ' Grey: curves digitised from Figure 4 of the paper, with the same '
-        'data, classes per phase, exemplars per class and backbone.'
+        ' Grey: curves digitised from Figure 4 of the paper, of the same '
+        'protocol.'
     )
     doubtful = [
-        c.method for c in published.curves(*protocol(run)) if c.doubtful
+        c.method for c in published.curves(*protocol(runs[0])) if c.doubtful
     ]
     if doubtful:
         text += (
             f' The mean of its curve of {doubtful[0]} is not the average in '
             'Table 1, but that of the variant without adjustment in Table 2.'
         )
-    return text
+    own = {
+        str(paper_protocol.curve_of(run.config['method']['name'], run.strategy))
+        for run in runs
+    }
+    return f'{text} To compare with: {", ".join(sorted(own))}.'
 
 
 def confusion(run: Run) -> Picture:

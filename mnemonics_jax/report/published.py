@@ -1,4 +1,4 @@
-"""The paper's curves, and whether a run follows their protocol.
+"""The paper's curves, and the names of its data sets.
 
 `published.json` holds the accuracy on all classes seen after each phase,
 recovered from the vector paths of the paper's Figure 4.
@@ -12,14 +12,6 @@ from typing import Any, NamedTuple
 from mnemonics_jax.core.text import flatten
 
 PHASES = (5, 10, 25)
-_BUDGET = '20 per class'
-
-# Number of classes and network for each data set of the paper.
-_PROTOCOLS = {
-    'CIFAR-100': (100, 'resnet32'),
-    'ImageNet-Subset': (100, 'resnet18'),
-    'ImageNet': (1000, 'resnet18'),
-}
 
 
 class Curve(NamedTuple):
@@ -35,14 +27,6 @@ class Curve(NamedTuple):
     method: str
     accuracy: tuple[float, ...]
     doubtful: bool
-
-
-class Difference(NamedTuple):
-    """A property of the protocol, in a run and in the paper."""
-
-    what: str
-    run: str
-    paper: str
 
 
 @functools.cache
@@ -96,44 +80,3 @@ def data_name(config: dict[str, Any], class_names: list[str]) -> str:
 
 def _is_synset(name: str) -> bool:
     return len(name) == 9 and name[0] == 'n' and name[1:].isdecimal()
-
-
-def differences(
-    config: dict[str, Any], class_names: list[str]
-) -> list[Difference]:
-    """How a run differs from the protocol of the paper's curves; [] if not.
-
-    Data sets that are not in the paper are compared with CIFAR-100.
-
-    Args:
-        config: resolved configuration, as in JSON.
-        class_names: names of all classes.
-    """
-    data = data_name(config, class_names)
-    known = data in _PROTOCOLS
-    classes, backbone = _PROTOCOLS[data if known else 'CIFAR-100']
-    protocol, memory = config['protocol'], config['exemplars']
-    base, num = protocol['base_classes'], protocol['phases']
-    ran = config['backbone']['name']
-    phases = ' or '.join(map(str, PHASES))
-    budget = _budget(memory)
-    compared = (
-        ('data set', data, data if known else ', '.join(_PROTOCOLS), known),
-        ('classes of phase 0', base, classes // 2, base == classes // 2),
-        ('phases after it (N)', num, phases, num in PHASES),
-        ('exemplars', budget, _BUDGET, budget == _BUDGET),
-        ('backbone', ran, backbone, ran == backbone),
-    )
-    return [
-        Difference(what, str(run), str(paper))
-        for what, run, paper, same in compared
-        if not same
-    ]
-
-
-def _budget(memory: dict[str, Any]) -> str:
-    if memory['strategy'] == 'none':
-        return 'none'
-    if memory['per_class']:
-        return f'{memory["per_class"]} per class'
-    return f'{memory["total"]:,} in total'

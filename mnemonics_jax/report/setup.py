@@ -11,7 +11,7 @@ from mnemonics_jax.core.text import (
     flatten,
     shortened,
 )
-from mnemonics_jax.report import published
+from mnemonics_jax.report import paper_protocol
 from mnemonics_jax.report.charts import protocol
 from mnemonics_jax.report.runs import Run
 from mnemonics_jax.report.tables import Table
@@ -125,13 +125,12 @@ def protocol_of_the_paper(runs: Sequence[Run]) -> Table | str:
     """How the runs differ from the protocol of the paper's curves.
 
     Returns:
-        A table if the protocol differs; else a sentence, empty if only the
-        runs' own choices (such as the method) may differ.
+        A table if the protocol differs; else a sentence, empty if the paper's
+        curves are drawn.
     """
-    differing: dict[published.Difference, list[str]] = {}
+    differing: dict[paper_protocol.Difference, list[str]] = {}
     for run in runs:
-        names = list(map(str, run.results['class_names']))
-        for found in published.differences(run.config, names):
+        for found in paper_protocol.differences(run.results):
             differing.setdefault(found, []).append(run.name)
     if differing:
         several = max(map(len, differing.values())) < len(runs)
@@ -150,14 +149,7 @@ def protocol_of_the_paper(runs: Sequence[Run]) -> Table | str:
             'The paper\u2019s curves (digitised) are not drawn, because the '
             'runs follow different protocols of the paper.'
         )
-    seeds = {run.config['protocol']['class_order_seed'] for run in runs}
-    files = {run.config['protocol'].get('class_order_file') for run in runs}
-    if seeds == {1993} and files == {None}:
-        return ''
-    return (
-        'The class order differs from the paper\u2019s (seed 1993), which '
-        'explains part of the distance to its curves.'
-    )
+    return ''
 
 
 def differing(runs: Sequence[Run]) -> Table:
