@@ -230,6 +230,17 @@ def test_a_field_that_differs_is_named(fields, what, here, paper):
         ),
         (LUCIR, {'exemplars__adjust': True}, [('adjustment', 'true', 'false')]),
         (
+            LUCIR.replace('lucir', 'bic'),
+            {'method__bic__ridge': 0.01, 'method__bic__holdout': 0.2},
+            [
+                (
+                    'settings of the method',
+                    'holdout 0.2, ridge 0.01',
+                    'holdout 0.1, ridge 0',
+                )
+            ],
+        ),
+        (
             LUCIR,
             {'finetune__carry': True},
             [('fine-tuned copy goes on', 'true', 'false')],
@@ -334,6 +345,13 @@ def test_another_split_of_the_same_data_is_named():
         ('skipped images', '2', '0'),
     ]
     assert drawn(results)[1] == set()
+
+
+def test_classes_added_later_are_named():
+    results = results_of(OURS)
+    results['class_names'].append('added')
+    (found,) = paper_protocol.differences(results)
+    assert found == ('classes', '101', '100')
 
 
 def test_unequal_classes_of_cifar100_are_named():

@@ -30,7 +30,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     'lucir': {'margin': 0.5, 'margin_weight': 1, 'top_k': 2},
     'icarl': _DISTILLATION,
     'lwf': _DISTILLATION,
-    'bic': {'holdout': 0.1, 'temperature': 2},
+    'bic': {'holdout': 0.1, 'ridge': 0, 'temperature': 2},
 }
 # What the paper says of learning exemplars, as fields of `exemplars`.
 _LEARNING = {
