@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks import tables
 from experiments import statistics
 
@@ -13,6 +15,14 @@ HEADS = {
     'finetuned': 'fine-tuned',
     'nme': 'NME',
     'oracle': 'NME of all images',
+}
+# Columns of differences. The best network is the last, since it takes the
+# maximum of two on test accuracy; the others were chosen before the runs.
+COMPARED = {
+    'cnn': 'CNN',
+    'nme': 'NME',
+    'finetuned': 'fine-tuned',
+    'best': 'best network',
 }
 Record = Mapping[str, Any]
 
@@ -42,7 +52,9 @@ def group(records: Sequence[Record]) -> dict[tuple, dict[str, Record]]:
 
 
 def rows(
-    records: Sequence[Record], references: Mapping[str, Mapping[str, str]]
+    records: Sequence[Record],
+    references: Mapping[str, Mapping[str, str]],
+    family: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Makes a row for each case.
 
@@ -50,11 +62,13 @@ def rows(
         records: records of all runs, see `runner.describe`.
         references: by name, labels of a reference case, which is compared with
             the cases that share its other labels.
+        family: for Holm's correction, see `correct`; None to leave it out.
 
     Returns:
-        Rows with 'labels'; 'scores', summaries of 'average' and 'last' by
-        classifier; 'differences', intervals of the paired differences of these
-        by reference; and the entries of `measures`.
+        Rows with 'labels'; 'judged', the classifier that the method's paper
+        reports; 'scores', summaries of 'average' and 'last' by classifier;
+        'differences', intervals of the paired differences of these by
+        reference; and the entries of `measures`.
     """
     grouped = group(records)
     found = []
@@ -70,12 +84,35 @@ def rows(
         found.append(
             {
                 'labels': dict(key),
+                'judged': next(iter(seeds.values())).get('judged'),
                 'scores': summarize(own),
                 'differences': differences,
                 **measures(list(seeds.values())),
             }
         )
+    if family is not None:
+        correct(found, family)
     return found
+
+
+def correct(found: Sequence[dict[str, Any]], family: Sequence[str]) -> None:
+    """Adds 'holm' to the differences of rows, see `statistics.corrected`.
+
+    A family has all rows that share the labels in `family`, their differences
+    to one reference by all classifiers of `COMPARED`; average and last accuracy
+    are families of their own.
+    """
+    families: dict[tuple, list[dict[str, Any]]] = {}
+    for row in found:
+        shared = tuple(row['labels'][name] for name in family)
+        for reference, heads in row['differences'].items():
+            for head in COMPARED.keys() & heads.keys():
+                for kind, values in heads[head].items():
+                    key = (*shared, reference, kind)
+                    families.setdefault(key, []).append(values)
+    for cells in families.values():
+        for values, new in zip(cells, statistics.corrected(cells), strict=True):
+            values['holm'] = new['holm']
 
 
 def summarize(own: Mapping[str, dict]) -> dict[str, Any]:
@@ -158,9 +195,15 @@ def page(
         f'{args.data.name}, seeds {", ".join(seeds)}. In '
         'percent, mean ± standard deviation over seeds; differences are paired '
         'by seed, with the 95 % interval of their mean. The best network is '
-        'the better of CNN and fine-tuned in each phase. Drift is in grey '
-        'levels of 0 to 255.'
+        'the better of CNN and fine-tuned in each phase, a maximum on test '
+        'accuracy. Drift is in grey levels of 0 to 255.'
     )
+    if any('holm' in v for v in every_difference(found)):
+        about += (
+            " Each p is that of a paired t-test after Holm's correction over "
+            'all methods, numbers of exemplars and four classifiers with the '
+            'same exemplars and reference; bold is below 0.05.'
+        )
     return (
         f'# {title}\n\n{" ".join(filter(None, (about, remark)))}\n\n'
         '## Average incremental accuracy\n\n'
@@ -168,6 +211,19 @@ def page(
         '## Accuracy after the last phase\n\n'
         f'{table(found, "last")}'
     )
+
+
+def every_difference(
+    found: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """All differences of rows."""
+    return [
+        values
+        for row in found
+        for heads in row['differences'].values()
+        for kinds in heads.values()
+        for values in kinds.values()
+    ]
 
 
 def table(found: Sequence[Mapping[str, Any]], kind: str) -> str:
@@ -183,12 +239,11 @@ def table(found: Sequence[Mapping[str, Any]], kind: str) -> str:
         if all(head in row['scores'] for row in found)
     }
     names = list(dict.fromkeys(n for row in found for n in row['differences']))
-    shown = {'best': 'best network', 'nme': 'NME'}
     titles = [
         *found[0]['labels'],
         'n',
         *heads.values(),
-        *[f'{t}, to {name}' for name in names for t in shown.values()],
+        *[f'{t}, to {name}' for name in names for t in COMPARED.values()],
         'mean drift',
         'bytes',
     ]
@@ -201,11 +256,11 @@ def table(found: Sequence[Mapping[str, Any]], kind: str) -> str:
                 str(own['cnn'][kind]['n']),
                 *[statistics.spread(own[head][kind]) for head in heads],
                 *[
-                    statistics.signed(differences[name][head][kind])
+                    statistics.tested(differences[name][head][kind])
                     if head in differences.get(name, {})
                     else ''
                     for name in names
-                    for head in shown
+                    for head in COMPARED
                 ],
                 drift(row),
                 f'{row["bytes"]:,}',
@@ -217,8 +272,13 @@ def table(found: Sequence[Mapping[str, Any]], kind: str) -> str:
 def drift(row: Mapping[str, Any]) -> str:
     """Drift in grey levels by learning and by an adjustment, as text."""
     learned = row['drift']['mean'] or 0.0
-    text = (
-        f'{learned:.1f}' if learned >= 0.05 or not learned else f'{learned:.3f}'
-    )
+    text = grey_levels(learned)
     adjusted = row['adjust_drift']['mean']
     return text if adjusted is None else f'{text}, +{adjusted:.2g} a time'
+
+
+def grey_levels(value: float) -> str:
+    """A drift as text: with one decimal, or two digits if it is small."""
+    if value >= 0.95 or not value:
+        return f'{value:.1f}'
+    return np.format_float_positional(value, 2, fractional=False)

@@ -1,4 +1,4 @@
-"""Studies: their statistics, their rows, and one from its command line."""
+"""Studies: their cases, their data, and one from its command line."""
 
 import argparse
 import json
@@ -15,73 +15,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from experiments import (
-    comparison,
     flags,
     images,
     recipe,
     replication,
-    results_page,
+    results_parts,
     runner,
-    statistics,
     tables,
 )
-
-
-def record(recipe: str, seed: int, cnn: list, finetuned: list, **held) -> dict:
-    """A run of two phases."""
-    return {
-        'labels': {'recipe': recipe, 'a class': '2', 'seed': str(seed)},
-        'accuracy': {'cnn': cnn, 'finetuned': finetuned, 'nme': cnn},
-        'exemplars': [{'bytes': 64, **held}, {'bytes': 128, **held}],
-        'seconds': 2.0,
-    }
-
-
-def test_the_interval_is_that_of_students_t():
-    # t(0.975, 4) = 2.7764 by the tables.
-    found = statistics.interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    half = 2.7764451 * np.sqrt(2.5) / np.sqrt(5)
-    assert found['mean'] == 3
-    assert found['n'] == 5
-    assert found['low'] == pytest.approx(3 - half)
-    assert found['high'] == pytest.approx(3 + half)
-    single = statistics.interval([0.5])
-    assert (single['low'], single['std'], single['n']) == (None, None, 1)
-    assert statistics.summary([])['mean'] is None
-
-
-def test_texts_of_numbers():
-    values = statistics.interval([0.01, 0.03])
-    assert statistics.signed(values) == '+2.0 [-10.7, +14.7]'
-    assert statistics.spread(values) == '2.0 ± 1.4'
-    assert statistics.spread(statistics.summary([0.5])) == '50.0'
-    assert statistics.signed(statistics.interval([])) == ''
-
-
-def test_rows_pair_runs_of_a_seed():
-    runs = [
-        record('herding', 0, [0.5, 0.3], [0.4, 0.4]),
-        record('herding', 1, [0.7, 0.5], [0.6, 0.4]),
-        record('ours', 0, [0.6, 0.2], [0.5, 0.5], drift_grey_levels=4.0),
-        record('ours', 1, [0.9, 0.4], [0.8, 0.7], drift_grey_levels=6.0),
-        # Without a partner it counts for the mean, not for the difference.
-        record('ours', 2, [0.0, 0.0], [0.0, 0.0], drift_grey_levels=8.0),
-    ]
-    herding, ours = comparison.rows(runs, {'herding': {'recipe': 'herding'}})
-    assert herding['differences'] == {}
-    assert herding['bytes'] == 128
-    # Best of both networks by phase: 0.5 0.4, 0.7 0.5; 0.6 0.5, 0.9 0.7.
-    best = ours['differences']['herding']['best']
-    assert best['average']['n'] == 2
-    assert best['average']['mean'] == pytest.approx((0.1 + 0.2) / 2)
-    assert best['last']['mean'] == pytest.approx((0.1 + 0.2) / 2)
-    cnn = ours['differences']['herding']['cnn']['last']
-    assert cnn['mean'] == pytest.approx(-0.1)
-    assert ours['scores']['nme']['average']['n'] == 3
-    assert ours['drift']['mean'] == pytest.approx(6)
-    text = comparison.table([herding, ours], 'average')
-    assert '| ours | 2 | 3 |' in text
-    assert '| 6.0 | 128 |' in text
 
 
 def test_cases_differ_and_say_all_that_they_set():
@@ -267,40 +208,6 @@ def test_bad_flags_are_refused_in_one_line(given, said, capsys):
     assert text.strip().count('\n') == 0
 
 
-def test_the_documents_have_what_the_results_give():
-    for path, body in tables.bodies(tables.RESULTS).items():
-        text = path.read_text()
-        assert tables.insert(text, body) == text
-
-
-def test_a_document_without_the_marks_is_refused():
-    with pytest.raises(ValueError, match='the text has no'):
-        tables.insert(f'{tables.BEGIN} and no end', 'body')
-
-
-def test_a_table_has_a_claim_and_at_most_six_columns():
-    found = list(results_page.sections(tables.RESULTS))
-    assert len({table.heading for table in found}) == len(found) > 8
-    for table in found:
-        assert table.claim.endswith('.')
-        assert len(table.titles) <= 6
-        assert {len(line) for line in table.lines} == {len(table.titles)}
-
-
-def test_a_tally_counts_the_intervals_that_exclude_zero():
-    rows = [
-        {'differences': {'herding': {'nme': {'average': values}}}}
-        for values in (
-            {'low': 0.1, 'high': 0.2},
-            {'low': -0.1, 'high': 0.2},
-            {'low': -0.3, 'high': 0.2},
-            {'low': -0.3, 'high': -0.2},
-        )
-    ]
-    text = results_page.tally(rows, 'herding', 'nme')
-    assert text == 'NME is higher in 1 of 4 cases and lower in 1'
-
-
 @pytest.mark.parametrize('data', ['digits', 'images'])
 def test_a_study_that_is_run_again_keeps_its_records(data):
     args = argparse.Namespace(
@@ -308,24 +215,9 @@ def test_a_study_that_is_run_again_keeps_its_records(data):
         study='recipe',
         data=types.SimpleNamespace(name=data),
     )
-    content = results_page.load(tables.RESULTS, 'recipe', data)
+    content = results_parts.load(tables.RESULTS, 'recipe', data)
     assert runner.earlier(args, recipe.cases(data)) == content['runs']
     changed = [c._replace(settings={}) for c in recipe.cases(data)]
     kept = runner.earlier(args, changed)
     assert kept
     assert all(map(runner.used_removed, kept))
-
-
-def test_recipes_that_no_longer_run_are_marked_as_records():
-    removed = results_page.removed_recipes(tables.RESULTS)
-    assert {name for name in removed if name.startswith('start: ')} == {
-        'start: previous model',
-        'start: between both',
-        'start: model made to forget',
-    }
-    assert 'balanced queries' in removed
-    assert 'augmented inside + means' not in removed
-    rows = results_page.recipes(tables.RESULTS).lines
-    assert {row[0].removesuffix(' †') for row in rows if '†' in row[0]} == (
-        removed
-    )
