@@ -90,10 +90,10 @@ def test_cifar100_is_in_the_tables_once_it_has_results(tmp_path):
     assert 'over the 24 cells' in herding.claim
     paper = found["The paper's constants"]
     assert paper.lines[0][0] == 'CIFAR-100, 50 epochs'
-    assert 'on CIFAR-100 (50 outer epochs)' in paper.claim
-    assert "on Tiny-ImageNet (2 outer epochs, not the paper's 50)" in (
-        paper.claim
-    )
+    assert 'on CIFAR-100 (50 outer epochs; as stored)' in paper.claim
+    assert (
+        "on Tiny-ImageNet (2 outer epochs, not the paper's 50; before rounding)"
+    ) in paper.claim
     for table in found.values():
         assert len(table.titles) <= 6
 
