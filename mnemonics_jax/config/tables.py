@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mnemonics_jax import methods
-from mnemonics_jax.config.fields import FIELDS, with_settings
+from mnemonics_jax.config.fields import (
+    FIELDS,
+    default_config,
+    with_settings,
+)
 from mnemonics_jax.config.presets import ByMethod, Presets
 
 
@@ -58,7 +62,7 @@ def presets_as_markdown() -> str:
 
 
 def methods_as_markdown() -> str:
-    """The fields whose default a method may change, by method, in Markdown."""
+    """Defaults that depend on the method, by method, in Markdown."""
     names = methods.method_names()
     own = {name: methods.defaults_of(name) for name in names}
     rows = [
@@ -69,6 +73,10 @@ def methods_as_markdown() -> str:
         for field, entry in FIELDS.items()
         if isinstance(entry.default, ByMethod)
     ]
+    section = default_config().method
+    made = (methods.make_method(name, section) for name in names)
+    transfer = ('false' if m.keeps_data else 'if learned' for m in made)
+    rows.append(('`weight_transfer`', *transfer))
     return _markdown(('field', *(f'`{name}`' for name in names)), rows)
 
 

@@ -46,7 +46,7 @@ _LEARNING = {
     'inner_scope': 'all',
 }
 # And of fine-tuning before the test, as fields of `finetune`.
-_FINETUNING = {'epochs': 50, 'lr': 0.01, 'momentum': 0}
+_FINETUNING = {'epochs': 50, 'lr': 0.01, 'momentum': 0, 'scope': 'all'}
 
 
 class Difference(NamedTuple):
@@ -226,6 +226,7 @@ _PROPERTIES = (
         'backbone', 'backbone.name', _by_data('resnet32', *['resnet18'] * 2)
     ),
     _Property('classifier', 'backbone.head', _papers_head),
+    _Property('final ReLU', 'backbone.final_relu', False),
     _Property('weight transfer', 'weight_transfer', _papers_transfer),
     _Property('precision', 'precision', 'float32'),
     _Property('image size', 'data.image_size', _papers_size),
