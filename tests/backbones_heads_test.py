@@ -53,26 +53,26 @@ def test_local_similarity_weighs_the_proxies_of_a_class():
     expected = np.zeros((4, NUM_CLASSES))
     for i, f in enumerate(np.asarray(features)):
         for k, proxies in enumerate(np.asarray(params['kernel'])):
-            cosines = [
-                np.dot(f, proxy) / np.linalg.norm(f) / np.linalg.norm(proxy)
-                for proxy in proxies
+            similarities = [
+                -sum((f / np.linalg.norm(f) - p / np.linalg.norm(p)) ** 2)
+                for p in proxies
             ]
-            total = sum(np.exp(cosine) for cosine in cosines)
-            for cosine in cosines:
-                expected[i, k] += np.exp(cosine) / total * cosine
+            total = sum(np.exp(each) for each in similarities)
+            for each in similarities:
+                expected[i, k] += np.exp(each) / total * each
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     np.testing.assert_allclose(logits, 3 * expected, atol=1e-5)
 
 
-def test_local_similarity_with_equal_proxies_is_cosine():
+def test_local_similarity_with_equal_proxies_is_cosine_but_for_its_range():
     cosine = make('cosine')
     proxies = jnp.stack([cosine['kernel'], 2 * cosine['kernel']], axis=1)
     features = jax.random.normal(jax.random.key(1), (4, NUM_FEATURES))
-    found = heads.make_head('local_similarity').apply(
+    _, found = heads.make_head('local_similarity').apply(
         {**cosine, 'kernel': proxies}, features
     )
-    expected = heads.make_head('cosine').apply(cosine, features)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    _, cosines = heads.make_head('cosine').apply(cosine, features)
+    np.testing.assert_allclose(found, 2 * cosines - 2, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', ['cosine', 'local_similarity'])
