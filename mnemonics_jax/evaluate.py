@@ -191,7 +191,9 @@ def place(batch_size: int) -> parallel.Placement:
 
 def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     """Runs the command; see `cli.answer` for errors."""
-    phase = finished.restore_phase(arguments.workdir, arguments.phase)
+    phase = finished.restore_phase(
+        arguments.workdir, arguments.phase, allow_float64=True
+    )
     config = with_data(phase, given)
     compilation_cache.keep_programs(arguments.workdir)
     parallel.avoid_cached_collectives()

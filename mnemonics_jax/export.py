@@ -162,7 +162,9 @@ def run(arguments: argparse.Namespace) -> None:
     folder = pathlib.Path(arguments.out)
     check_safetensors()
     check_empty(folder)
-    phase = finished.restore_phase(arguments.workdir, arguments.phase)
+    phase = finished.restore_phase(
+        arguments.workdir, arguments.phase, allow_float64=True
+    )
     written = export(phase, folder)
     count = int(np.asarray(phase.exemplars.mask).sum())
     print(

@@ -155,7 +155,12 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # Imported late, so that --help and wrong flags answer at once.
     from mnemonics_jax import experiment
-    from mnemonics_jax.core import compilation_cache, multihost, parallel
+    from mnemonics_jax.core import (
+        compilation_cache,
+        multihost,
+        parallel,
+        precision,
+    )
     from mnemonics_jax.core.workdir import BucketError
     from mnemonics_jax.data.errors import BadDataError
     from mnemonics_jax.experiment import memory_check
@@ -165,6 +170,7 @@ def main(argv: Sequence[str]) -> None:
     # A user's mistakes show here, before any work; what fails later is a defect
     # and keeps its traceback.
     place = str(_WORKDIR.value)
+    precision.allow(getattr(_CONFIG.value, 'precision', ''))
     try:
         compilation_cache.keep_programs(place)
         multihost.join(

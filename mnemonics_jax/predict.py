@@ -176,7 +176,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command; see `cli.answer` for errors."""
     if arguments.top < 1:
         raise ValueError(f'--top={arguments.top}: must be an integer >= 1')
-    phase = finished.restore_phase(arguments.workdir, arguments.phase)
+    phase = finished.restore_phase(
+        arguments.workdir, arguments.phase, allow_float64=True
+    )
     classifier = choose_classifier(phase, arguments.classifier)
     files = find_images(pathlib.Path(arguments.images))
     compilation_cache.keep_programs(arguments.workdir)

@@ -80,7 +80,7 @@ def class_means_on_host(
     Class sizes may differ between phases without recompilation; memory grows
     with the largest class.
     """
-    means = np.zeros((num_classes, features.shape[1]), np.float32)
+    means = np.zeros((num_classes, features.shape[1]), features.dtype)
     for k in np.unique(labels):
         means[k] = unit_on_host(features[labels == k]).mean(axis=0)
     return means
@@ -125,7 +125,7 @@ def border_ratios(
         labels: int32[n], class of each feature.
         means: f32[K, D], of unit length, K >= 2.
     """
-    ratios = np.empty(len(features), np.float32)
+    ratios = np.empty(len(features), features.dtype)
     # The order of sums of several threads may differ between processes.
     with threadpoolctl.threadpool_limits(1):
         for start in range(0, len(features), _ROWS):
@@ -232,7 +232,7 @@ def class_centres(
     """
     points = unit_on_host(features)
     shape = (num_classes, num_centres, points.shape[1])
-    centres = np.zeros(shape, np.float32)
+    centres = np.zeros(shape, points.dtype)
     # One thread: a fixed order of sums, and no slower at this size.
     with threadpoolctl.threadpool_limits(1):
         for k in np.unique(labels):

@@ -18,12 +18,18 @@ class Variables(struct.PyTreeNode):
     """The variables of a model.
 
     Attributes:
-        params: `{'trunk': ..., 'head': ...}`, float32.
+        params: `{'trunk': ..., 'head': ...}`, float32; see
+            `backbones.PRECISIONS`.
         batch_stats: running BatchNorm means and variances, `{}` if none.
     """
 
     params: Params
     batch_stats: Params
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """What the model computes in: float32 or float64."""
+        return self.params['head']['kernel'].dtype
 
 
 class Outputs(struct.PyTreeNode):

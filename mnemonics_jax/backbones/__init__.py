@@ -4,7 +4,8 @@
 `trunk(x, train=..., mask=...)`: normalised images [B, H, W, C] to features
 [B, D] and a tuple of maps [B, h, w, c], the output of each stage before its
 final ReLU. Only the initial parameters are random. A trunk computes in the
-dtype of its images, with parameters and statistics in float32.
+dtype of its images, with parameters and statistics in float32 or, if those are
+float64, in float64.
 """
 
 import functools
@@ -15,13 +16,18 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from mnemonics_jax import types
 from mnemonics_jax.backbones import heads, logit_correction, weight_transfer
 from mnemonics_jax.core import plugins
+from mnemonics_jax.core import precision as precisions
 
-# Precisions of trunks. 'float32' keeps the dtype of the images.
-PRECISIONS = ('float32', 'bf16')
+# What a model computes in. 'bf16' is for trunks only, all else is float32 then.
+# With 'float64' parameters and statistics are float64, and what follows from
+# them, too: images, pixels, losses, features and means. In docstrings f32, the
+# usual dtype, stands for both.
+PRECISIONS = ('float32', 'bf16', 'float64')
 
 
 def backbone_names() -> list[str]:
@@ -51,9 +57,9 @@ def make_backbone(
         head: one of `heads.HEADS`; 'cosine' is the paper's.
         final_relu: whether features are averages after a ReLU; the paper's may
             be negative. For trunks with an attribute of this name.
-        precision: precision of the trunk, one of `PRECISIONS`. Parameters,
-            statistics, gradients, features, maps and the head are float32 with
-            both.
+        precision: one of `PRECISIONS`. Parameters, statistics, gradients,
+            features, maps and the head are float32 with 'bf16', too; 'float64'
+            begins with the parameters of 'float32'.
 
     Returns:
         A model whose first operation is `(images - mean) / std`.
@@ -109,7 +115,8 @@ def from_trunk(
         precision: see `make_backbone`.
 
     Raises:
-        ValueError: `mean`, `std`, `head` or `precision` is invalid.
+        ValueError: `mean`, `std`, `head` or `precision` is invalid, or JAX
+            has no float64, see `core.precision`.
     """
     channels = image_shape[-1]
     if not len(mean) == len(std) == channels or min(std) <= 0:
@@ -121,9 +128,12 @@ def from_trunk(
         raise ValueError(
             f'precision={precision!r}: must be one of {", ".join(PRECISIONS)}'
         )
+    precisions.check(precision)
     classifier = heads.make_head(head)
 
     init = functools.partial(_init, trunk, classifier, num_classes, image_shape)
+    if precision == 'float64':
+        init = functools.partial(init, dtype=jnp.float64)
     embed = functools.partial(_embed, trunk, tuple(mean), tuple(std))
     if precision == 'bf16':
         embed = functools.partial(embed, dtype=jnp.bfloat16)
@@ -162,6 +172,8 @@ def _init(
     num_classes: int,
     image_shape: tuple[int, int, int],
     key: jax.Array,
+    *,
+    dtype: DTypeLike = jnp.float32,
 ) -> types.Variables:
     """The `init` of a `types.Backbone`."""
     trunk_key, head_key = jax.random.split(key)
@@ -169,12 +181,19 @@ def _init(
     apply = functools.partial(trunk.apply, train=False, mask=None)
     variables = trunk.lazy_init(trunk_key, images, train=False, mask=None)
     features, _ = jax.eval_shape(apply, variables, images)
-    return types.Variables(
+    found = types.Variables(
         params={
             'trunk': variables.get('params', {}),
             'head': classifier.init(head_key, num_classes, features.shape[-1]),
         },
         batch_stats=variables.get('batch_stats', {}),
+    )
+    # Initializers draw in float64 by themselves if JAX has it.
+    return jax.tree.map(
+        lambda x: (
+            x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        ),
+        found,
     )
 
 
@@ -195,6 +214,7 @@ def _embed(
             f'images of dtype {images.dtype}: must be floats in [0, 1]; divide '
             'by 255'
         )
+    images = images.astype(jnp.promote_types(images.dtype, variables.dtype))
     # Constants in the dtype of the images do not promote it.
     images = images - jnp.asarray(mean, images.dtype)
     images = images / jnp.asarray(std, images.dtype)

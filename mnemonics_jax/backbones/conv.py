@@ -102,7 +102,7 @@ class Conv(nn.Module):
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-        kernel = self.param('kernel', init, shape)
+        kernel = self.param('kernel', init, shape, jnp.float32)
         return conv2d(x, kernel.astype(x.dtype), self.stride)
 
 

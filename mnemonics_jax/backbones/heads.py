@@ -142,8 +142,8 @@ def redraw_rows(
         The head with those rows replaced.
     """
     kernel = head['kernel']
-    noise = jax.random.normal(key, kernel.shape, kernel.dtype)
-    fresh = unit(noise) * norms(kernel)
+    noise = jax.random.normal(key, kernel.shape, jnp.float32)
+    fresh = unit(noise.astype(kernel.dtype)) * norms(kernel)
     return _replace_rows(head, fresh, low, high)
 
 

@@ -21,7 +21,9 @@ def wrap(backbone: Backbone) -> Backbone:
         variables = backbone.init(key)
         head = variables.params['head']
         count = head['kernel'].shape[0]
-        head = {**head, 'scale': jnp.ones(count), 'shift': jnp.zeros(count)}
+        dtype = variables.dtype
+        scale, shift = jnp.ones(count, dtype), jnp.zeros(count, dtype)
+        head = {**head, 'scale': scale, 'shift': shift}
         return variables.replace(params={**variables.params, 'head': head})
 
     def classify(

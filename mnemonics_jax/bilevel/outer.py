@@ -85,12 +85,13 @@ def in_units(
     """
 
     def init(params):
-        return tx.init(params / unit)
+        return tx.init(params / jnp.asarray(unit, params.dtype))
 
     def update(grads, state, params=None):
-        scaled = None if params is None else params / unit
-        updates, state = tx.update(grads * unit, state, scaled)
-        return updates * unit, state
+        size = jnp.asarray(unit, grads.dtype)
+        scaled = None if params is None else params / size
+        updates, state = tx.update(grads * size, state, scaled)
+        return updates * size, state
 
     return optax.GradientTransformation(init, update)
 

@@ -132,7 +132,7 @@ FIELDS = {
     'precision': Field(
         'float32',
         choices.PRECISIONS,
-        'What networks compute in: float32, or bf16 for accelerators.',
+        'What a run computes in; bf16: its networks; float64: the whole run.',
     ),
     'weight_transfer': Field(
         None,

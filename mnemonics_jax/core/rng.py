@@ -52,7 +52,8 @@ def draw_minibatches(
         return jnp.broadcast_to(everything, (num, count))
 
     def draw(key):
-        rank = jnp.where(mask, jax.random.uniform(key, (count,)), 2.0)
+        draws = jax.random.uniform(key, (count,), jnp.float32)
+        rank = jnp.where(mask, draws, 2.0)
         order = jnp.argsort(rank)[:size].astype(jnp.int32)
         return jnp.where(mask[order], order, -1)
 

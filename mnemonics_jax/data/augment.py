@@ -131,7 +131,9 @@ def _uniform(
 
     def draw(index: jax.Array) -> jax.Array:
         example = jax.random.fold_in(key, index)
-        return jax.random.uniform(jax.random.fold_in(example, stream), shape)
+        return jax.random.uniform(
+            jax.random.fold_in(example, stream), shape, jnp.float32
+        )
 
     return jax.vmap(draw)(indices)
 
@@ -142,7 +144,8 @@ def _crop_padded(images: jax.Array, offsets: jax.Array, pad: int) -> jax.Array:
     border = ((0, 0), (pad, pad), (pad, pad), (0, 0))
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), shape)
+        # A Python 0 would be an int64 if JAX has those.
+        return jax.lax.dynamic_slice(image, (*offset, jnp.int32(0)), shape)
 
     return jax.vmap(crop)(jnp.pad(images, border), offsets)
 
@@ -154,8 +157,9 @@ def _resize_crops(images: jax.Array, boxes: jax.Array) -> jax.Array:
     boxes are never shrunk, so no antialiasing is needed.
     """
     _, height, width, _ = images.shape
-    rows = _interpolation_weights(boxes[:, 0], boxes[:, 2], height)
-    columns = _interpolation_weights(boxes[:, 1], boxes[:, 3], width)
+    weights = functools.partial(_interpolation_weights, dtype=images.dtype)
+    rows = weights(boxes[:, 0], boxes[:, 2], height)
+    columns = weights(boxes[:, 1], boxes[:, 3], width)
     # Lower precision on accelerators would round pixels to 8 or 11 bits.
     exact = jax.lax.Precision.HIGHEST
     images = jnp.einsum('byi,biwc->bywc', rows, images, precision=exact)
@@ -163,18 +167,20 @@ def _resize_crops(images: jax.Array, boxes: jax.Array) -> jax.Array:
 
 
 def _interpolation_weights(
-    starts: jax.Array, lengths: jax.Array, size: int
+    starts: jax.Array, lengths: jax.Array, size: int, *, dtype: jnp.dtype
 ) -> jax.Array:
-    """Weights of input pixels in output pixels along an axis, f32[B,size,size].
+    """Weights of input pixels in output pixels along an axis, [B,size,size].
 
     Args:
         starts: int32[B], first pixel of the crop.
         lengths: int32[B], pixels of the crop.
         size: pixels of the image.
+        dtype: dtype of the weights.
     """
     starts, lengths = starts[:, None], lengths[:, None]
     # (x + 1/2) * length / size - 1/2, rounded once.
-    centres = ((2 * jnp.arange(size) + 1) * lengths - size) / (2 * size)
+    centres = (2 * jnp.arange(size) + 1) * lengths - size
+    centres = centres.astype(dtype) / (2 * size)
     # Outside the crop there are no pixels to interpolate with.
     centres = starts + jnp.clip(centres, 0, lengths - 1)
     distances = jnp.abs(centres[:, :, None] - jnp.arange(size))

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mnemonics_jax.types import ExemplarSet
 
 
-def to_float(images: jax.Array) -> jax.Array:
-    """Converts uint8 images to float32 in [0, 1]; keeps float32 images."""
+def to_float(images: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Converts images, uint8 or floats in [0, 1], to floats in [0, 1]."""
     if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255
-    return images
+        return images.astype(dtype) / 255
+    return images if images.dtype == dtype else images.astype(dtype)
 
 
 def batch_images(batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -40,5 +41,5 @@ def fill_exemplars(
         f32[B, H, W, C] in [0, 1].
     """
     stored = memory.images.reshape(-1, *memory.images.shape[2:])
-    exemplars = to_float(stored[jnp.maximum(slots, 0)])
+    exemplars = to_float(stored[jnp.maximum(slots, 0)], images.dtype)
     return jnp.where((slots >= 0)[:, None, None, None], exemplars, images)

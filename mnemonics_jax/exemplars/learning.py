@@ -95,7 +95,7 @@ def adjust(
         The memory with adjusted pixels, as they are stored.
     """
     num_old = int(problem.phase.num_old)
-    parts = memory.halves(held, np.int32(num_old))
+    parts = memory.halves(held, np.int32(num_old), problem.variables.dtype)
     lists = [flat_exemplars(np.asarray(p.mask), (0, num_old)) for p in parts]
     stacked = jax.tree.map(lambda *halves: np.stack(halves), *lists)
     problem = problem._replace(

@@ -9,6 +9,7 @@ phase to the next, and is saved in checkpoints.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import ExemplarSet
@@ -90,7 +91,9 @@ def shrink(memory: ExemplarSet, num_kept: jax.Array) -> ExemplarSet:
 
 
 def halves(
-    memory: ExemplarSet, num_classes: jax.Array
+    memory: ExemplarSet,
+    num_classes: jax.Array,
+    dtype: DTypeLike = jnp.float32,
 ) -> tuple[ExemplarSet, ExemplarSet]:
     """Splits the first `num_classes` classes into A and B (the paper, Eq. 10).
 
@@ -99,11 +102,11 @@ def halves(
     shape [K, ceil(m / 2), ...].
 
     Returns:
-        A and B, float32 images in [0, 1]; masks of other classes are false.
+        A and B, images of `dtype` in [0, 1]; masks of other classes are false.
     """
     spare = memory.mask.shape[1] % 2
     images = jnp.pad(
-        to_float(memory.images), ((0, 0), (0, spare), *((0, 0),) * 3)
+        to_float(memory.images, dtype), ((0, 0), (0, spare), *((0, 0),) * 3)
     )
     old = jnp.arange(memory.mask.shape[0])[:, None] < num_classes
     mask = jnp.pad(memory.mask & old, ((0, 0), (0, spare)))

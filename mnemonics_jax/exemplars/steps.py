@@ -99,11 +99,12 @@ def learn(
     )
     images = augment.augment(
         augment_key,
-        to_float(batch_images(batch)),
+        to_float(batch_images(batch), state.pixels.dtype),
         batch['index'],
         settings.query_augmentation,
     )
-    query = bilevel.Query(images, batch['label'], batch['weight'])
+    weights = batch['weight'].astype(images.dtype)
+    query = bilevel.Query(images, batch['label'], weights)
     problem = problem._replace(key=step_key, query=query)
     return outer_step(context, state, problem, settings.outer_tx)
 
@@ -145,7 +146,7 @@ def batch_loss(
     phase: Phase,
 ) -> jax.Array:
     """Cross entropy of a batch; see `Learner.batch_loss`."""
-    images = to_float(batch_images(batch))
+    images = to_float(batch_images(batch), variables.dtype)
     outputs, _ = context.backbone.apply(variables, images)
     values = losses.cross_entropy(
         outputs.logits, batch['label'], phase.num_seen

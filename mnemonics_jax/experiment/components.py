@@ -237,12 +237,11 @@ def learner_settings(
 ) -> LearnerSettings:
     """The constants of the exemplar problem, rates in units of pixels."""
     ex = config.exemplars
-    unit = np.asarray(source.std, np.float32)
 
     def transform(lr):
         is_adam = ex.outer_optimizer == 'adam'
         tx = optax.adam(lr, b2=0.99) if is_adam else optax.sgd(lr)
-        return outer.in_units(tx, unit)
+        return outer.in_units(tx, np.asarray(source.std))
 
     return LearnerSettings(
         inner_steps=ex.inner_steps,

@@ -108,8 +108,9 @@ def select_exemplars(
     chosen = strategies.select(ex.strategy, candidates)
     mask = chosen >= 0
     mask &= np.arange(mask.shape[1]) < parts.slots(context.index)
-    images = np.zeros((*mask.shape, *parts.source.image_shape), np.float32)
-    images[mask] = data.read(chosen[mask]).astype(np.float32) / 255
+    shape = (*mask.shape, *parts.source.image_shape)
+    images = np.zeros(shape, variables.dtype)
+    images[mask] = data.read(chosen[mask]).astype(images.dtype) / 255
     return images, mask
 
 

@@ -105,13 +105,13 @@ def sample(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def to_arrays(snapshot: FeatureSnapshot) -> dict[str, np.ndarray]:
     """Arrays of a snapshot for saving, with a sample of the test images.
 
-    Features of images and exemplars are float16.
+    Features of images and exemplars are float16, means float32.
     """
     rows = sample(snapshot.labels, len(snapshot.means))
     return {
         'features': snapshot.features[rows].astype(np.float16),
         'labels': snapshot.labels[rows].astype(np.int32),
-        'means': snapshot.means,
+        'means': snapshot.means.astype(np.float32),
         'exemplars': snapshot.exemplars.astype(np.float16),
         'mask': snapshot.mask,
     }

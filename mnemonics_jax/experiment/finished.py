@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from mnemonics_jax.config.fields import default_config
-from mnemonics_jax.core import parallel, plugins
+from mnemonics_jax.core import parallel, plugins, precision
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data.phase_plan import Plan, from_json
 from mnemonics_jax.experiment import components, results, run_config
@@ -55,15 +55,19 @@ class FinishedPhase(NamedTuple):
         return self.plan.classes[: self.num_seen]
 
 
-def restore_phase(workdir: str | pathlib.Path, phase: int) -> FinishedPhase:
+def restore_phase(
+    workdir: str | pathlib.Path, phase: int, *, allow_float64: bool = False
+) -> FinishedPhase:
     """Restores a finished phase of a run without writing anything.
 
     Args:
         workdir: work directory of the run, may be gs://BUCKET/FOLDER.
         phase: phase index; -1 is the last saved phase, -2 the one before.
+        allow_float64: whether to turn JAX's float64 on for a run that needs it.
 
     Raises:
-        ValueError: there is no run, or the phase has no checkpoint.
+        ValueError: there is no run, the phase has no checkpoint, or JAX has no
+            float64 and the run needs it.
     """
     with Workdir(workdir, uploads=False) as place:
         place.fetch('config.json')
@@ -74,8 +78,11 @@ def restore_phase(workdir: str | pathlib.Path, phase: int) -> FinishedPhase:
                 'run'
             )
         index = find_phase(checkpoint.ends(place.root), phase, workdir)
+        config = config_of(begun.config)
+        if allow_float64:
+            precision.allow(config.precision)
+        precision.check(config.precision)
         carry, other, phases = checkpoint.read_end(place.root, index)
-    config = config_of(begun.config)
     # Classes may have been added after the phase.
     plan = begun.plan._replace(
         classes=begun.plan.classes[: len(carry.exemplars.mask)]

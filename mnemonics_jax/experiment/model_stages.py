@@ -180,9 +180,9 @@ def end_phase(
     # Padded to the size of the largest phase, so that phases share a program.
     size = parts.held_out_per_class(1) * num_classes
     held_out = HeldOut(
-        np.zeros((size, num_classes), np.float32),
+        np.zeros((size, num_classes), variables.dtype),
         np.zeros(size, np.int32),
-        np.zeros(size, np.float32),
+        np.zeros(size, variables.dtype),
     )
     count = len(pool.held_out)
     if count:
@@ -286,7 +286,9 @@ def epoch_inputs(
         (
             context.traced,
             np.int32(training.head_rows),
-            np.float32(train.scheduled_rate(training.section, epoch)),
+            training.carry.variables.dtype.type(
+                train.scheduled_rate(training.section, epoch)
+            ),
         ),
     )
     return train.StepInputs(

@@ -64,7 +64,7 @@ def training(parts: components.Components, last: int) -> Program:
         exemplars=held,
         phase=PHASE,
         head_rows=INDICES,
-        lr=jax.ShapeDtypeStruct((), jnp.float32),
+        lr=float_array(parts, ()),
         key=None,
     )
     stacked = abstract_batches(
@@ -100,7 +100,7 @@ def learning(parts: components.Components, last: int) -> Program:
     state, problem = replicated(
         parts,
         (
-            jax.eval_shape(parts.learner.init, float_array(pixels)),
+            jax.eval_shape(parts.learner.init, float_array(parts, pixels)),
             abstract_problem(
                 parts,
                 abstract_list(sizes[phase]),
@@ -132,7 +132,7 @@ def adjusting(parts: components.Components) -> Program:
     states, problem = replicated(
         parts,
         (
-            jax.eval_shape(parts.learner.init, float_array(pixels)),
+            jax.eval_shape(parts.learner.init, float_array(parts, pixels)),
             abstract_problem(parts, both),
         ),
     )
@@ -158,9 +158,11 @@ def abstract_problem(
     return ExemplarProblem(variables, listed, PHASE, None, NUMBER, old=old)
 
 
-def float_array(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """An array of float32."""
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+def float_array(
+    parts: components.Components, shape: tuple[int, ...]
+) -> jax.ShapeDtypeStruct:
+    """An array of the dtype that the run computes in."""
+    return jax.ShapeDtypeStruct(shape, abstract_variables(parts).dtype)
 
 
 def some_key(parts: components.Components, num: int | None = None) -> jax.Array:
@@ -194,10 +196,10 @@ def abstract_old(parts: components.Components) -> OldExemplars:
     features = jax.eval_shape(
         lambda variables, image: parts.backbone.embed(variables, image)[0],
         abstract_variables(parts),
-        float_array((1, *parts.source.image_shape)),
+        float_array(parts, (1, *parts.source.image_shape)),
     )
     return OldExemplars(
-        held, float_array((len(held.mask), *features.shape[1:]))
+        held, float_array(parts, (len(held.mask), *features.shape[1:]))
     )
 
 

@@ -53,7 +53,8 @@ def balanced_loss(
         distilled = losses.distillation(
             outputs.logits, ref_outputs.logits, phase.num_old, temperature
         )
-        share = phase.num_old / phase.num_seen
+        dtype = cross_entropy.dtype
+        share = jnp.asarray(phase.num_old, dtype) / phase.num_seen
         ones = jnp.ones_like(cross_entropy)
         return {
             'cross_entropy': ((1 - share) * cross_entropy, ones),
@@ -76,7 +77,7 @@ def fit_correction(held_out: HeldOut, phase: Phase, ridge: float) -> jax.Array:
     """
     classes = jnp.arange(held_out.logits.shape[1])
     new = (classes >= phase.num_old) & (classes < phase.num_seen)
-    identity = jnp.array([1.0, 0.0])
+    identity = jnp.array([1.0, 0.0], held_out.logits.dtype)
 
     def objective(pair):
         corrected = pair[0] * held_out.logits + pair[1]
@@ -85,7 +86,7 @@ def fit_correction(held_out: HeldOut, phase: Phase, ridge: float) -> jax.Array:
         penalty = jnp.sum((pair - identity) ** 2)
         return weighted_mean(values, held_out.weights) + ridge * penalty
 
-    step_sizes = jnp.array([1.0, 0.5, 0.25, 0.1, 0.01, 0.0])
+    step_sizes = jnp.array([1.0, 0.5, 0.25, 0.1, 0.01, 0.0], identity.dtype)
 
     def newton(pair, _):
         # Damped: the Hessian vanishes where all images are far from the border.

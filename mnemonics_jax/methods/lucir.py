@@ -44,7 +44,8 @@ def make(settings: Any) -> Method:
             outputs.logits, labels, phase.num_seen
         )
         num_new = phase.num_seen - phase.num_old
-        ratio = phase.num_old / jnp.maximum(num_new, 1)
+        num_old = jnp.asarray(phase.num_old, cross_entropy.dtype)
+        ratio = num_old / jnp.maximum(num_new, 1)
         less_forget = losses.less_forget(outputs.features, ref_outputs.features)
         ranking = losses.margin_ranking(
             outputs.scores,

@@ -62,9 +62,8 @@ def make(settings: Any) -> Method:
         flat = losses.less_forget(outputs.features, ref_outputs.features)
         num_new = jnp.maximum(phase.num_seen - phase.num_old, 1)
         # In phase 0 there is nothing to distil from.
-        growth = jnp.where(
-            phase.num_old > 0, jnp.sqrt(phase.num_seen / num_new), 0
-        )
+        num_seen = jnp.asarray(phase.num_seen, flat.dtype)
+        growth = jnp.where(phase.num_old > 0, jnp.sqrt(num_seen / num_new), 0)
         ones = jnp.ones_like(flat)
         return {
             **finetune_loss(outputs, ref_outputs, labels, phase),

@@ -100,7 +100,8 @@ def embed(
     backbone: Backbone, variables: Variables, batch: dict[str, jax.Array]
 ) -> jax.Array:
     """Features f32[B, D] of a batch, not augmented."""
-    return backbone.embed(variables, to_float(batch_images(batch)))[0]
+    images = to_float(batch_images(batch), variables.dtype)
+    return backbone.embed(variables, images)[0]
 
 
 def embed_slots(
@@ -122,7 +123,7 @@ def embed_slots(
         slots: int32[b], flat slots.
     """
     stored = exemplars.images.reshape(-1, *exemplars.images.shape[2:])
-    images = to_float(stored[slots])
+    images = to_float(stored[slots], variables.dtype)
     views = [images, images[:, :, ::-1]] if mirror else [images]
     return jnp.stack(
         [backbone.embed(variables, placement.split(v))[0] for v in views]
@@ -157,7 +158,7 @@ def logits(
         exemplars: the memory.
         batch: `image` and `slot`, see `device_batch.fill_exemplars`.
     """
-    real = to_float(batch_images(batch))
+    real = to_float(batch_images(batch), variables.dtype)
     images = fill_exemplars(real, batch['slot'], exemplars)
     return backbone.apply(variables, images)[0].logits
 
@@ -181,7 +182,7 @@ def score(
         for NME), masked for unseen classes; and unit features f32[B, D].
     """
     variables, finetuned, means = models
-    images = to_float(batch_images(batch))
+    images = to_float(batch_images(batch), variables.dtype)
     outputs, _ = backbone.apply(variables, images)
     tuned, _ = backbone.apply(finetuned, images)
     features = unit(outputs.features)

@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -122,12 +123,10 @@ class ResumableLoops:
         position = self._position
         if position is None or name not in position.stages:
             return state, 0, []
-        # float32, so that means round as they do without the interruption.
+        # As they were, so that means round as without the interruption.
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(state))
         pending = [
-            {
-                key: np.array([value], np.float32)
-                for key, value in metrics.items()
-            }
+            {key: np.array([value], dtype) for key, value in metrics.items()}
             for metrics in position.pending
         ]
         is_last = name == list(position.stages)[-1]

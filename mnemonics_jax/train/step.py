@@ -182,7 +182,7 @@ def augment_batch(
     settings: StepSettings, inputs: StepInputs, batch: dict[str, jax.Array]
 ) -> jax.Array:
     """The images f32[B, H, W, C] that a step trains on."""
-    real = to_float(batch_images(batch))
+    real = to_float(batch_images(batch), inputs.reference.dtype)
     images = fill_exemplars(real, batch['slot'], inputs.exemplars)
     augmented = augment.augment(
         inputs.key, images, batch['index'], settings.augmentation
@@ -229,7 +229,7 @@ def batch_accuracy(
     """Accuracy of the head on a batch over the classes seen."""
     seen = jnp.arange(outputs.logits.shape[-1]) < phase.num_seen
     predicted = jnp.argmax(jnp.where(seen, outputs.logits, -jnp.inf), axis=-1)
-    hits = (predicted == batch['label']).astype(jnp.float32)
+    hits = (predicted == batch['label']).astype(outputs.logits.dtype)
     return weighted_mean(hits, batch['weight'])
 
 

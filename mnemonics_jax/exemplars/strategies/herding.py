@@ -40,7 +40,7 @@ def pad_classes(
         f32[c, size, D] with zeros for padding, and bool[c, size], false there.
     """
     shape = (len(members), size)
-    padded = np.zeros((*shape, features.shape[1]), np.float32)
+    padded = np.zeros((*shape, features.shape[1]), features.dtype)
     mask = np.zeros(shape, bool)
     for row, member in enumerate(members):
         np.take(features, member, axis=0, out=padded[row, : len(member)])

@@ -1,0 +1,23 @@
+"""JAX's switch for float64, which `precision=float64` needs."""
+
+import jax
+import jax.numpy as jnp
+
+
+def allow(precision: str) -> None:
+    """Turns `jax_enable_x64` on if a precision needs it.
+
+    For commands, before they compute anything.
+    """
+    if precision == 'float64':
+        jax.config.update('jax_enable_x64', True)
+
+
+def check(precision: str) -> None:
+    """Raises ValueError if JAX would compute in float32 instead."""
+    if precision == 'float64' and jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            "precision='float64': must have JAX_ENABLE_X64=1 in the "
+            "environment, or jax.config.update('jax_enable_x64', True) before "
+            'anything is computed'
+        )
