@@ -49,13 +49,12 @@ SEEDS = (0, 1, 2)
 def build(num_devices: int) -> components.Components:
     """Components of all runs on `num_devices` devices.
 
-    Exemplars are selected, not learned, since pixels are always float32.
+    Exemplars are selected, not learned: what is compared is training.
     """
     config = arguments.load('digits')
     config.update_from_flattened_dict(
         {
             'data.feed': 'device',
-            # Shifts on the device do not support float64.
             'data.pad': 0,
             'backbone.name': 'convnet_tiny',
             'protocol.phases': 2,

@@ -68,7 +68,7 @@ RULES = {
     'a work directory or None': ('train.base_run', ['']),
     'one of tfdata, device': ('data.feed', ['tf.data']),
     'one of fail, skip': ('data.on_bad_image', ['ignore']),
-    'one of float32, bf16': ('precision', ['bfloat16', 'float64']),
+    'one of float32, bf16, float64': ('precision', ['bfloat16', 'double']),
     'one of cosine, linear, local_similarity': ('backbone.head', ['Cosine']),
     'one of step, cosine': ('train.schedule', ['Step', 'linear']),
     'one of herding, mnemonics, none, random': (
