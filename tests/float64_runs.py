@@ -21,11 +21,10 @@ from tests import conftest  # isort: skip
 import jax
 import numpy as np
 
-from mnemonics_jax import experiment
+from mnemonics_jax import bilevel, experiment
 from mnemonics_jax.core import parallel
-from mnemonics_jax.exemplars import learning
 from mnemonics_jax.experiment import components, context
-from mnemonics_jax.train import checkpoint, evaluation
+from mnemonics_jax.train import checkpoint, evaluation, loop
 
 FLOAT32, ONE, EIGHT = 'float32', 'float64_on_1', 'float64_on_8'
 
@@ -58,13 +57,15 @@ def run(
             'exemplars.adjust_steps': 1,
         }
     )
-    pixels, finish = [], learning.finish
+    pixels, run_loop = [], loop.ResumableLoops.run
 
-    def keep(state, *rest):
-        pixels.append(np.asarray(state.pixels))
-        return finish(state, *rest)
+    def keep(*arguments):
+        state = run_loop(*arguments)
+        if isinstance(state, bilevel.ExemplarState):
+            pixels.append(np.asarray(state.pixels))
+        return state
 
-    with mock.patch.object(learning, 'finish', keep):
+    with mock.patch.object(loop.ResumableLoops, 'run', keep):
         parts = experiment.prepare(config, folder, placement)
         experiment.run(parts, folder)
     found = {

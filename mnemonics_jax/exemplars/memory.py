@@ -145,7 +145,8 @@ def drift_grey_levels(
     Returns:
         f32[]; 0 if no image is masked in.
     """
-    changes = jnp.abs(to_float(after) - to_float(before))
+    dtype = jnp.result_type(jnp.float32, before, after)
+    changes = jnp.abs(to_float(after, dtype) - to_float(before, dtype))
     changes = changes.mean((-3, -2, -1)) * 255
     return jnp.sum(jnp.where(mask, changes, 0)) / jnp.maximum(jnp.sum(mask), 1)
 

@@ -40,7 +40,7 @@ to_storage = jax.jit(memory.to_storage, static_argnums=1)
 @functools.partial(jax.jit, static_argnums=1)
 def as_stored(images: jax.Array, storage: str) -> jax.Array:
     """Images f32 in [0, 1] after `to_storage` and back."""
-    return to_float(memory.to_storage(images, storage))
+    return to_float(memory.to_storage(images, storage), images.dtype)
 
 
 def renew_memory(
