@@ -526,7 +526,11 @@ def test_images_augmented_on_the_host_are_left_alone(augment_real):
         'index': np.arange(8),
         'slot': np.array([-1, 3, -1, -1, 0, 7, -1, 1]),
     }
-    inputs = types.SimpleNamespace(key=jax.random.key(5), exemplars=memory)
+    inputs = types.SimpleNamespace(
+        key=jax.random.key(5),
+        exemplars=memory,
+        reference=types.SimpleNamespace(dtype=jnp.float32),
+    )
     found = step.augment_batch(settings, inputs, batch)
     is_exemplar = batch['slot'] >= 0
     plain = np.where(
