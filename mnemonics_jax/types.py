@@ -30,7 +30,7 @@ class Variables(struct.PyTreeNode):
     @property
     def dtype(self) -> jnp.dtype:
         """What the model computes in: float32 or float64."""
-        return self.params['head']['kernel'].dtype
+        return jnp.result_type(jnp.float32, *jax.tree.leaves(self.params))
 
 
 class Outputs(struct.PyTreeNode):
