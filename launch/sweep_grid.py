@@ -22,6 +22,7 @@ SMALL = {
     'protocol.base_classes': '4',
     'protocol.phases': '3',
     'train.epochs': '2',
+    'train.milestones': '(1,)',
     'exemplars.per_class': '4',
     'exemplars.outer_steps': '3',
     'exemplars.inner_steps': '2',

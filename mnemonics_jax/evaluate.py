@@ -14,20 +14,23 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-from ml_collections import config_dict
+from mnemonics_jax.core import dependencies
 
-from mnemonics_jax import config as config_lib
-from mnemonics_jax import metrics
-from mnemonics_jax.config.fields import default_config
-from mnemonics_jax.core import cli, compilation_cache, parallel
-from mnemonics_jax.core.workdir import write_atomically
-from mnemonics_jax.data import sources
-from mnemonics_jax.experiment import finished
-from mnemonics_jax.experiment.context import in_order
-from mnemonics_jax.experiment.data import build_source, make_loader
-from mnemonics_jax.train import evaluation
+with dependencies.told():
+    import jax
+    import numpy as np
+    from ml_collections import config_dict
+
+    from mnemonics_jax import config as config_lib
+    from mnemonics_jax import metrics
+    from mnemonics_jax.config.fields import default_config
+    from mnemonics_jax.core import cli, compilation_cache, parallel
+    from mnemonics_jax.core.workdir import write_atomically
+    from mnemonics_jax.data import sources
+    from mnemonics_jax.experiment import finished
+    from mnemonics_jax.experiment.context import in_order
+    from mnemonics_jax.experiment.data import build_source, make_loader
+    from mnemonics_jax.train import evaluation
 
 # The most names of left-out classes to print.
 _MAX_NAMES = 10
@@ -191,6 +194,7 @@ def place(batch_size: int) -> parallel.Placement:
 
 def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     """Runs the command; see `cli.answer` for errors."""
+    parallel.check_devices()
     phase = finished.restore_phase(
         arguments.workdir, arguments.phase, allow_float64=True
     )

@@ -12,17 +12,20 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
+from mnemonics_jax.core import dependencies
 
-from mnemonics_jax import config as config_lib
-from mnemonics_jax.core import cli
-from mnemonics_jax.data.device_batch import to_float
-from mnemonics_jax.exemplars import memory
-from mnemonics_jax.experiment import finished
-from mnemonics_jax.report.figures.images import as_png
-from mnemonics_jax.types import Variables
+with dependencies.told():
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    from mnemonics_jax import config as config_lib
+    from mnemonics_jax.core import cli, parallel
+    from mnemonics_jax.data.device_batch import to_float
+    from mnemonics_jax.exemplars import memory
+    from mnemonics_jax.experiment import finished
+    from mnemonics_jax.report.figures.images import as_png
+    from mnemonics_jax.types import Variables
 
 # A name may have 255 bytes, and a letter takes up to four.
 _MAX_LETTERS = 48
@@ -159,6 +162,7 @@ def export(phase: finished.FinishedPhase, folder: pathlib.Path) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command; see `cli.answer` for errors."""
+    parallel.check_devices()
     folder = pathlib.Path(arguments.out)
     check_safetensors()
     check_empty(folder)

@@ -3,33 +3,49 @@
 `mnemonics-jax` is the same command. FILE is a path, or the name of one of the
 package's configurations, such as digits or cifar100:phases=10. Every field of
 the configuration is a flag: `--config.exemplars.per_class=5`. Rerun the command
-to resume; after the end of the run it says so and exits with 0.
+to resume; after the end of the run it says so and exits with 0. With
+`--print_config` it prints all fields of the configuration as flags instead.
 """
 
 import re
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from mnemonics_jax.core import dependencies
 
-from mnemonics_jax.config import arguments, tables
-from mnemonics_jax.core import cli, workdir
-from mnemonics_jax.core.cli import fail
-from mnemonics_jax.core.rules import one_of
+with dependencies.told():
+    from absl import app, flags
+    from ml_collections import config_flags
+
+    from mnemonics_jax import config
+    from mnemonics_jax.config import command_line, tables
+    from mnemonics_jax.core import cli, workdir
+    from mnemonics_jax.core.cli import fail
 
 DEFAULT_CONFIG = 'digits'
 HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull')
+START = (
+    'for example: python -m mnemonics_jax.main --config=digits '
+    '--workdir=runs/digits; --help lists configurations and fields'
+)
+# The command with `--config` first, where ml_collections looks for fields.
+_ARGV: list[str] = []
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
     'File with a get_config() function, or the name of one in the package; '
     f'default {DEFAULT_CONFIG}.',
+    sys_argv=_ARGV,
 )
 _WORKDIR = flags.DEFINE_string(
     'workdir',
     None,
     'Directory to write to; may be gs://BUCKET/FOLDER.',
+)
+_PRINT = flags.DEFINE_bool(
+    'print_config',
+    False,
+    'Checks the configuration, prints all fields as flags and stops.',
 )
 _COORDINATOR = flags.DEFINE_string(
     'coordinator',
@@ -50,15 +66,20 @@ def parse(argv: Sequence[str]) -> list[str]:
     # Help exits here, without a configuration, which would load jax.
     if asked := [word for word in argv if word in HELP]:
         flags.FLAGS([argv[0], *asked])
+    if len(argv) == 1:
+        fail(f'no arguments; {START}')
+    given = DEFAULT_CONFIG
     try:
-        given, argv = with_config(argv)
-    except ValueError as e:
-        fail(e)
-    try:
+        given, argv = command_line.config_first(argv, DEFAULT_CONFIG)
+        argv, unset = command_line.take_none(argv)
+        command_line.load_plugins(argv)
+        _ARGV[:] = argv
         rest = flags.FLAGS(argv)
-        _CONFIG.value  # noqa: B018, runs the file
+        _CONFIG.value.update_from_flattened_dict(dict.fromkeys(unset))
     except (AttributeError, KeyError) as e:
-        fail(explain_field(argv) or explain_key(given, e) or e)
+        fail(command_line.explain_field(argv) or explain_key(given, e) or e)
+    except flags.UnrecognizedFlagError as e:
+        fail(command_line.explain_flag(argv, list(flags.FLAGS)) or e)
     except flags.Error as e:
         fail(explain_file(e) or explain_type(e) or e)
     except (OSError, SyntaxError, TypeError, ValueError) as e:
@@ -66,36 +87,19 @@ def parse(argv: Sequence[str]) -> list[str]:
     if not flags.FLAGS['verbosity'].present:
         cli.quieten()
     if len(rest) > 1:
-        fail(f'{rest[1]!r}: not a flag; flags start with --')
+        fail(
+            f'{rest[1]!r}: not a flag; flags start with --, those of fields '
+            'with --config.'
+        )
+    if _PRINT.value:
+        return rest
     if not _WORKDIR.value:
-        fail('--workdir: must be a directory to write to')
+        fail(f'--workdir: must be a directory to write to; {START}')
     try:
         workdir.address(_WORKDIR.value)
     except ValueError as e:
         fail(f'--workdir={e}')
     return rest
-
-
-def with_config(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of `--config`, and the command with the file's path instead.
-
-    The flag is added if it is missing: a default value would be loaded, and
-    might fail, on import.
-
-    Raises:
-        ValueError: there is no such configuration.
-    """
-    flag, found = '--config', [*argv]
-    for i, argument in enumerate(argv[1:], start=1):
-        name, equals, value = argument.partition('=')
-        if name in (flag, '-config'):
-            given = value if equals else ''.join(argv[i + 1 : i + 2])
-            found[i : i + 1 if equals else i + 2] = [
-                f'{flag}={arguments.locate(given)}'
-            ]
-            return given, found
-    found.insert(1, f'{flag}={arguments.locate(DEFAULT_CONFIG)}')
-    return DEFAULT_CONFIG, found
 
 
 def explain_type(error: flags.Error) -> str | None:
@@ -129,30 +133,17 @@ def explain_key(given: str, error: Exception) -> str | None:
     return f'--config={given}: no field {unknown[1]!r}{hint}'
 
 
-def explain_field(argv: Sequence[str]) -> str | None:
-    """The message for the first `--config.a.b` that is no field, or None."""
-    from mnemonics_jax.config import default_config
-
-    for argument in argv:
-        if not argument.startswith('--config.'):
-            continue
-        node, path = default_config(), argument.partition('=')[0].split('.')
-        for name in path[1:]:
-            fields = list(node) if isinstance(node, ConfigDict) else []
-            if name not in fields:
-                if not fields:
-                    return f'{argument}: {".".join(path[1:-1])} has no fields'
-                return (
-                    f'{argument}: no field {name!r}; must be '
-                    f'{one_of(fields).words}'
-                )
-            node = node[name]
-    return None
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
+    given = config_flags.get_override_values(flags.FLAGS['config'])
+    if _PRINT.value:
+        try:
+            found = config.resolve(_CONFIG.value, given)
+        except ValueError as e:
+            fail(e)
+        print('\n'.join(command_line.as_flags(found)))
+        return
     # Imported late, so that --help and wrong flags answer at once.
     from mnemonics_jax import experiment
     from mnemonics_jax.core import (
@@ -176,11 +167,12 @@ def main(argv: Sequence[str]) -> None:
         multihost.join(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         )
+        parallel.check_devices()
     except ValueError as e:
         fail(e)
     parallel.avoid_cached_collectives()
     try:
-        parts = experiment.prepare(_CONFIG.value, place)
+        parts = experiment.prepare(_CONFIG.value, place, given=given)
     except ValueError as e:
         fail(e)
     except OSError as e:
@@ -225,7 +217,8 @@ def command() -> None:
     sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
     for flag in flags.FLAGS.get_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main, flags_parser=parse)
+    with dependencies.told():
+        app.run(main, flags_parser=parse)
 
 
 if __name__ == '__main__':

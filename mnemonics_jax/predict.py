@@ -14,15 +14,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
-import numpy as np
+from mnemonics_jax.core import dependencies
 
-from mnemonics_jax.core import cli, compilation_cache, parallel
-from mnemonics_jax.core.workdir import write_atomically
-from mnemonics_jax.data import decode
-from mnemonics_jax.data.sources import folder
-from mnemonics_jax.experiment import finished
-from mnemonics_jax.train import evaluation
+with dependencies.told():
+    import jax
+    import numpy as np
+
+    from mnemonics_jax.core import cli, compilation_cache, parallel
+    from mnemonics_jax.core.workdir import write_atomically
+    from mnemonics_jax.data import decode
+    from mnemonics_jax.data.sources import folder
+    from mnemonics_jax.experiment import finished
+    from mnemonics_jax.train import evaluation
 
 # The score of each classifier: softmax over the classes seen, or cosine
 # similarity with the class mean.
@@ -176,6 +179,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command; see `cli.answer` for errors."""
     if arguments.top < 1:
         raise ValueError(f'--top={arguments.top}: must be an integer >= 1')
+    parallel.check_devices()
     phase = finished.restore_phase(
         arguments.workdir, arguments.phase, allow_float64=True
     )

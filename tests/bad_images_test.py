@@ -16,6 +16,7 @@ TINY = {
     'method.name': 'finetune',
     'weight_transfer': False,
     'train.epochs': 1,
+    'train.milestones': '()',
     'train.batch_size': 8,
     'exemplars.strategy': 'none',
     'evaluate.batch_size': 8,

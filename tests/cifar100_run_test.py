@@ -12,6 +12,7 @@ TINY = {
     'protocol.base_classes': 10,
     'backbone.name': 'convnet_tiny',
     'train.epochs': 1,
+    'train.milestones': '()',
     'exemplars.per_class': 2,
     'exemplars.outer_steps': 3,
     'finetune.epochs': 1,

@@ -17,7 +17,7 @@ ENOUGH = 2**40
 def small(tiny_config):
     """Two phases of different sizes."""
     tiny_config.protocol.update(base_classes=4, phases=1)
-    tiny_config.train.epochs = 1
+    tiny_config.train.update(epochs=1, milestones=())
     tiny_config.exemplars.update(outer_steps=1, adjust_steps=1)
     return tiny_config
 

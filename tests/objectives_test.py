@@ -472,6 +472,7 @@ def test_digits_are_learned_by_an_approximate_hypergradient(
             'data.subset_classes': 4,
             'protocol.phases': 1,
             'train.epochs': 1,
+            'train.milestones': (),
             'exemplars.storage': 'float32',
             'exemplars.inner_steps': 4,
             'exemplars.inner_augment': True,
@@ -505,7 +506,7 @@ def test_a_killed_run_resumes_bit_for_bit_and_phases_share_programs(
         outer_steps=4,
         storage='float32',
     )
-    config.train.epochs = 1
+    config.train.update(epochs=1, milestones=())
     config.checkpoint.every_steps = 2
     parts = experiment.prepare(config, tmp_path / 'whole', one_device)
     experiment.run(parts, tmp_path / 'whole')

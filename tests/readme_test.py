@@ -203,7 +203,7 @@ def test_mistakes_are_answered_as_shown(one_device):
             config = config_lib.resolve(parsed(*words)[0])
             components.build(config, one_device)
         except (AttributeError, KeyError):
-            answer = main.explain_field(words)
+            answer = command_line.explain_field(words)
         except ValueError as error:
             answer = str(error)
         if shown.endswith('...'):

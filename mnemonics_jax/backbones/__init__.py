@@ -65,8 +65,29 @@ def make_backbone(
         A model whose first operation is `(images - mean) / std`.
 
     Raises:
-        ValueError: there is no such backbone, it has no final ReLU to switch
-            on, or see `from_trunk`.
+        ValueError: see `make_trunk` and `from_trunk`.
+    """
+    return from_trunk(
+        make_trunk(name, final_relu=final_relu),
+        num_classes=num_classes,
+        image_shape=image_shape,
+        mean=mean,
+        std=std,
+        head=head,
+        precision=precision,
+    )
+
+
+def make_trunk(name: str, *, final_relu: bool = False) -> nn.Module:
+    """Makes a trunk, without knowing the images.
+
+    Args:
+        name: one of `backbone_names()`.
+        final_relu: see `make_backbone`.
+
+    Raises:
+        ValueError: there is no such backbone, or it has no final ReLU to switch
+            on.
     """
     trunks = _trunks()
     if name not in trunks:
@@ -82,15 +103,7 @@ def make_backbone(
                 f'backbone.name={name}, whose module has no such attribute'
             )
         trunk = trunk.clone(final_relu=True)
-    return from_trunk(
-        trunk,
-        num_classes=num_classes,
-        image_shape=image_shape,
-        mean=mean,
-        std=std,
-        head=head,
-        precision=precision,
-    )
+    return trunk
 
 
 def from_trunk(

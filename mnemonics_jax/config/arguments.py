@@ -27,6 +27,12 @@ DEFAULTS = {
     'preset': 'tuned',
     'transfer': None,
 }
+# Settings of methods for ImageNet, which a run may have of all of them.
+IMAGENET_SETTINGS = {
+    'method.lucir.lambda_base': 10.0,
+    'method.podnet.spatial_weight': 8.0,
+    'method.podnet.flat_weight': 10.0,
+}
 
 
 def folder() -> pathlib.Path:
@@ -34,6 +40,11 @@ def folder() -> pathlib.Path:
     here = pathlib.Path(__file__).parent.parent
     installed = here / 'configs'
     return installed if installed.is_dir() else here.parent / 'configs'
+
+
+def configurations() -> dict[str, pathlib.Path]:
+    """The package's configuration files, by name."""
+    return {path.stem: path for path in sorted(folder().glob('*.py'))}
 
 
 def locate(given: str) -> str:
@@ -50,14 +61,14 @@ def locate(given: str) -> str:
         ValueError: there is no such file; names the configurations there are.
     """
     name, *arguments = given.split(':', 1)
-    files = {path.stem: str(path) for path in sorted(folder().glob('*.py'))}
+    files = configurations()
     if not pathlib.Path(name).is_file():
         if name not in files:
             raise ValueError(
                 f'--config={given}: must be a file with a get_config() '
                 f'function, or one of {", ".join(files)}'
             )
-        name = files[name]
+        name = str(files[name])
     return ':'.join((name, *arguments))
 
 
@@ -107,9 +118,7 @@ def set_imagenet(config: config_dict.ConfigDict, source: str) -> None:
             'data.random_resized_crop': True,
             'data.flip': True,
             'backbone.name': 'resnet18',
-            'method.lucir.lambda_base': 10.0,
-            'method.podnet.spatial_weight': 8.0,
-            'method.podnet.flat_weight': 10.0,
+            **IMAGENET_SETTINGS,
             'train.epochs': 90,
             'train.milestones': (30, 60),
         }

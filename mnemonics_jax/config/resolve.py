@@ -1,24 +1,29 @@
 """Checking a configuration, and filling in what presets and methods say."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import config_dict
 
 from mnemonics_jax import methods
-from mnemonics_jax.config import presets
+from mnemonics_jax.config import arguments, presets
 from mnemonics_jax.config.fields import FIELDS, preset, with_settings
 from mnemonics_jax.config.presets import ByMethod
 from mnemonics_jax.core import plugins
 from mnemonics_jax.core.rules import Field, one_of
+from mnemonics_jax.data import class_order, sources
 
 
-def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+def resolve(
+    config: config_dict.ConfigDict, given: Collection[str] | None = None
+) -> config_dict.ConfigDict:
     """Checks a configuration and fills in the preset.
 
     Args:
         config: as a user wrote it; not changed.
+        given: names of the fields that the user set beyond a configuration
+            file; None for all that differ from their defaults.
 
     Returns:
         A frozen configuration in which no field that a preset or a method
@@ -33,6 +38,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.plugins = plugins.load_all(config.plugins)
     check_field(config, 'method.name')
     add_settings(config)
+    check_other_methods(config, given)
     drop_other_methods(config)
     fill_by_method(config)
     check_field(config, 'exemplars.strategy')
@@ -47,6 +53,8 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     for name in fields:
         check_field(config, name, fields)
     check_together(config)
+    check_milestones(config)
+    check_protocol(config)
     return config_dict.FrozenConfigDict(config)
 
 
@@ -107,6 +115,30 @@ def transfers(config: config_dict.ConfigDict) -> bool:
     method = methods.make_method(config.method.name, config.method)
     learned = strategies.learns(config.exemplars.strategy)
     return learned and not method.keeps_data
+
+
+def check_other_methods(
+    config: config_dict.ConfigDict, given: Collection[str] | None
+) -> None:
+    """Raises ValueError if a setting is given of a method that does not run.
+
+    A configuration file may have settings of several methods, as for ImageNet:
+    `method.name` is chosen after it.
+    """
+    own = config.method.name
+    for name in methods.method_names():
+        if name == own or name not in config.method:
+            continue
+        for key, field in methods.settings_of(name).items():
+            setting = f'method.{name}.{key}'
+            value = config.method[name].get(key, field.default)
+            usual = arguments.IMAGENET_SETTINGS.get(setting, field.default)
+            is_given = value not in (field.default, usual)
+            if is_given if given is None else setting in given:
+                raise ValueError(
+                    f'{setting}={value!r}: must be left out with '
+                    f'method.name={own}, which does not read it'
+                )
 
 
 def drop_other_methods(config: config_dict.ConfigDict) -> None:
@@ -187,6 +219,49 @@ def check_together(config: config_dict.ConfigDict) -> None:
     if head == 'linear' and config.method.imprint:
         raise ValueError(
             'method.imprint=True: must be false with backbone.head=linear'
+        )
+
+
+def check_milestones(config: config_dict.ConfigDict) -> None:
+    """Raises ValueError if the rate would not fall at each milestone."""
+    epochs, given = config.train.epochs, tuple(config.train.milestones)
+    ordered = sorted(set(given))
+    fits = not given or max(given) < epochs
+    if config.train.schedule != 'step' or (fits and list(given) == ordered):
+        return
+    # Else the shares of training that the defaults have.
+    better = ordered if fits else {epochs // 2, epochs * 3 // 4} - {0}
+    text = ','.join(map(str, sorted(better))) or '()'
+    raise ValueError(
+        f'train.milestones={given}: must rise and be less than '
+        f'train.epochs={epochs}, or the rate does not fall there; for example '
+        f'train.milestones={text}, or train.schedule=cosine, which has none'
+    )
+
+
+def check_protocol(config: config_dict.ConfigDict) -> None:
+    """Raises ValueError if phases do not fit classes that need no data."""
+    ex, protocol, number = config.exemplars, config.protocol, None
+    known = sources.count_classes(config.data.source, config.data)
+    if config.data.subset_classes is not None:
+        number = config.data.subset_classes
+        class_order.choose_classes(
+            number if known is None else known, number, config.data.subset_seed
+        )
+    elif known is not None:
+        number = known
+    if number is None:
+        return
+    class_order.phase_bounds(
+        number,
+        *class_order.default_protocol(
+            number, protocol.base_classes, protocol.phases
+        ),
+    )
+    if 0 < ex.total < number:
+        raise ValueError(
+            f'exemplars.total={ex.total}: must be at least {number}, one for '
+            'each class'
         )
 
 

@@ -1,10 +1,12 @@
 """All fields as text: for `--help`, and as tables of the documentation."""
 
+import ast
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from mnemonics_jax import methods
+from mnemonics_jax.config import arguments
 from mnemonics_jax.config.fields import (
     FIELDS,
     default_config,
@@ -14,8 +16,18 @@ from mnemonics_jax.config.presets import ByMethod, Presets
 
 
 def as_help() -> str:
-    """All fields but the settings of methods, whose files load jax."""
-    found = ['fields of the configuration:']
+    """Configurations and all fields, without the settings of methods.
+
+    Their files load jax.
+    """
+    found = ['configurations (--config=NAME, or a file of your own):']
+    for name, path in arguments.configurations().items():
+        text = ast.get_docstring(ast.parse(path.read_text())) or ''
+        found.append(_wrapped(f'  {name}: {text.partition(chr(10))[0]}'))
+    found += [
+        '',
+        'fields of the configuration (--print_config prints their values):',
+    ]
     for name, (default, rule, text) in FIELDS.items():
         if isinstance(default, Presets):
             values = default._asdict().items()

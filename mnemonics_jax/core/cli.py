@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from absl import logging
 
+from mnemonics_jax.core import dependencies
+
 # No space left, no quota left, and a file larger than the system allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -27,7 +29,8 @@ def answer(command: Callable[[], None]) -> None:
     """
     quieten()
     try:
-        command()
+        with dependencies.told():
+            command()
     except BrokenPipeError:
         # The reader has closed the pipe; Python would write again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

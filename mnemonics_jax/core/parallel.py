@@ -86,6 +86,20 @@ class Placement(NamedTuple):
         return self.split(rows[: len(rows) - missing])
 
 
+def check_devices() -> None:
+    """Raises ValueError if JAX finds none of the devices that it is told to."""
+    try:
+        jax.devices()
+    # JAX asserts that the platforms it is told have devices.
+    except (AssertionError, RuntimeError) as e:
+        config: Any = jax.config
+        reason = f' ({str(e).splitlines()[0]})' if str(e) else ''
+        raise ValueError(
+            f'JAX_PLATFORMS={config.jax_platforms}: must be a platform with a device on this '
+            f'machine, such as cpu, or unset for the best that there is{reason}'
+        ) from e
+
+
 def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
     """A placement over `devices`, by default all of them."""
     devices = jax.devices() if devices is None else devices

@@ -7,6 +7,7 @@ are copied to the bucket after a change.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -125,6 +126,25 @@ class Workdir:
         finally:
             if self._temporary is not None:
                 self._temporary.cleanup()
+
+    def check_writable(self) -> None:
+        """Checks that a directory on disk can be written or made.
+
+        Raises:
+            OSError: it cannot.
+        """
+        if self._temporary is not None:
+            return
+        path = self.local.absolute()
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        code = 0
+        if not path.is_dir():
+            code = errno.ENOTDIR
+        elif not os.access(path, os.W_OK | os.X_OK):
+            code = errno.EACCES
+        if code:
+            raise OSError(code, os.strerror(code), str(path))
 
     def shown(self, text: object) -> str:
         """Text with the paths of the mirror replaced by the bucket's."""

@@ -61,12 +61,25 @@ def choose_classes(num_available: int, num: int, seed: int) -> np.ndarray:
     return np.sort(class_order(num_available, seed)[:num])
 
 
+def read_names(path: str) -> list[str]:
+    """The class names in a text file, one per line; empty lines are ignored.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        text = pathlib.Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = getattr(e, 'strerror', None) or 'not a text file'
+        raise ValueError(f'protocol.class_order_file={path!r}: {reason}') from e
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def read_order(path: str, class_names: Sequence[str]) -> np.ndarray:
     """Reads a class order from a file.
 
     Args:
-        path: text file with every class name once, one per line; empty lines
-            are ignored.
+        path: text file with every class name once, see `read_names`.
         class_names: class names by original label.
 
     Returns:
@@ -77,12 +90,7 @@ def read_order(path: str, class_names: Sequence[str]) -> np.ndarray:
             repeated.
     """
     field = f'protocol.class_order_file={path!r}'
-    try:
-        text = pathlib.Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as e:
-        reason = getattr(e, 'strerror', None) or 'not a text file'
-        raise ValueError(f'{field}: {reason}') from e
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = read_names(path)
     labels = {name: label for label, name in enumerate(class_names)}
     for number, name in enumerate(names, start=1):
         if name not in labels:

@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+import ml_collections
 import numpy as np
 
 from mnemonics_jax import config as config_lib
@@ -26,6 +27,20 @@ LATER = (
     'protocol.stop_after_phase',
     'train.base_run',
 )
+
+
+def check_found(config: ml_collections.FrozenConfigDict) -> None:
+    """Raises ValueError if `train.base_run` is no run; needs no data."""
+    folder = config.train.base_run
+    if folder is None:
+        return
+    with Workdir(folder, uploads=False) as place:
+        place.fetch('config.json')
+        if run_config.read(place) is None:
+            raise ValueError(
+                f'train.base_run={folder}: no config.json, must be the work '
+                'directory of a run'
+            )
 
 
 def check(parts: components.Components) -> None:

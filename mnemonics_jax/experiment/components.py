@@ -16,11 +16,12 @@ from mnemonics_jax import train
 from mnemonics_jax.backbones import (
     logit_correction,
     make_backbone,
+    make_trunk,
     weight_transfer,
 )
 from mnemonics_jax.bilevel import outer
 from mnemonics_jax.core import parallel
-from mnemonics_jax.data import sources
+from mnemonics_jax.data import class_order, sources
 from mnemonics_jax.data.loader import Loader
 from mnemonics_jax.data.phase_plan import Plan, apply
 from mnemonics_jax.exemplars import memory, strategies
@@ -142,7 +143,11 @@ def build(
         ValueError: the config does not fit the data or the devices.
     """
     placement = placement or parallel.make_placement()
+    # What needs no data first: reading them may take long.
     check_batches(config, placement)
+    make_trunk(config.backbone.name, final_relu=config.backbone.final_relu)
+    if config.protocol.class_order_file is not None:
+        class_order.read_names(config.protocol.class_order_file)
     source = build_source(config)
     config, plan = plan_phases(config, source, begun)
     source, order = apply(plan, source)

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ def prepare(
     config: ml_collections.ConfigDict,
     workdir: str | pathlib.Path,
     placement: parallel.Placement | None = None,
+    given: Collection[str] | None = None,
 ) -> components.Components:
     """Checks the configuration and builds the components of a run.
 
@@ -40,6 +42,7 @@ def prepare(
         config: see `fields.default_config`; None fields are filled in.
         workdir: work directory, created if missing; may be gs://BUCKET/FOLDER.
         placement: placement; over all devices by default.
+        given: see `config.resolve`.
 
     Raises:
         ValueError: the config is invalid or differs from that of the run in the
@@ -47,12 +50,15 @@ def prepare(
             new run does not fit the devices. Nothing is written then.
         OSError: the work directory cannot be written.
     """
-    config = config_lib.resolve(config)
+    config = config_lib.resolve(config, given)
     with Workdir(workdir, uploads=multihost.is_main()) as place:
+        place.check_writable()
         place.fetch('config.json')
         begun = run_config.read(place)
         if begun is not None:
             config = run_config.follow(begun, config, place)
+        else:
+            base_run.check_found(config)
         parts = components.build(config, placement, begun and begun.plan)
         if begun is None:
             base_run.check(parts)

@@ -2,7 +2,10 @@
 
 import sys
 
-from mnemonics_jax.report.command import main
+from mnemonics_jax.core import dependencies
+
+with dependencies.told():
+    from mnemonics_jax.report.command import main
 
 if __name__ == '__main__':
     sys.exit(main())

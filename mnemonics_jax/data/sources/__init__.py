@@ -2,7 +2,10 @@
 
 A source is a file of this package that defines `make(options) -> Source`;
 `options` is the `data` section of the config, a mapping or an object with
-attributes. Slow imports go inside `make`, so that listing the sources is fast.
+attributes. It may also define `num_classes(options) -> int | None`, the number
+of classes if that is known without the data, by which phases are checked before
+these are read. Slow imports go inside `make`, so that listing the sources is
+fast.
 """
 
 import importlib
@@ -96,6 +99,17 @@ def make_source(name: str, options: Any) -> Source:
             f'data.source={name!r}: must be one of {", ".join(names)}'
         )
     return _module(name).make(options)
+
+
+def count_classes(name: str, options: Any) -> int | None:
+    """Number of classes of a source, None if that needs its data.
+
+    Args:
+        name: one of `source_names()`.
+        options: see `make_source`.
+    """
+    find = getattr(_module(name), 'num_classes', None)
+    return None if find is None else find(options)
 
 
 def take_classes(source: Source, chosen: np.ndarray) -> Source:

@@ -16,6 +16,12 @@ _NUM_CLASSES = 10
 _MAX_VALUE = 16
 
 
+def num_classes(options: Any) -> int:
+    """Number of classes, known without the data."""
+    del options
+    return _NUM_CLASSES
+
+
 def make(options: Any) -> Source:
     """Loads the digits; they have no options.
 

@@ -18,6 +18,11 @@ _GAIN = (0.6, 1.4)
 _NOISE = 0.2
 
 
+def num_classes(options: Any) -> int:
+    """Number of classes, known without the data."""
+    return positive_option(options, 'num_classes', 10)
+
+
 def make(options: Any) -> Source:
     """Makes a source.
 

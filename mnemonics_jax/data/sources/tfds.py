@@ -48,8 +48,15 @@ _STATISTICS = {
     'cifar100': ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023)),
     'imagenet': IMAGENET_STATISTICS,
 }
+# Number of classes of the paper's sets.
+_NUM_CLASSES = {'cifar100': 100, 'imagenet2012': 1000}
 
 Read = Callable[[str, np.ndarray], np.ndarray]
+
+
+def num_classes(options: Any) -> int | None:
+    """Number of classes, where it is known without the data."""
+    return _NUM_CLASSES.get(checks.option(options, 'name') or '')
 
 
 def make(options: Any) -> Source:

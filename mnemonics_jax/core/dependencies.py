@@ -1,0 +1,81 @@
+"""One line, not a traceback, where a package is missing.
+
+Imports the standard library alone: commands import this file before all others.
+"""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from typing import NoReturn
+
+PYTHON = (3, 11)
+# Packages that are called otherwise than what one imports.
+_PACKAGES = {
+    'PIL': 'pillow',
+    'absl': 'absl-py',
+    'google': 'google-cloud-storage',
+    'orbax': 'orbax-checkpoint',
+    'sklearn': 'scikit-learn',
+}
+_ACTIVATE = (
+    'activate the environment of the package (source .venv/bin/activate), or '
+    'make one (./launch/quickstart.sh)'
+)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Ends the process with one line and status 2 if a package is missing."""
+    if sys.version_info < PYTHON:
+        _fail(
+            f'Python {sys.version.split()[0]} of {sys.executable}: must be '
+            f'{".".join(map(str, PYTHON))} or newer; {_ACTIVATE}'
+        )
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        if not e.name or e.name.startswith('mnemonics_jax'):
+            raise
+        _fail(explain(e.name))
+
+
+def explain(name: str) -> str:
+    """The line for a missing module: its package, and what installs it."""
+    module = name.partition('.')[0]
+    package = _PACKAGES.get(module, module.replace('_', '-'))
+    try:
+        declared = metadata.requires('mnemonics-jax') or []
+    except metadata.PackageNotFoundError:
+        declared = []
+    missing = f'{package}: not installed for {sys.executable}'
+    if not declared:
+        return f'{missing}; {_ACTIVATE}'
+    extra = extra_of(package, declared)
+    what = f"'.[{extra}]'" if extra else '.'
+    return f'{missing}; to install it: pip install -e {what}'
+
+
+def extra_of(package: str, declared: list[str]) -> str | None:
+    """The extra that a package belongs to; None if all installations have it.
+
+    Args:
+        package: name of a package.
+        declared: requirements as in the metadata of a package, such as
+            'safetensors>=0.5; extra == "export"'.
+    """
+    extras: list[str] = []
+    for requirement in declared:
+        name = re.match(r'[\w.-]+', requirement)
+        if name and name[0].lower().replace('_', '-') == package:
+            found = re.search(r'extra == ["\']([\w-]+)', requirement)
+            if not found:
+                return None
+            extras.append(found[1])
+    return extras[0] if extras else None
+
+
+def _fail(line: str) -> NoReturn:
+    print(f'error: {line}', file=sys.stderr)
+    sys.exit(2)
