@@ -16,7 +16,7 @@ from ml_collections import config_flags
 import mnemonics_jax
 from mnemonics_jax import backbones, main, methods
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.config import arguments, presets
+from mnemonics_jax.config import arguments, command_line, presets
 from mnemonics_jax.data import sources
 from mnemonics_jax.exemplars import strategies
 from mnemonics_jax.experiment import components

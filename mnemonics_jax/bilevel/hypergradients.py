@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mnemonics_jax.bilevel import arguments
 from mnemonics_jax.bilevel.inner import InnerProblem, embed, sum_over, unroll
 from mnemonics_jax.bilevel.outer import Query, outer_loss, pixel_gradient
 from mnemonics_jax.core.numerics import shares, weighted_sum
@@ -76,8 +77,7 @@ def make_hypergradient(name: str, terms: int) -> Hypergradient:
         )
     if name == 'unroll':
         return pixel_gradient
-    if terms < 1:
-        raise ValueError(f'terms={terms}: must be an integer >= 1')
+    arguments.check_count('terms', terms)
     if name == 'truncated':
         return functools.partial(truncated, terms=terms)
     solve = {'neumann': neumann_series, 'cg': conjugate_gradients}[name]

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from mnemonics_jax.bilevel import hypergradients, inner, outer
+from mnemonics_jax.bilevel import arguments, hypergradients, inner, outer
+from mnemonics_jax.bilevel.arguments import Batch
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Metrics = dict[str, jax.Array]
@@ -23,8 +24,9 @@ Metrics = dict[str, jax.Array]
 class ExemplarLearner(NamedTuple):
     """Functions that learn exemplars for a model; all but `init` are jitted.
 
-    There are n exemplars and q query images of one shape [...]; labels are
-    int32.
+    There are n exemplars and q query images of one shape [...], in [0, 1];
+    labels are int32 in 0..K-1. What they are given is checked once for each set
+    of shapes, labels in NumPy arrays at each call; a mistake is a ValueError.
 
     Attributes:
         init: `(pixels f32[n, ...] in [0, 1]) -> ExemplarState`.
@@ -79,7 +81,8 @@ def make_exemplar_learner(
         microbatch: images per microbatch, None for all.
 
     Raises:
-        ValueError: a number is not positive, or `hypergradient` is unknown.
+        ValueError: a number is not a positive integer, a transform is none of
+            optax, `apply` is a module, or `hypergradient` is unknown.
 
     Example:
         >>> import jax, optax
@@ -108,18 +111,20 @@ def make_exemplar_learner(
         >>> bool((apply(trained, images).argmax(axis=1) == targets).all())
         True
     """
-    for name, value in (
-        ('inner_steps', inner_steps),
-        ('microbatch', 1 if microbatch is None else microbatch),
-    ):
-        if value < 1:
-            raise ValueError(f'{name}={value}: must be an integer >= 1')
+    arguments.check_apply(apply)
+    arguments.check_transform('inner_tx', inner_tx)
+    arguments.check_transform('outer_tx', outer_tx)
+    arguments.check_count('inner_steps', inner_steps)
+    if microbatch is not None:
+        arguments.check_count('microbatch', microbatch)
     logits_loss = loss_fn or optax.softmax_cross_entropy_with_integer_labels
 
     def example_losses(
         params: Any, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
-        return logits_loss(apply(params, images), labels)
+        losses = logits_loss(apply(params, images), labels)
+        arguments.check_losses(losses, len(images))
+        return losses
 
     settings = _Settings(
         inner.InnerProblem(example_losses, inner_tx, microbatch=microbatch),
@@ -127,14 +132,7 @@ def make_exemplar_learner(
         inner_steps,
         outer_tx,
     )
-    return ExemplarLearner(
-        init=lambda pixels: outer.init_state(jnp.asarray(pixels), outer_tx),
-        step=jax.jit(functools.partial(_step, settings)),
-        gradient=jax.jit(functools.partial(_gradient, settings)),
-        train=jax.jit(
-            functools.partial(_train, settings), static_argnames='num_steps'
-        ),
-    )
+    return _checked(settings, arguments.Checker(apply, own_loss=bool(loss_fn)))
 
 
 def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
@@ -149,6 +147,9 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
     Returns:
         `(params, images) -> output of the model`, and the params.
 
+    Raises:
+        ValueError: a part of the model is in training mode.
+
     Example:
         >>> import jax
         >>> from flax import nnx
@@ -162,6 +163,7 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
         >>> apply(zeros, images).tolist()
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
+    arguments.check_mode(model)
     graph, params, *rest = nnx.split(model, nnx.Param, ...)
 
     def apply(params: Any, images: jax.Array) -> Any:
@@ -177,6 +179,42 @@ class _Settings(NamedTuple):
     hypergradient: hypergradients.Hypergradient
     inner_steps: int
     outer_tx: optax.GradientTransformation
+
+
+def _checked(settings: _Settings, check: arguments.Checker) -> ExemplarLearner:
+    """The jitted functions, each behind checks of its arguments."""
+    jitted_step = jax.jit(functools.partial(_step, settings))
+    jitted_gradient = jax.jit(functools.partial(_gradient, settings))
+    jitted_train = jax.jit(
+        functools.partial(_train, settings), static_argnames='num_steps'
+    )
+
+    def init(pixels):
+        arguments.check_images('pixels', pixels)
+        arguments.check_image_range('pixels', pixels)
+        return outer.init_state(jnp.asarray(pixels), settings.outer_tx)
+
+    def step(state, params, labels, images, targets):
+        if not isinstance(state, outer.ExemplarState):
+            raise ValueError(
+                f'state: {type(state).__name__}: must be an ExemplarState, '
+                'which init makes'
+            )
+        exemplars = Batch(('pixels', 'labels'), state.pixels, labels)
+        check(params, exemplars, Batch(('images', 'targets'), images, targets))
+        return jitted_step(state, params, labels, images, targets)
+
+    def gradient(params, pixels, labels, images, targets):
+        exemplars = Batch(('pixels', 'labels'), pixels, labels)
+        check(params, exemplars, Batch(('images', 'targets'), images, targets))
+        return jitted_gradient(params, pixels, labels, images, targets)
+
+    def train(params, pixels, labels, *, num_steps):
+        arguments.check_count('num_steps', num_steps, 0)
+        check(params, Batch(('pixels', 'labels'), pixels, labels))
+        return jitted_train(params, pixels, labels, num_steps=num_steps)
+
+    return ExemplarLearner(init, step, gradient, train)
 
 
 def _full_batches(labels: jax.Array, num_steps: int) -> jax.Array:

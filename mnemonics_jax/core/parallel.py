@@ -95,8 +95,9 @@ def check_devices() -> None:
         config: Any = jax.config
         reason = f' ({str(e).splitlines()[0]})' if str(e) else ''
         raise ValueError(
-            f'JAX_PLATFORMS={config.jax_platforms}: must be a platform with a device on this '
-            f'machine, such as cpu, or unset for the best that there is{reason}'
+            f'JAX_PLATFORMS={config.jax_platforms}: must be a platform with a '
+            'device on this machine, such as cpu, or unset for the best that '
+            f'there is{reason}'
         ) from e
 
 
