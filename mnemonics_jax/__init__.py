@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from mnemonics_jax.data.sources import Source
     from mnemonics_jax.experiment.phase_loop import run_experiment
     from mnemonics_jax.prototypes import class_means, herding, nme_scores
-    from mnemonics_jax.types import Method
+    from mnemonics_jax.types import Backbone, Method
 
 __version__ = '0.1.0'
 
 __all__ = [
+    'Backbone',
     'ExemplarLearner',
     'ExemplarState',
     'InnerProblem',
@@ -50,6 +51,7 @@ __all__ = [
 
 # Where each name is; a module is its own home.
 _HOMES = {
+    'Backbone': 'types',
     'ExemplarLearner': 'bilevel.learner',
     'ExemplarState': 'bilevel.outer',
     'InnerProblem': 'bilevel.inner',

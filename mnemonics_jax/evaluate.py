@@ -23,7 +23,7 @@ with dependencies.told():
 
     from mnemonics_jax import config as config_lib
     from mnemonics_jax import metrics
-    from mnemonics_jax.config.fields import default_config
+    from mnemonics_jax.config.fields import FIELDS, default_config
     from mnemonics_jax.core import cli, compilation_cache, parallel
     from mnemonics_jax.core.workdir import write_atomically
     from mnemonics_jax.data import sources
@@ -65,7 +65,10 @@ def with_data(
                 f'{flag}: must be --data.FIELD=VALUE with one of '
                 f'{", ".join(fields)}'
             )
-        config.data[field] = convert(name, value, fields.get_type(field))
+        rule = FIELDS[f'data.{field}'].rule
+        is_none = value == 'None' and rule.holds(None)
+        kind = fields.get_type(field)
+        config.data[field] = None if is_none else convert(name, value, kind)
         config_lib.check_field(config, f'data.{field}')
     return config_dict.FrozenConfigDict(config)
 

@@ -11,7 +11,8 @@ float64, in float64.
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+import types as python_types
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,12 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from mnemonics_jax import types
-from mnemonics_jax.backbones import heads, logit_correction, weight_transfer
+from mnemonics_jax.backbones import (
+    contract,
+    heads,
+    logit_correction,
+    weight_transfer,
+)
 from mnemonics_jax.core import plugins
 from mnemonics_jax.core import precision as precisions
 
@@ -65,10 +71,22 @@ def make_backbone(
         A model whose first operation is `(images - mean) / std`.
 
     Raises:
-        ValueError: see `make_trunk` and `from_trunk`.
+        ValueError: a network of a user's own breaks its contract, or see
+            `make_trunk` and `from_trunk`.
     """
+    trunk = make_trunk(name, final_relu=final_relu)
+    if isinstance(trunk, types.Backbone):
+        contract.check_backbone(trunk, num_classes, image_shape, head)
+        if precision != 'float32':
+            raise ValueError(
+                f'precision={precision!r}: must be float32 with a Backbone '
+                'object, which has a precision of its own'
+            )
+        return trunk
+    if any(name in m.BACKBONES for m in _plugins()):
+        contract.check_trunk(trunk, name, image_shape)
     return from_trunk(
-        make_trunk(name, final_relu=final_relu),
+        trunk,
         num_classes=num_classes,
         image_shape=image_shape,
         mean=mean,
@@ -78,26 +96,38 @@ def make_backbone(
     )
 
 
-def make_trunk(name: str, *, final_relu: bool = False) -> nn.Module:
+def make_trunk(
+    name: str, *, final_relu: bool = False
+) -> nn.Module | types.Backbone:
     """Makes a trunk, without knowing the images.
+
+    An object given in Python may be a whole model.
 
     Args:
         name: one of `backbone_names()`.
         final_relu: see `make_backbone`.
 
     Raises:
-        ValueError: there is no such backbone, or it has no final ReLU to switch
-            on.
+        ValueError: there is no such backbone, it is no linen module, or it has
+            no final ReLU to switch on.
     """
+    plugins.check_object('backbones', name)
     trunks = _trunks()
     if name not in trunks:
         raise ValueError(
             f'backbone.name={name!r}: must be one of '
             f'{", ".join(sorted(trunks))}'
         )
-    trunk = trunks[name]()
+    trunk = plugins.attempt(f'backbone.name={name!r}', trunks[name])
+    if not isinstance(trunk, nn.Module | types.Backbone):
+        raise ValueError(
+            f'backbone.name={name!r}: made {type(trunk).__name__}: must be a '
+            'linen module'
+        )
     if final_relu:
-        if not hasattr(trunk, 'final_relu'):
+        if isinstance(trunk, types.Backbone) or not hasattr(
+            trunk, 'final_relu'
+        ):
             raise ValueError(
                 'backbone.final_relu=True: must be false with '
                 f'backbone.name={name}, whose module has no such attribute'
@@ -168,10 +198,14 @@ def mask_frozen(updates: types.Params, phase_index: jax.Array) -> types.Params:
     return {**updates, 'head': head}
 
 
+def _plugins() -> Collection[python_types.ModuleType]:
+    return plugins.registered('backbones').values()
+
+
 def _trunks() -> dict[str, Callable[[], nn.Module]]:
     """Collects the `BACKBONES` of plug-ins and this folder's files."""
     trunks = {}
-    for module in plugins.registered('backbones').values():
+    for module in _plugins():
         trunks.update(module.BACKBONES)
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f'{__name__}.{info.name}')

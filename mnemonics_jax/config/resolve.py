@@ -32,15 +32,28 @@ def resolve(
     Raises:
         ValueError: one line with the field, its value and what it must be.
     """
+    # Loads jax, which `--help` does without.
+    from mnemonics_jax.config import contracts
+
     check_form(config)
     config = config_dict.ConfigDict(config.to_dict())
     check_field(config, 'plugins')
     config.plugins = plugins.load_all(config.plugins)
+    for kind, name in (
+        ('sources', config.data.source),
+        ('methods', config.method.name),
+        ('backbones', config.backbone.name),
+    ):
+        plugins.check_object(kind, name)
     check_field(config, 'method.name')
     add_settings(config)
     check_other_methods(config, given)
     drop_other_methods(config)
     fill_by_method(config)
+    for name, field in with_settings([config.method.name]).items():
+        if name not in FIELDS:
+            check_field(config, name, {name: field})
+    contracts.check_method(config)
     check_field(config, 'exemplars.strategy')
     check_field(config, 'exemplars.preset')
     filled = presets.resolve(

@@ -6,11 +6,15 @@ data source has `make` only. Its name is the file's name. Plug-ins stay
 registered until the process ends.
 """
 
+import contextlib
 import importlib.util
 import pathlib
 import pkgutil
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mnemonics_jax.core import rules
 
 # The package's folder of each kind of plug-in.
 KINDS = {
@@ -19,6 +23,9 @@ KINDS = {
     'sources': 'data/sources',
     'strategies': 'exemplars/strategies',
 }
+
+# The name, in the configuration, of an object that is given in Python.
+OBJECT = 'python_object'
 
 _registered: dict[str, dict[str, types.ModuleType]] = {k: {} for k in KINDS}
 
@@ -40,8 +47,7 @@ def register(module: types.ModuleType, name: str) -> None:
             f'{name}: must be a method (make, SETTINGS), a strategy (select, '
             'learn), a backbone (BACKBONES) or a data source (make)'
         )
-    if kind == 'strategies':
-        check_strategy(module, name)
+    CHECKS[kind](module, name)
     folder = str(pathlib.Path(__file__).parent.parent / KINDS[kind])
     if name in (module.name for module in pkgutil.iter_modules([folder])):
         raise ValueError(
@@ -49,6 +55,44 @@ def register(module: types.ModuleType, name: str) -> None:
             'this name'
         )
     _registered[kind][name] = module
+
+
+def check_method(module: types.ModuleType, name: str) -> None:
+    """Raises ValueError if a method's names are not what they must be."""
+    check_function(module, name)
+    for field, kind, what in (
+        ('SETTINGS', dict, 'a dict, setting -> (default, rule, text)'),
+        ('DEFAULTS', dict, 'a dict, field -> default, {} for none'),
+        ('HEADS', tuple, "a tuple of heads, such as ('cosine', 'linear')"),
+    ):
+        if not isinstance(getattr(module, field, None), kind):
+            raise ValueError(f'{name}.{field}: must be {what}')
+    if not module.HEADS:
+        raise ValueError(f'{name}.HEADS: must have at least one head')
+    for setting, entry in module.SETTINGS.items():
+        is_entry = isinstance(entry, tuple) and len(entry) == 3
+        if not is_entry or not isinstance(entry[1], rules.Rule):
+            raise ValueError(
+                f'{name}.SETTINGS[{setting!r}]: must be (default, rule, text), '
+                'the rule one of mnemonics_jax.rules'
+            )
+
+
+def check_backbones(module: types.ModuleType, name: str) -> None:
+    """Raises ValueError if `BACKBONES` maps no names to constructors."""
+    entries = module.BACKBONES
+    is_dict = isinstance(entries, dict) and bool(entries)
+    if not is_dict or not all(map(callable, entries.values())):
+        raise ValueError(
+            f'{name}.BACKBONES: must be a dict, name -> constructor of a linen '
+            'module'
+        )
+
+
+def check_function(module: types.ModuleType, name: str) -> None:
+    """Raises ValueError if `make` is no function."""
+    if not callable(module.make):
+        raise ValueError(f'{name}.make: must be a function')
 
 
 def check_strategy(module: types.ModuleType, name: str) -> None:
@@ -59,6 +103,14 @@ def check_strategy(module: types.ModuleType, name: str) -> None:
             raise ValueError(f'{name}.{function}: must be a function or None')
     if module.select is None and module.learn is not None:
         raise ValueError(f'{name}.learn: must be None where select is None')
+
+
+CHECKS = {
+    'methods': check_method,
+    'backbones': check_backbones,
+    'sources': check_function,
+    'strategies': check_strategy,
+}
 
 
 def kind_of(module: types.ModuleType) -> str | None:
@@ -90,14 +142,7 @@ def load(path: str | pathlib.Path) -> None:
     if path.suffix != '.py' or not path.is_file() or not (spec and loader):
         raise ValueError(f'plugins={given!r}: must be a Python file')
     module = importlib.util.module_from_spec(spec)
-    try:
-        loader.exec_module(module)
-    # The user's file may raise anything.
-    except Exception as e:
-        reason = str(e).splitlines() or ['']
-        raise ValueError(
-            f'plugins={given!r}: {type(e).__name__}: {reason[0]}'
-        ) from e
+    attempt(f'plugins={given!r}', loader.exec_module, module)
     register(module, name)
 
 
@@ -111,3 +156,61 @@ def load_all(paths: str) -> str:
     for name in names:
         load(name)
     return ','.join(str(pathlib.Path(name).resolve()) for name in names)
+
+
+@contextlib.contextmanager
+def objects(given: Mapping[str, types.ModuleType]) -> Iterator[None]:
+    """Registers objects under the name `OBJECT` for a time.
+
+    Args:
+        given: kind -> what a file of that kind would have.
+    """
+    for kind, module in given.items():
+        CHECKS[kind](module, OBJECT)
+        _registered[kind][OBJECT] = module
+    try:
+        yield
+    finally:
+        for kind in given:
+            del _registered[kind][OBJECT]
+
+
+def check_object(kind: str, name: str) -> None:
+    """Raises ValueError if `name` is that of an object which is not there."""
+    if name == OBJECT and OBJECT not in _registered[kind]:
+        argument = kind.removesuffix('s')
+        raise ValueError(
+            f'{name}: the {argument} of this run was an object in Python: must '
+            f'be given again, as run_experiment(..., {argument}=...), which no '
+            'command can; a file can be named (docs/extending.md)'
+        )
+
+
+def attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a user's function returns; it may raise anything.
+
+    Args:
+        what: what is called, for the message.
+        function: the function.
+        *arguments: its arguments.
+
+    Raises:
+        ValueError: the type and the first line of what the function raised.
+    """
+    try:
+        return function(*arguments)
+    except Exception as e:
+        reason = str(e).splitlines() or ['']
+        raise ValueError(f'{what}: {type(e).__name__}: {reason[0]}') from e
+
+
+def described(value: Any) -> str:
+    """What a user's function returned, in a few words: float32[4, 8]."""
+    if hasattr(value, 'shape') and hasattr(value, 'dtype'):
+        return f'{value.dtype}{list(value.shape)}'
+    if isinstance(value, tuple | list):
+        return f'({", ".join(map(described, value))})'
+    if isinstance(value, Mapping):
+        pairs = (f'{key}: {described(v)}' for key, v in value.items())
+        return f'{{{", ".join(pairs)}}}'
+    return type(value).__name__

@@ -7,17 +7,20 @@ from typing import Any
 
 import jax
 import ml_collections
+from flax import linen as nn
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import report
 from mnemonics_jax.core import multihost, parallel
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
+from mnemonics_jax.data.sources import Source
 from mnemonics_jax.exemplars import memory
 from mnemonics_jax.experiment import (
     base_run,
     components,
     memory_check,
+    objects,
     results,
     run_config,
 )
@@ -27,7 +30,7 @@ from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
 from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.train.preemption import Interrupt
-from mnemonics_jax.types import Carry
+from mnemonics_jax.types import Backbone, Carry, Method
 
 
 def prepare(
@@ -140,15 +143,25 @@ def run_experiment(
     config: ml_collections.ConfigDict,
     workdir: str | pathlib.Path,
     placement: parallel.Placement | None = None,
+    *,
+    source: Source | None = None,
+    method: Method | None = None,
+    backbone: Backbone | nn.Module | None = None,
 ) -> dict[str, Any]:
     """Runs or resumes a configuration to its end (the paper's Algorithm 1).
 
-    Writes the same files as the command line.
+    Writes the same files as the command line. A run with objects is resumed
+    with equal ones: they are not saved. The commands need files in their place.
 
     Args:
         config: from `default_config`, with your fields set.
         workdir: work directory, created if missing; may be gs://BUCKET/FOLDER.
         placement: placement; over all devices by default.
+        source: data in place of those that `data.source` names.
+        method: method in place of `method.name`.
+        backbone: in place of `backbone.name`: a linen trunk as in `BACKBONES`,
+            or a model for the classes of the data with the head that
+            `backbone.head` names.
 
     Returns:
         The content of `results.json`; accuracies and forgettings are fractions
@@ -183,7 +196,8 @@ def run_experiment(
         >>> sorted(results['average_incremental_accuracy'])
         ['cnn', 'finetuned', 'nme']
     """
-    return run(prepare(config, workdir, placement), workdir)
+    with objects.given(config, source, method, backbone) as named:
+        return run(prepare(named, workdir, placement), workdir)
 
 
 def last_phase(parts: components.Components) -> int:

@@ -66,6 +66,7 @@ def default_settings() -> dict[str, dict[str, Any]]:
 
 
 def _file(name: str) -> python_types.ModuleType:
+    plugins.check_object('methods', name)
     if name not in method_names():
         raise ValueError(
             f'method.name={name!r}: must be {one_of(method_names()).words}'

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnemonics_jax.core import plugins
+from mnemonics_jax.data.sources import contract
 
 SPLITS = ('train', 'test')
 # Mean and standard deviation of each channel, as the field has them.
@@ -91,14 +92,24 @@ def make_source(name: str, options: Any) -> Source:
             that it does not use.
 
     Raises:
-        ValueError: there is no such source, or an option is invalid.
+        ValueError: there is no such source, an option is invalid, or a source
+            of a user's own breaks its contract.
     """
+    plugins.check_object('sources', name)
     names = source_names()
     if name not in names:
         raise ValueError(
             f'data.source={name!r}: must be one of {", ".join(names)}'
         )
-    return _module(name).make(options)
+    source = _module(name).make(options)
+    if name in plugins.registered('sources'):
+        if not isinstance(source, Source):
+            raise ValueError(
+                f'data.source={name!r}: make: returned '
+                f'{type(source).__name__}: must be a Source'
+            )
+        contract.check_source(source, name)
+    return source
 
 
 def count_classes(name: str, options: Any) -> int | None:
