@@ -86,6 +86,10 @@ BEFORE = {
 }
 NAMES = {
     'config': 'main --workdir={here}/new --config=',
+    # Would be downloaded if it were looked for.
+    'cifar': (
+        'main --workdir={here}/new --config.data.dir={here} --config=cifar100'
+    ),
     'digits': '{config}configs/digits.py',
     'folder': (
         '{config}configs/folder.py --config.data.dir={here}/photos '
@@ -115,7 +119,32 @@ MISTAKES = r"""
 {digits} --config.train.epochs=many
     train.epochs | many
 {digits} seed=3
-    seed=3 | --
+    seed=3 | --config.
+{digits} --seed=1
+    --seed=1: no such flag | --config.seed=1
+{digits} --epochs=5
+    --config.train.epochs=5 or --config.finetune.epochs=5
+{config}digits --workdri=x
+    --workdri=x: no such flag; nearest: --workdir | --help
+main
+    no arguments | --config=digits --workdir= | --help
+{digits} --config.method.icarl.temperature=3.0
+    method.icarl.temperature=3.0: must be left out | method.name=lucir
+{digits} --config.plugins=examples/own_method.py \
+  --config.method.name=own_method --config.method.own_method.weight=-2.0
+    method.own_method.weight=-2.0: must be a number >= 0
+{cifar}:phases=6
+    protocol.phases=6 | must be a divisor of 50 | 1, 2, 5, 10, 25, 50
+{cifar} --config.train.epochs=20
+    milestones=(80, 120) | train.epochs=20 | milestones=10,15 | schedule=cosine
+{cifar} --config.train.milestones=120,80
+    train.milestones=(120, 80): must rise | train.milestones=80,120
+{cifar} --config.exemplars.per_class=0 --config.exemplars.total=99
+    exemplars.total=99: must be at least 100
+{cifar} --config.train.base_run={here}/no
+    train.base_run={here}/no: no config.json
+{cifar} --config.protocol.class_order_file={here}/no
+    class_order_file='{here}/no': No such file
 main --config=configs/digits.py
     --workdir
 main --config=configs/digits.py --workdir={here}/file/run < a file
@@ -258,7 +287,7 @@ ROWS = re.findall(
 
 def test_each_row_of_the_table_is_read():
     lines = MISTAKES.replace(' \\\n ', '').strip().splitlines()
-    assert len(lines) == 2 * len(ROWS) == 2 * 70
+    assert len(lines) == 2 * len(ROWS) == 2 * 82
 
 
 def below(*folders):
