@@ -136,7 +136,11 @@ def explain_key(given: str, error: Exception) -> str | None:
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
-    given = config_flags.get_override_values(flags.FLAGS['config'])
+    given = (
+        config_flags.get_override_values(flags.FLAGS['config'])
+        if _CONFIG.present
+        else ()
+    )
     if _PRINT.value:
         try:
             found = config.resolve(_CONFIG.value, given)

@@ -136,7 +136,7 @@ def test_no_room_in_the_middle_of_a_run_is_one_line(
     def run(parts, workdir):
         jnp.zeros(2**50, np.uint8).block_until_ready()
 
-    monkeypatch.setattr(experiment, 'prepare', lambda *a: None)
+    monkeypatch.setattr(experiment, 'prepare', lambda *a, **k: None)
     monkeypatch.setattr(experiment, 'run', run)
     flags.FLAGS(['main', f'--workdir={tmp_path}'])
     with pytest.raises(SystemExit) as caught:

@@ -325,8 +325,8 @@ def test_a_cell_that_is_not_the_papers_is_named(cell, fields, expected):
         ({'method__lucir__lambda_base': 5.0}, ('lambda_base', '5.0', '10')),
         ({'backbone__name': 'resnet32'}, ('backbone', 'resnet32', 'resnet18')),
         (
-            {'protocol__base_classes': 500},
-            ('classes of phase 0', '500', '50'),
+            {'protocol__base_classes': 40},
+            ('classes of phase 0', '40', '50'),
         ),
     ],
 )
