@@ -176,7 +176,9 @@ FIELDS = {
         'The rate falls by gamma at each milestone, or as half a cosine.',
     ),
     'train.milestones': Field(
-        (80, 120), INTEGERS, 'Epochs at which the rate falls, rising and below epochs.'
+        (80, 120),
+        INTEGERS,
+        'Epochs at which the rate falls: rising, below epochs.',
     ),
     'train.gamma': Field(0.1, POSITIVE, 'Factor of the rate at a milestone.'),
     'exemplars.strategy': Field(
