@@ -9,7 +9,7 @@ to resume; after the end of the run it says so and exits with 0. With
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mnemonics_jax.core import dependencies
 
@@ -133,20 +133,27 @@ def explain_key(given: str, error: Exception) -> str | None:
     return f'--config={given}: no field {unknown[1]!r}{hint}'
 
 
+def given_fields() -> Collection[str]:
+    """Names of the fields that are flags of this command."""
+    if not _CONFIG.present:
+        return ()
+    return config_flags.get_override_values(flags.FLAGS['config'])
+
+
+def print_config() -> None:
+    """Prints the checked configuration as flags, one a line."""
+    try:
+        found = config.resolve(_CONFIG.value, given_fields())
+    except ValueError as e:
+        fail(e)
+    print('\n'.join(command_line.as_flags(found)))
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
-    given = (
-        config_flags.get_override_values(flags.FLAGS['config'])
-        if _CONFIG.present
-        else ()
-    )
     if _PRINT.value:
-        try:
-            found = config.resolve(_CONFIG.value, given)
-        except ValueError as e:
-            fail(e)
-        print('\n'.join(command_line.as_flags(found)))
+        print_config()
         return
     # Imported late, so that --help and wrong flags answer at once.
     from mnemonics_jax import experiment
@@ -176,7 +183,7 @@ def main(argv: Sequence[str]) -> None:
         fail(e)
     parallel.avoid_cached_collectives()
     try:
-        parts = experiment.prepare(_CONFIG.value, place, given=given)
+        parts = experiment.prepare(_CONFIG.value, place, given=given_fields())
     except ValueError as e:
         fail(e)
     except OSError as e:
