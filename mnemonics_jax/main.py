@@ -141,19 +141,20 @@ def given_fields() -> Collection[str]:
 
 
 def print_config() -> None:
-    """Prints the checked configuration as flags, one a line."""
-    try:
-        found = config.resolve(_CONFIG.value, given_fields())
-    except ValueError as e:
-        fail(e)
-    print('\n'.join(command_line.as_flags(found)))
+    """Prints the checked configuration as flags, one a line.
+
+    Raises:
+        ValueError: see `config.resolve`.
+    """
+    found = config.resolve(_CONFIG.value, given_fields())
+    print('\n'.join(command_line.as_flags(found)), flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     del argv
     if _PRINT.value:
-        print_config()
+        cli.answer(print_config)
         return
     # Imported late, so that --help and wrong flags answer at once.
     from mnemonics_jax import experiment
