@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,6 +125,8 @@ def evaluate(
         ValueError: the data cannot be read or have no class seen.
     """
     whole = build_source(config)
+    for line in whole.notes:
+        print(line, file=sys.stderr)
     check_source(whole, phase)
     names, seen = phase.class_names, phase.num_seen
     source = sources.match_classes(whole, names)

@@ -140,7 +140,7 @@ main --config configs/folder.py --config.train.epochs=many
     README.md | line
 {config}configs/cifar100.py --config.data.name=cifar1000 \
   --config.data.dir={here}
-    data.name='cifar1000' | nearest: cifar100, cifar10
+    data.name='cifar1000' | cifar100, cifar10 | data.source=tfds
 {folder} < no class
     data.dir= | {here}/photos | no such directory
 {folder} < an empty class

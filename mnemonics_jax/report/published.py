@@ -55,18 +55,27 @@ def curves(data: str, phases: int) -> list[Curve]:
     return sorted(found, key=lambda curve: -sum(curve.accuracy))
 
 
+def official_names(data: str) -> list[str]:
+    """The class names of a data set of the paper, by label."""
+    return _content()['class_names'][data]
+
+
 def data_name(config: dict[str, Any], class_names: list[str]) -> str:
     """The paper's name of a run's data set, else the run's own name.
 
     Args:
         config: resolved configuration, as in JSON.
-        class_names: names of all classes; a folder is ImageNet if all are
-            synsets.
+        class_names: names of all classes. Those of CIFAR-100 are CIFAR-100 from
+            any source; a folder is ImageNet if all are synsets.
     """
     fields = flatten(config)
     name, source = fields.get('data.name'), fields['data.source']
     base = str(name).partition(':')[0].partition('/')[0]
-    if source == 'tfds' and base == 'cifar100':
+    official = set(official_names('CIFAR-100'))
+    if set(class_names) == official or (source, base) == ('tfds', 'cifar100'):
+        return 'CIFAR-100'
+    # Some of the classes, as a run on a subset has them.
+    if source == 'cifar' and official.issuperset(class_names):
         return 'CIFAR-100'
     synsets = source == 'folder' and all(map(_is_synset, class_names))
     if synsets or (source == 'tfds' and base == 'imagenet2012'):

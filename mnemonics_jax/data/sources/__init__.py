@@ -8,6 +8,7 @@ attributes. Slow imports go inside `make`, so that listing the sources is fast.
 import importlib
 import pathlib
 import pkgutil
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from mnemonics_jax.core import plugins
 SPLITS = ('train', 'test')
 # Mean and standard deviation of each channel, as the field has them.
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR100_STATISTICS = ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023))
 
 
 class Encoded(NamedTuple):
@@ -54,6 +56,9 @@ class Source(NamedTuple):
             images are in memory.
         skipped: `<path>: <reason>` of each image that cannot be decoded and is
             left out.
+        about: where images were read from, which split is evaluated and what
+            was left out, as JSON types, for `results.json`.
+        notes: lines on the same that a run prints at its start.
     """
 
     num_classes: int
@@ -65,6 +70,8 @@ class Source(NamedTuple):
     read: Callable[[str, np.ndarray], np.ndarray]
     encoded: Encoded | None = None
     skipped: tuple[str, ...] = ()
+    about: Mapping[str, Any] = types.MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
 def source_names() -> tuple[str, ...]:
