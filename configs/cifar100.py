@@ -3,7 +3,7 @@
     python -m mnemonics_jax.main --config=configs/cifar100.py:phases=5 \
         --workdir=runs/cifar100
 
-Images come from --config.data.dir, or shorter `:data=DIR`, which is
+Images come from --config.data.dir=DIR, or shorter `:data=DIR`, which is
 cifar-100-python.tar.gz, the folder in it, or a folder that has either. Where
 there are none, TensorFlow Datasets finds or downloads them.
 

@@ -51,6 +51,11 @@ def with_data(
         return phase.config
     config = config_dict.ConfigDict(phase.config.to_dict())
     config.data.subset_classes = None
+    if any(
+        flag.startswith(('--data.dir=', '--data.source=')) for flag in given
+    ):
+        # They describe the run's own data.
+        config.data.labels = config.data.test_fraction = None
     height, width, _ = phase.plan.image_shape
     if height == width:
         config.data.image_size = height

@@ -282,13 +282,13 @@ def test_integer_arrays_of_every_order_come_out_as_they_were():
         ('train', {b'data': [1, 2]}, 'data: must be an array uint8[n,3072]'),
         (
             'train',
-            {b'data': np.zeros((2, 3072), np.uint8), b'labels': [0, 1]},
+            {b'data': np.zeros((2, 3072), np.uint8), b'fine_labels': [0]},
             'fine_labels: must be 2 integers',
         ),
         (
             'test',
-            {b'data': np.zeros((1, 3072), np.uint8), b'fine_labels': [3]},
-            'test: label 3: must be in 0..2',
+            {b'data': np.zeros((1, 3072), np.uint8), b'fine_labels': [2**32]},
+            'test: label 4294967296: must be in 0..2',
         ),
         ('meta', {b'fine_label_names': [b'a', b'a']}, 'must be distinct names'),
         ('meta', [1], 'meta: must be a pickled dict'),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnemonics_jax.core import plugins
+from mnemonics_jax.data.sources import checks
 
 SPLITS = ('train', 'test')
 # Mean and standard deviation of each channel, as the field has them.
@@ -95,13 +96,22 @@ def make_source(name: str, options: Any) -> Source:
             that it does not use.
 
     Raises:
-        ValueError: there is no such source, or an option is invalid.
+        ValueError: there is no such source, an option is invalid, or another
+            source's.
     """
     names = source_names()
     if name not in names:
         raise ValueError(
             f'data.source={name!r}: must be one of {", ".join(names)}'
         )
+    if name != 'folder' and name not in plugins.registered('sources'):
+        for field in ('labels', 'test_fraction'):
+            value = checks.option(options, field)
+            if value is not None:
+                raise ValueError(
+                    f'data.{field}={value!r}: must be None with '
+                    f'data.source={name}; folder has it'
+                )
     return _module(name).make(options)
 
 

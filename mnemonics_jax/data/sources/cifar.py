@@ -44,7 +44,7 @@ _PIXELS = 3 * _SIDE**2
 _MOST_BYTES = 2**30
 _UNREADABLE = (OSError, EOFError, tarfile.TarError, zlib.error)
 
-Content = dict[str, Any]
+Content = dict[bytes, Any]
 
 
 class _Format(NamedTuple):
@@ -67,8 +67,8 @@ class _Format(NamedTuple):
     train: tuple[str, ...]
     test: str
     names: str
-    labels: str
-    class_names: str
+    labels: bytes
+    class_names: bytes
 
     def files(self) -> tuple[str, ...]:
         """All files of the set."""
@@ -83,8 +83,8 @@ _FORMATS = {
         ('train',),
         'test',
         'meta',
-        'fine_labels',
-        'fine_label_names',
+        b'fine_labels',
+        b'fine_label_names',
     ),
     'cifar10': _Format(
         'CIFAR-10',
@@ -93,8 +93,8 @@ _FORMATS = {
         tuple(f'data_batch_{number}' for number in range(1, 6)),
         'test_batch',
         'batches.meta',
-        'labels',
-        'label_names',
+        b'labels',
+        b'label_names',
     ),
 }
 
@@ -139,7 +139,7 @@ def make(options: Any) -> Source:
         mean=mean,
         std=std,
         class_names=class_names,
-        labels=labels,
+        labels={key: rows.astype(np.int32) for key, rows in labels.items()},
         read=lambda split, positions: pixels[split][positions],
         about={'read_from': str(place)},
         notes=(f'{form.title} from {place}',),
@@ -213,7 +213,7 @@ def _set_in(archive: epath.Path) -> str:
 
 
 def _contents(place: epath.Path, form: _Format) -> dict[str, Content]:
-    """The dicts in the files of a set, by name, with texts as keys.
+    """The dicts in the files of a set, by name, with bytes as keys.
 
     Raises:
         ValueError: a file is missing, cannot be read, or has no such dict.
@@ -229,7 +229,7 @@ def _contents(place: epath.Path, form: _Format) -> dict[str, Content]:
             raise ValueError(f'{field}: {e}') from e
         if not isinstance(content, dict):
             raise ValueError(f'{field}: must be a pickled dict')
-        found[name] = {_text(key): value for key, value in content.items()}
+        found[name] = {_bytes(key): value for key, value in content.items()}
     missing = [file for file in form.files() if file not in found]
     if missing:
         folder = '' if is_folder else f' {form.folder} with'
@@ -276,8 +276,8 @@ def _packed(path: epath.Path, form: _Format) -> Iterator[tuple[str, bytes]]:
 def _images(
     content: Content, field: str, form: _Format
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images uint8[n,32,32,3] and labels int32[n] of a file."""
-    rows, labels = _entry(content, 'data', field), content.get(form.labels)
+    """The images uint8[n,32,32,3] and labels int64[n] of a file."""
+    rows = _entry(content, b'data', field)
     if (
         not isinstance(rows, np.ndarray)
         or rows.dtype != np.uint8
@@ -285,22 +285,16 @@ def _images(
         or not len(rows)
     ):
         raise ValueError(f'{field}: data: must be an array uint8[n,{_PIXELS}]')
-    try:
-        labels = np.array(labels)
-    except ValueError:
-        labels = None
-    if (
-        labels is None
-        or not np.issubdtype(labels.dtype, np.integer)
-        or labels.shape != (len(rows),)
-    ):
+    given = _entry(content, form.labels, field)
+    integers = isinstance(given, list) and all(type(k) is int for k in given)
+    if not integers or len(given) != len(rows):
         raise ValueError(
-            f'{field}: {form.labels}: must be {len(rows)} integers, one for '
-            f'each image; the file has {", ".join(map(str, content))}'
+            f'{field}: {_text(form.labels)}: must be {len(rows)} integers, one '
+            'for each image'
         )
     planes = rows.reshape(-1, 3, _SIDE, _SIDE)
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    return images, labels.astype(np.int32)
+    return images, np.array(given)
 
 
 def _class_names(
@@ -312,21 +306,28 @@ def _class_names(
         _text(name) for name in names if isinstance(name, str | bytes)
     ]
     if not texts or not len(set(texts)) == len(texts) == len(names):
-        raise ValueError(f'{field}: {form.class_names}: must be distinct names')
+        raise ValueError(
+            f'{field}: {_text(form.class_names)}: must be distinct names'
+        )
     return tuple(texts)
 
 
-def _entry(content: Content, key: str, field: str) -> Any:
+def _entry(content: Content, key: bytes, field: str) -> Any:
     if key not in content:
+        there = ', '.join(str(_text(other)) for other in content) or 'nothing'
         raise ValueError(
-            f'{field}: no {key}: must have it beside '
-            f'{", ".join(map(str, content)) or "nothing"}'
+            f'{field}: no {_text(key)}: must have it beside {there}'
         )
     return content[key]
 
 
 def _text(value: Any) -> Any:
     return value.decode('latin1') if isinstance(value, bytes) else value
+
+
+def _bytes(value: Any) -> Any:
+    """A key as Python 2 wrote it."""
+    return value.encode() if isinstance(value, str) else value
 
 
 def _check_size(options: Any) -> None:
@@ -358,7 +359,8 @@ def _from_tfds(options: Any, name: str, path: str | None) -> Source:
     except (ImportError, OSError, ValueError) as e:
         reason = str(e).removeprefix(f'data.name={name!r}: ')
         raise ValueError(
-            f'data.name={name!r}: no {title} in {" nor ".join(looked)}; '
+            f'data.name={name!r}: no {title} in '
+            f'{" nor ".join(looked) or "data.dir=None"}; '
             f'data.dir must be {_wanted(name)}, from {_PAGE} (TFDS: {reason})'
         ) from e
     more = ('image_size', 'eval_resize')
