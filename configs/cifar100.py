@@ -3,6 +3,10 @@
     python -m mnemonics_jax.main --config=configs/cifar100.py:phases=5 \
         --workdir=runs/cifar100
 
+Images come from --config.data.dir=DIR, or shorter `:data=DIR`, which is
+cifar-100-python.tar.gz, the folder in it, or a folder that has either. Where
+there are none, TensorFlow Datasets finds or downloads them.
+
 Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25
     method      lucir (default), icarl, lwf, bic, wa, podnet, finetune, joint
@@ -11,6 +15,7 @@ Arguments follow the colon, separated by commas:
     preset      tuned (default), bilevel, or paper (its literal constants)
     transfer    true or false; default: true with learned exemplars, as in the
                 paper's rows "w/ ours", but never for joint
+    data        where the images are
 
 ResNet-32, 160 epochs per phase, SGD with learning rate 0.1, divided by 10 after
 80 and 120 epochs, 20 exemplars per class. Published results of LUCIR w/
@@ -26,9 +31,10 @@ from mnemonics_jax.config import apply_arguments, default_config
 
 def get_config(text=''):
     config = default_config()
-    apply_arguments(config, text)
-    config.data.source = 'tfds'
+    arguments = apply_arguments(config, text, data='')
+    config.data.source = 'cifar'
     config.data.name = 'cifar100'
+    config.data.dir = arguments['data'] or None
     config.data.pad = 4
     config.data.flip = True
     config.protocol.base_classes = 50

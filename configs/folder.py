@@ -3,16 +3,21 @@
     python -m mnemonics_jax.main --config=configs/folder.py \
         --config.data.dir=/data/flowers --workdir=runs/flowers
 
-The directory has train/<class>/* and validation/<class>/* (or val/, test/):
-JPEG, PNG, BMP or GIF files of any size, grey or in colour. By default half of
-the classes come first, the others in five equal phases, or in fewer if their
-number cannot be divided by five. Fields to set first:
+The directory, or a zip or tar archive of it, has train/<class>/* and
+validation/<class>/* (or val/, test/): JPEG, PNG, WebP, TIFF or other files of
+any size, grey or in colour; docs/data.md lists them. By default half of the
+classes come first, the others in five equal phases, or in fewer if their number
+cannot be divided by five. Fields to set first:
     --config.data.image_size=32          side that images are resized to
     --config.backbone.name=resnet32      resnet18 from about 64 pixels on
     --config.exemplars.per_class=20      at most the size of the smallest class
     --config.protocol.base_classes=10
     --config.protocol.class_order_file=order.txt   class names, one per line
     --config.data.on_bad_image=skip      default: fail at the first bad image
+
+Where there are no test images, or a CSV with the columns file, label in place
+of folders for the classes:
+    --config.data.test_fraction=0.2 --config.data.labels=labels.csv
 
 Arguments follow the colon, separated by commas:
     phases      equal phases after the first; 0 (default): see above

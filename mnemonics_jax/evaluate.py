@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,11 @@ def with_data(
         return phase.config
     config = config_dict.ConfigDict(phase.config.to_dict())
     config.data.subset_classes = None
+    if any(
+        flag.startswith(('--data.dir=', '--data.source=')) for flag in given
+    ):
+        # They describe the run's own data.
+        config.data.labels = config.data.test_fraction = None
     height, width, _ = phase.plan.image_shape
     if height == width:
         config.data.image_size = height
@@ -130,6 +136,8 @@ def evaluate(
         ValueError: the data cannot be read or have no class seen.
     """
     whole = build_source(config)
+    for line in whole.notes:
+        print(line, file=sys.stderr)
     check_source(whole, phase)
     names, seen = phase.class_names, phase.num_seen
     source = sources.match_classes(whole, names)

@@ -23,7 +23,7 @@ with dependencies.told():
     from mnemonics_jax.core import cli, compilation_cache, parallel
     from mnemonics_jax.core.workdir import write_atomically
     from mnemonics_jax.data import decode
-    from mnemonics_jax.data.sources import folder
+    from mnemonics_jax.data.pillow import SUFFIXES
     from mnemonics_jax.experiment import finished
     from mnemonics_jax.train import evaluation
 
@@ -32,11 +32,16 @@ with dependencies.told():
 SCORES = {'cnn': 'probability', 'nme': 'cosine', 'finetuned': 'probability'}
 
 
-def find_images(path: pathlib.Path) -> list[pathlib.Path]:
-    """The image itself, or all images in a folder and its subfolders, sorted.
+def find_images(
+    path: pathlib.Path,
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The image itself, or all images in a folder and its subfolders.
 
     Files count as images by their suffix, as in `data.sources.folder`; hidden
-    files are left out.
+    files do not count.
+
+    Returns:
+        The images, sorted, and the other files, sorted.
 
     Raises:
         ValueError: there is no image.
@@ -44,20 +49,20 @@ def find_images(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
         if not path.exists():
             raise ValueError(f'{path}: no such file or folder')
-        return [path]
-    found = [
-        file
-        for file in sorted(path.rglob('*'))
-        if file.name.lower().endswith(folder.SUFFIXES)
-        and not any(p.startswith('.') for p in file.relative_to(path).parts)
-        and file.is_file()
-    ]
+        return [path], []
+    found: list[pathlib.Path] = []
+    others: list[pathlib.Path] = []
+    for file in sorted(path.rglob('*')):
+        hidden = any(p.startswith('.') for p in file.relative_to(path).parts)
+        if not hidden and file.is_file():
+            is_image = file.name.lower().endswith(SUFFIXES)
+            (found if is_image else others).append(file)
     if not found:
         raise ValueError(
             f'{path}: no image in it; names of images must end in '
-            f'{", ".join(folder.SUFFIXES)}'
+            f'{", ".join(SUFFIXES)}'
         )
-    return found
+    return found, others
 
 
 def read_images(
@@ -184,7 +189,9 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.workdir, arguments.phase, allow_float64=True
     )
     classifier = choose_classifier(phase, arguments.classifier)
-    files = find_images(pathlib.Path(arguments.images))
+    files, skipped = find_images(pathlib.Path(arguments.images))
+    for file in skipped:
+        print(f'skipped {file}: not an image by its name', file=sys.stderr)
     compilation_cache.keep_programs(arguments.workdir)
     found = predict(phase, classifier, files, arguments.top)
     text = as_csv(found, SCORES[classifier])
@@ -193,6 +200,7 @@ def run(arguments: argparse.Namespace) -> None:
             'phase': phase.phase,
             'classifier': classifier,
             'images': found,
+            'skipped': list(map(str, skipped)),
         }
         text = json.dumps(content, indent=1) + '\n'
     if arguments.out is None:

@@ -6,6 +6,8 @@ import numpy as np
 from command import assert_refused, call_main
 from data_folder_test import CLASSES, spoil, write_folder
 
+from mnemonics_jax.data.pillow import FORMATS
+
 # `--config.x=y` on top of configs/folder.py: the least that runs.
 TINY = {
     'data.image_size': 8,
@@ -87,6 +89,6 @@ def test_bad_images_are_left_out_counted_and_listed(tmp_path):
     assert results['complete']
     assert [entry.split(': ')[:2] for entry in results['skipped_images']] == [
         [f'{root}/train/ant/1.png', 'empty'],
-        [f'{root}/train/bee/1.png', 'no JPEG, PNG, BMP, GIF image'],
+        [f'{root}/train/bee/1.png', f'no {", ".join(FORMATS)} image'],
         [f'{root}/train/cow/1.png', 'broken'],
     ]

@@ -61,6 +61,7 @@ RULES = {
         'train.momentum finetune.momentum data.brightness',
         [-0.1, 1.0, 1.5],
     ),
+    'a number > 0 and < 1 or None': ('data.test_fraction', [0.0, 1.0, -0.2]),
     'integers >= 1 separated by commas': (
         'train.milestones',
         [(0, 10), (10.5,), (-3,)],

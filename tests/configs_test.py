@@ -55,8 +55,9 @@ ON_IMAGENET = {
 PROTOCOLS = {
     'cifar100': {
         **SHARED,
-        'data.source': 'tfds',
+        'data.source': 'cifar',
         'data.name': 'cifar100',
+        'data.dir': None,
         'data.image_size': None,
         'data.random_resized_crop': False,
         'data.pad': 4,
@@ -245,7 +246,7 @@ def test_the_docstring_lists_all_arguments_and_methods(name):
         if paragraph.startswith('Arguments follow the colon')
     ]
     lines = dict(re.findall(r'^ {4}(\w+) {2,}(.*)$', paragraph, re.MULTILINE))
-    own = {'source'} if name.startswith('imagenet') else set()
+    own = {'folder': set(), 'cifar100': {'data'}}.get(name, {'source'})
     assert set(lines) == set(arguments.FIELDS) | own
     listed = lines['method'].replace(' (default)', '').split(', ')
     assert sorted(listed) == sorted(methods.method_names())
@@ -290,6 +291,13 @@ def test_a_bad_argument_is_named_in_one_line(name, text, words):
     assert '\n' not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_cifar100_takes_a_place_of_its_files():
+    data = load('cifar100', 'data=~/my data/cifar-100-python.tar.gz').data
+    assert data.source == 'cifar'
+    assert data.dir == '~/my data/cifar-100-python.tar.gz'
+    assert load('cifar100', '', '--config.data.dir=/data').data.dir == '/data'
 
 
 def test_only_imagenet_has_a_source_to_choose():

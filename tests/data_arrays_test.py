@@ -19,6 +19,12 @@ def good_arrays():
     }
 
 
+EXPECTED = (
+    'expected: train_images, train_labels, test_images, test_labels (or '
+    'x_train, y_train, x_test, y_test) and perhaps class_names'
+)
+
+
 def write(path, **changes):
     """Writes good arrays with changes; None leaves one out."""
     arrays = {**good_arrays(), **changes}
@@ -60,9 +66,43 @@ def test_class_names_and_compressed_files(tmp_path):
     assert make(path).class_names == tuple(names)
 
 
-def test_other_arrays_do_not_matter(tmp_path):
+def test_other_arrays_are_named_and_not_read(tmp_path):
     path = write(tmp_path / 'a.npz', note=np.array([{'a': 1}], object))
-    assert make(path).num_classes == 3
+    source = make(path)
+    assert source.num_classes == 3
+    assert source.about == {'unread_arrays': ['note']}
+    assert source.notes == (
+        f'data.dir={path!r}: arrays that are not read: note',
+    )
+
+
+def test_the_names_of_keras_and_grey_images(tmp_path):
+    """As `keras.datasets` gives MNIST, and the labels of CIFAR."""
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (12, 5, 4), np.uint8)
+    y = np.arange(12, dtype=np.uint8) % 3
+    path = tmp_path / 'mnist.npz'
+    np.savez(
+        path, x_train=x, y_train=y, x_test=x[:6, ..., None], y_test=y[:6, None]
+    )
+    source = make(path)
+    assert source.image_shape == (5, 4, 1)
+    assert source.labels['test'].tolist() == [0, 1, 2, 0, 1, 2]
+    for split, num in (('train', 12), ('test', 6)):
+        np.testing.assert_array_equal(
+            source.read(split, np.arange(num))[..., 0], x[:num]
+        )
+    np.testing.assert_allclose(source.mean, (x / 255).mean())
+
+
+def test_a_field_of_another_source_is_refused(tmp_path):
+    path = write(tmp_path / 'a.npz')
+    with pytest.raises(ValueError) as error:
+        sources.make_source('arrays', {'dir': path, 'test_fraction': 0.2})
+    assert str(error.value) == (
+        'data.test_fraction=0.2: must be None with data.source=arrays; folder '
+        'has it'
+    )
 
 
 def test_images_of_one_colour_have_a_std_to_divide_by(tmp_path):
@@ -85,8 +125,17 @@ def ragged():
             'train_images: dtype float32: must be uint8',
         ),
         (
-            {'train_images': np.zeros((12, 5, 4), np.uint8)},
-            'train_images: rank 3: must be 4',
+            {'train_images': np.zeros((12, 60), np.uint8)},
+            'train_images: rank 2: must be [n,H,W,C], or [n,H,W] if grey',
+        ),
+        (
+            {'train_images': np.zeros((12, 3, 28, 28), np.uint8)},
+            'train_images: shape (12, 3, 28, 28): channels must come last, '
+            '[n,H,W,C]; train_images.transpose(0, 2, 3, 1) moves them there',
+        ),
+        (
+            {'x_train': np.zeros((12, 5, 4, 3), np.uint8)},
+            'train_images and x_train: must be one of them',
         ),
         (
             {'train_images': ragged()},
@@ -108,7 +157,8 @@ def ragged():
         ),
         (
             {'train_labels': np.zeros((12, 3), int)},
-            'train_labels: rank 2: must be 1',
+            'train_labels: shape (12, 3): must be one integer per image, not '
+            'one-hot rows',
         ),
         (
             {'train_labels': np.arange(11) % 3},
@@ -148,7 +198,14 @@ def test_bad_arrays(tmp_path, changes, message):
     path = write(tmp_path / 'a.npz', **changes)
     with pytest.raises(ValueError) as error:
         make(path)
-    assert str(error.value) == f'data.dir={path!r}: {message}'
+    line = str(error.value)
+    assert line.startswith(f'data.dir={path!r}: {message}; {EXPECTED}')
+    if 'Object arrays' not in message:
+        found = line.partition('; found: ')[2]
+        with np.load(path) as arrays:
+            assert [word.split()[0] for word in found.split(', ')] == sorted(
+                arrays.files
+            )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +230,7 @@ def test_bad_files(tmp_path, data, message):
         path.write_bytes(data)
     with pytest.raises(ValueError) as error:
         make(path)
-    assert str(error.value) == f"data.dir='{path}': {message}"
+    assert str(error.value) == f"data.dir='{path}': {message}; {EXPECTED}"
 
 
 def test_no_file_is_named():

@@ -9,11 +9,19 @@ import pytest
 from ml_collections import config_dict
 from PIL import Image
 
-from mnemonics_jax.data import decode, errors, sources
+from mnemonics_jax.data import decode, errors, pillow, sources
 
 REAL_FOLDER = os.environ.get('MNEMONICS_JAX_TEST_FOLDER')
 CLASSES = ('ant', 'bee', 'cow')
 BEST = {'quality': 100, 'subsampling': 0}
+# By the end of a file's name, to lose as little as the format allows.
+SETTINGS = {
+    'jpg': BEST,
+    'jpeg': BEST,
+    'webp': {'lossless': True},
+    'avif': BEST | {'subsampling': '4:4:4'},
+    'ico': {'sizes': [(12, 12)]},
+}
 
 
 def photo(seed=0, size=(12, 12)):
@@ -100,6 +108,18 @@ def files_of_all_kinds(folder):
     cut = rgb.quantize(16)
     wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256 + 77)
     kinds = {
+        'rgb.webp': (rgb, pixels, 0),
+        'rgb.tiff': (rgb, pixels, 0),
+        'grey16.TIF': (wide, greys, 0),
+        'rgb.avif': (rgb, pixels, 12),
+        'rgb.jp2': (rgb, pixels, 0),
+        'rgb.ppm': (rgb, pixels, 0),
+        'rgb.tga': (rgb, pixels, 0),
+        'rgb.pcx': (rgb, pixels, 0),
+        'rgb.sgi': (rgb, pixels, 0),
+        'rgb.qoi': (rgb, pixels, 0),
+        'rgb.ico': (rgb, pixels, 0),
+        'alpha.webp': (alpha, on_white(alpha), 1),
         'rgb.png': (rgb, pixels, 0),
         'rgb.JPEG': (rgb, pixels, 6),
         'rgb.bmp': (rgb, pixels, 0),
@@ -115,7 +135,7 @@ def files_of_all_kinds(folder):
     }
     expected = {}
     for name, (image, seen, close) in kinds.items():
-        best = BEST if name.lower().endswith(('jpg', 'jpeg')) else {}
+        best = SETTINGS.get(name.lower().rpartition('.')[2], {})
         image.save(folder / name, **best)
         seen = on_white(image) if seen is None else seen
         expected[name] = (seen, close)
@@ -139,13 +159,13 @@ def test_every_kind_of_file_gives_rgb(tmp_path):
     source = make(tmp_path)
     positions = np.flatnonzero(source.labels['train'] == 3)
     found = source.read('train', positions)
-    assert len(found) == len(expected) == 14
+    assert len(found) == len(expected) == 26
     for pixels, name in zip(found, sorted(expected), strict=True):
         seen, close = expected[name]
         assert np.abs(pixels - seen).max() <= close, name
 
 
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF', 'WEBP'])
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_exif_orientation(tmp_path, orientation, kind):
     write_folder(tmp_path)
@@ -166,9 +186,11 @@ def test_exif_orientation(tmp_path, orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / 'train' / 'ant' / '0.png'
-    stored.save(path, kind, exif=exif, **BEST if kind == 'JPEG' else {})
-    pixels = make(tmp_path).read('train', np.array([0]))[0].astype(int)
-    assert np.abs(pixels - np.asarray(upright)).max() <= 3
+    stored.save(path, kind, exif=exif, **SETTINGS.get(kind.lower(), {}))
+    for eval_resize in (None, 12):
+        source = make(tmp_path, eval_resize=eval_resize)
+        pixels = source.read('train', np.array([0]))[0].astype(int)
+        assert np.abs(pixels - np.asarray(upright)).max() <= 3
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
@@ -194,6 +216,18 @@ def test_the_central_square_is_resized(tmp_path, size):
     expected = square.resize((8, 8), Image.Resampling.BILINEAR)
     found = source.read('train', np.array([0]))[0]
     np.testing.assert_array_equal(found, np.asarray(expected))
+
+
+def test_pixels_without_a_known_range_are_refused(tmp_path):
+    write_folder(tmp_path)
+    path = tmp_path / 'train' / 'ant' / '0.png'
+    for dtype in (np.float32, np.int32):
+        Image.fromarray(np.ones((12, 12), dtype)).save(path, 'TIFF')
+        with pytest.raises(errors.BadImageError) as error:
+            make(tmp_path).read('train', np.array([0]))
+        assert str(error.value) == (
+            f'{path}: pixels of 32 bits: must have 8 or 16'
+        )
 
 
 def test_shrinking_averages(tmp_path):
@@ -245,17 +279,26 @@ def test_display_names(tmp_path):
     )
 
 
-def test_other_files_are_left_out_with_a_warning(tmp_path, caplog):
+def test_other_files_are_left_out_and_counted(tmp_path):
     write_folder(tmp_path)
-    (tmp_path / 'train' / 'bee' / 'boxes.txt').write_text('1 2 3 4')
-    (tmp_path / 'train' / 'bee' / 'nested').mkdir()
+    bee = tmp_path / 'train' / 'bee'
+    (bee / 'boxes.txt').write_text('1 2 3 4')
+    (bee / 'nested').mkdir()
+    (tmp_path / 'validation' / 'cow' / 'phone.HEIC').write_text('')
     source = make(tmp_path, on_bad_image='skip')
     assert len(source.labels['train']) == 9
     assert source.skipped == ()  # Nothing was wrong with them.
-    assert (
-        '2 files ignored, not image files by their names: '
-        f'{tmp_path}/train/bee/boxes.txt, {tmp_path}/train/bee/nested'
-    ) in caplog.text
+    # list.txt lies beside the classes in both splits.
+    assert source.about['left_out_files'] == {
+        '.txt': 3,
+        'folder': 1,
+        '.heic': 1,
+    }
+    assert source.notes == (
+        f"data.dir='{tmp_path}': 5 files left out, not images by their names: "
+        f'3 .txt, 1 folder, 1 .heic ({bee}/boxes.txt, {bee}/nested/, '
+        f'{tmp_path}/train/list.txt, ...)',
+    )
 
 
 def spoil(path, how):
@@ -263,8 +306,8 @@ def spoil(path, how):
         path.write_bytes(b'')
     elif how == 'text':
         path.write_text('<html>404 not found</html>')
-    elif how == 'tiff':
-        photo().save(path, 'TIFF')
+    elif how == 'eps':  # Pillow would run Ghostscript on it.
+        photo().save(path, 'EPS')
     elif how == 'gone':
         path.unlink()
     else:
@@ -273,10 +316,11 @@ def spoil(path, how):
         path.write_bytes(path.read_bytes()[:-2500])
 
 
+NO_IMAGE = f'no {", ".join(pillow.FORMATS)} image'
 REASONS = {
     'empty': 'empty',
-    'text': 'no JPEG, PNG, BMP, GIF image',
-    'tiff': 'no JPEG, PNG, BMP, GIF image',
+    'text': NO_IMAGE,
+    'eps': NO_IMAGE,
     'gone': 'cannot be read: No such file or directory',
     'JPEG': 'broken: ',
     'PNG': 'broken: ',

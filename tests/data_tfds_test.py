@@ -6,6 +6,7 @@ would download is replaced. Reading goes by name through the ordinary path.
 
 import collections
 import io
+import pathlib
 
 import numpy as np
 import pytest
@@ -104,6 +105,18 @@ def test_cifar100_by_name(cifar, file_format, memory, monkeypatch):
         some = np.array([5, 0, 5, len(labels) - 1])
         np.testing.assert_array_equal(source.read(split, some), images[some])
         assert source.read(split, some[:0]).shape == (0, 32, 32, 3)
+
+
+def test_the_source_cifar_takes_a_prepared_set_where_there_are_no_files(cifar):
+    place = pathlib.Path(cifar['array_record'])
+    before = sorted(place.rglob('*'))
+    source = sources.make_source('cifar', {'dir': str(place)})
+    assert source.notes == (f'CIFAR-100 from {place}/cifar100/3.0.2, by TFDS',)
+    expected = sources.make_source('tfds', {'name': 'cifar100', 'dir': place})
+    np.testing.assert_array_equal(
+        read_all(source, 'test'), read_all(expected, 'test')
+    )
+    assert sorted(place.rglob('*')) == before
 
 
 def test_both_formats_have_one_order(cifar):

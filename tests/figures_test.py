@@ -295,6 +295,17 @@ def test_published_curves_have_the_averages_of_the_papers_table(data, phases):
         assert curve.doubtful or abs(off) < 0.03
 
 
+def test_cifar100_is_recognised_by_its_class_names():
+    names = published.official_names('CIFAR-100')
+    assert len(set(names)) == 100
+    for source in ('cifar', 'folder', 'arrays'):
+        config = {'data': {'source': source, 'name': None}}
+        assert published.data_name(config, names[::-1]) == 'CIFAR-100'
+        part = published.data_name(config, names[:6])
+        assert part == ('CIFAR-100' if source == 'cifar' else source)
+        assert published.data_name(config, [*names[1:], 'unicorn']) == source
+
+
 @pytest.mark.parametrize(
     ('data', 'num', 'name'),
     [
@@ -312,6 +323,7 @@ def test_published_curves_have_the_averages_of_the_papers_table(data, phases):
             'folder',
         ),
         ({'source': 'tfds', 'name': 'cifar10'}, 10, 'tfds, cifar10'),
+        ({'source': 'cifar', 'name': 'cifar100'}, 100, 'cifar, cifar100'),
     ],
 )
 def test_the_papers_data_are_recognised(data, num, name):

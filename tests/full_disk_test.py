@@ -87,6 +87,7 @@ def test_a_disk_that_is_too_full_for_the_labels_is_refused(tmp_path, request):
     done = call_main(
         '--config=configs/cifar100.py',
         f'--workdir={tmp_path / "run"}',
+        '--config.data.source=tfds',
         '--config.data.name=food101',
         f'--config.data.dir={tmp_path}',
         '--config.data.image_size=8',

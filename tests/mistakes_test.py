@@ -79,7 +79,7 @@ BEFORE = {
         )
     ),
     'floats': arrays(train_images=np.zeros((12, 5, 4, 3), np.float32)),
-    'rank 3': arrays(train_images=np.zeros((12, 5, 4), np.uint8)),
+    'channels first': arrays(train_images=np.zeros((12, 3, 5, 4), np.uint8)),
     'label 3': arrays(test_labels=np.array([0, 1, 2, 3, 0, 0])),
     'no labels': arrays(test_labels=None),
     'a text': text('images.npz', 'train_images: none'),
@@ -169,9 +169,17 @@ main --config configs/folder.py --config.train.epochs=many
     README.md | line
 {config}configs/cifar100.py --config.data.name=cifar1000 \
   --config.data.dir={here}
-    data.name='cifar1000' | nearest: cifar100, cifar10
+    data.name='cifar1000' | cifar100, cifar10 | data.source=tfds
 {folder} < no class
     data.dir= | {here}/photos | no such directory
+{folder} --config.data.test_fraction=0.2 < images
+    data.test_fraction=0.2 | must be None | validation
+{folder} --config.data.labels={here}/no.csv < images
+    data.labels='{here}/no.csv' | no such file
+{digits} --config.data.test_fraction=0.2
+    data.test_fraction=0.2 | must be None with data.source=digits
+{config}configs/cifar100.py:data={here}/no
+    data.dir='{here}/no' | cifar-100-python.tar.gz
 {folder} < an empty class
     {here}/photos/train/bee: no image, but
 {folder} < another class
@@ -192,12 +200,12 @@ main --config configs/folder.py --config.train.epochs=many
     data.pad=1 | data.random_resized_crop=True | must be 0
 {arrays} < floats
     data.dir='{here}/images.npz' | train_images | float32 | uint8
-{arrays} < rank 3
-    data.dir='{here}/images.npz' | train_images | rank 3 | must be 4
+{arrays} < channels first
+    data.dir='{here}/images.npz' | (12, 3, 5, 4) | .transpose(0, 2, 3, 1)
 {arrays} < label 3
     data.dir='{here}/images.npz' | test_labels | label 3 | 0..2
 {arrays} < no labels
-    data.dir='{here}/images.npz' | test_labels: missing
+    data.dir='{here}/images.npz' | test_labels: missing | x_train | found: t
 {arrays} < a text
     data.dir='{here}/images.npz' | no .npz file
 evaluate {run} --data.dri=x
@@ -287,7 +295,7 @@ ROWS = re.findall(
 
 def test_each_row_of_the_table_is_read():
     lines = MISTAKES.replace(' \\\n ', '').strip().splitlines()
-    assert len(lines) == 2 * len(ROWS) == 2 * 82
+    assert len(lines) == 2 * len(ROWS) == 2 * 86
 
 
 def below(*folders):

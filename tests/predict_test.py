@@ -60,6 +60,7 @@ def test_guesses_are_those_that_evaluation_counts(
     found = json.loads(out.read_text())
     assert found['classifier'] == classifier
     assert found['phase'] == 2
+    assert found['skipped'] == []
     rows = [(one['image'], one['top'][0]['class']) for one in found['images']]
     expected = saved_run.results['phases'][-1]
     assert counted(saved_run, rows) == expected['confusion'][classifier]
@@ -95,11 +96,15 @@ def test_the_command_takes_a_folder_and_the_head_that_judges(
     folder = tmp_path / 'some images'
     shutil.copytree(saved_run.data / 'validation', folder)
     (folder / 'notes.txt').write_text('no image')
+    (folder / 'a.heic').write_text('of a phone')
     (folder / '.hidden').mkdir()
     (folder / '.hidden' / 'a.png').write_text('no image')
     done = run_module('predict', without_data, folder, '--top=1')
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ''
+    assert done.stderr.splitlines() == [
+        f'skipped {folder}/{name}: not an image by its name'
+        for name in ('a.heic', 'notes.txt')
+    ]
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ['image', 'rank', 'class', 'probability']
     guesses = [(row['image'], row['class']) for row in rows]

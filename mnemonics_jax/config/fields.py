@@ -38,15 +38,27 @@ FIELDS = {
     ),
     'data.source': Field('digits', choices.SOURCES, 'Where images come from.'),
     'data.name': Field(
-        None, or_none(TEXT), 'TFDS data set (source tfds), such as cifar100.'
+        None,
+        or_none(TEXT),
+        'TFDS data set (source tfds); cifar100 or cifar10 (source cifar).',
     ),
     'data.dir': Field(
-        None, or_none(TEXT), 'Directory of the data, or an .npz file.'
+        None, or_none(TEXT), 'Directory of the data, an archive or .npz file.'
     ),
     'data.image_size': Field(
         None,
         or_none(at_least(1)),
         'Side of the square that images are resized to; None: not resized.',
+    ),
+    'data.labels': Field(
+        None,
+        or_none(TEXT),
+        'CSV with the columns file, label: classes of the files in dir.',
+    ),
+    'data.test_fraction': Field(
+        None,
+        or_none(number(0, 1, above=True)),
+        'Part of each class to hold out where a folder has no test images.',
     ),
     'data.on_bad_image': Field(
         'fail',
@@ -90,7 +102,9 @@ FIELDS = {
         or_none(at_least(1)),
         'Number of classes to draw, as for ImageNet-Subset; None: all.',
     ),
-    'data.subset_seed': Field(1993, SEED, 'Seed of that draw.'),
+    'data.subset_seed': Field(
+        1993, SEED, 'Seed of that draw and of test_fraction.'
+    ),
     'data.num_classes': Field(
         None, or_none(at_least(1)), 'Number of classes (synthetic).'
     ),

@@ -6,12 +6,45 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from mnemonics_jax.data.errors import BadImageError
 
-# Only these: some of Pillow's readers run external programs on the file.
-FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF')
+# The formats that are read, and how names of such files end. Only these: some
+# of Pillow's readers run external programs on the file, or read no pixels.
+_SAFE = {
+    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo'),
+    'PNG': ('.png',),
+    'BMP': ('.bmp',),
+    'GIF': ('.gif',),
+    'WEBP': ('.webp',),
+    'TIFF': ('.tif', '.tiff'),
+    'AVIF': ('.avif',),
+    'JPEG2000': ('.jp2', '.j2k', '.jpx'),
+    'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
+    'TGA': ('.tga',),
+    'PCX': ('.pcx',),
+    'SGI': ('.sgi',),
+    'ICO': ('.ico',),
+    'QOI': ('.qoi',),
+}
+# What Pillow needs for some; its wheels have them.
+_LIBRARIES = {'WEBP': 'webp', 'AVIF': 'avif', 'JPEG2000': 'jpg_2000'}
+
+
+def _available() -> tuple[str, ...]:
+    """The safe formats that this Pillow reads."""
+    Image.init()
+    return tuple(
+        name
+        for name in _SAFE
+        if name in Image.OPEN
+        and (name not in _LIBRARIES or features.check(_LIBRARIES[name]))
+    )
+
+
+FORMATS = _available()
+SUFFIXES = tuple(suffix for name in FORMATS for suffix in _SAFE[name])
 
 # Top, left, height and width in pixels, possibly fractional.
 Box = tuple[float, float, float, float]
@@ -40,11 +73,25 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         raise BadImageError('empty')
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_range(image)
+            if image.format == 'TIFF':
+                # Pillow turns these upright when it loads them.
+                image.load()
             yield image
+    except BadImageError:
+        raise
     except UnidentifiedImageError as e:
         raise BadImageError(f'no {", ".join(FORMATS)} image') from e
     except Exception as e:  # Pillow's readers raise a dozen types.
         raise BadImageError(f'broken: {reason(e)}') from e
+
+
+def _check_range(image: Image.Image) -> None:
+    """Raises BadImageError if it is not known which pixel is white."""
+    # PNG and PPM have a largest value, which Pillow scales to 16 bits.
+    scaled = image.format in ('PNG', 'PPM')
+    if image.mode == 'F' or (image.mode == 'I' and not scaled):
+        raise BadImageError('pixels of 32 bits: must have 8 or 16')
 
 
 def load(image: Image.Image, channels: int) -> Image.Image:

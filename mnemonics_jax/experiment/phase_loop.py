@@ -263,6 +263,8 @@ def announce(
             f'done, protocol.stop_after_phase={last_phase(parts)}'
         )
         return
+    for line in parts.source.notes:
+        recorder.say(line)
     if parts.source.skipped:
         recorder.say(
             f'skipped {len(parts.source.skipped)} images that cannot be read; '

@@ -109,6 +109,7 @@ def write(
         'predictor': predictor(parts.method, phases),
         'train_images_per_class': parts.class_sizes().tolist(),
         'skipped_images': list(parts.source.skipped),
+        'source': dict(parts.source.about),
         'phases': list(phases),
         **summarize(phases, parts.bounds[0][1]),
     }

@@ -7,6 +7,7 @@ recovered from the vector paths of the paper's Figure 4.
 import functools
 import importlib.resources
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mnemonics_jax.core.text import flatten
@@ -55,18 +56,28 @@ def curves(data: str, phases: int) -> list[Curve]:
     return sorted(found, key=lambda curve: -sum(curve.accuracy))
 
 
-def data_name(config: dict[str, Any], class_names: list[str]) -> str:
+def official_names(data: str) -> tuple[str, ...]:
+    """The class names of a data set of the paper, by label."""
+    return tuple(_content()['class_names'][data])
+
+
+def data_name(config: dict[str, Any], class_names: Sequence[str]) -> str:
     """The paper's name of a run's data set, else the run's own name.
 
     Args:
         config: resolved configuration, as in JSON.
-        class_names: names of all classes; a folder is ImageNet if all are
+        class_names: names of all classes. Those of CIFAR-100 are CIFAR-100 from
+            any source, also with classes added; a folder is ImageNet if all are
             synsets.
     """
     fields = flatten(config)
     name, source = fields.get('data.name'), fields['data.source']
     base = str(name).partition(':')[0].partition('/')[0]
-    if source == 'tfds' and base == 'cifar100':
+    official = set(official_names('CIFAR-100'))
+    if official.issubset(class_names) or (source, base) == ('tfds', 'cifar100'):
+        return 'CIFAR-100'
+    # Some of the classes, as a run on a subset has them.
+    if source == 'cifar' and official.issuperset(class_names):
         return 'CIFAR-100'
     synsets = source == 'folder' and all(map(_is_synset, class_names))
     if synsets or (source == 'tfds' and base == 'imagenet2012'):

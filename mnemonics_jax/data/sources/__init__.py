@@ -11,17 +11,19 @@ fast.
 import importlib
 import pathlib
 import pkgutil
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mnemonics_jax.core import plugins
-from mnemonics_jax.data.sources import contract
+from mnemonics_jax.data.sources import checks, contract
 
 SPLITS = ('train', 'test')
 # Mean and standard deviation of each channel, as the field has them.
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR100_STATISTICS = ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023))
 
 
 class Encoded(NamedTuple):
@@ -58,6 +60,9 @@ class Source(NamedTuple):
             images are in memory.
         skipped: `<path>: <reason>` of each image that cannot be decoded and is
             left out.
+        about: where images were read from, which split is evaluated and what
+            was left out, as JSON types, for `results.json`.
+        notes: lines on the same that a run prints at its start.
     """
 
     num_classes: int
@@ -69,6 +74,8 @@ class Source(NamedTuple):
     read: Callable[[str, np.ndarray], np.ndarray]
     encoded: Encoded | None = None
     skipped: tuple[str, ...] = ()
+    about: Mapping[str, Any] = types.MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
 def source_names() -> tuple[str, ...]:
@@ -92,8 +99,8 @@ def make_source(name: str, options: Any) -> Source:
             that it does not use.
 
     Raises:
-        ValueError: there is no such source, an option is invalid, or a source
-            of a user's own breaks its contract.
+        ValueError: there is no such source, an option is invalid or another
+            source's, or a source of a user's own breaks its contract.
     """
     plugins.check_object('sources', name)
     names = source_names()
@@ -101,8 +108,17 @@ def make_source(name: str, options: Any) -> Source:
         raise ValueError(
             f'data.source={name!r}: must be one of {", ".join(names)}'
         )
+    is_own = name in plugins.registered('sources')
+    if name != 'folder' and not is_own:
+        for field in ('labels', 'test_fraction'):
+            value = checks.option(options, field)
+            if value is not None:
+                raise ValueError(
+                    f'data.{field}={value!r}: must be None with '
+                    f'data.source={name}; folder has it'
+                )
     source = _module(name).make(options)
-    if name in plugins.registered('sources'):
+    if is_own:
         if not isinstance(source, Source):
             raise ValueError(
                 f'data.source={name!r}: make: returned '

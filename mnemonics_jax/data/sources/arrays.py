@@ -1,12 +1,15 @@
 """Images in an `.npz` file, as written by `numpy.savez`.
 
 `data.dir` is the path of the file. It holds `train_images` and `test_images`,
-uint8[n,H,W,C], `train_labels` and `test_labels`, integers[n] in 0..K-1, and
-optionally `class_names`, K strings. Reading it needs no TensorFlow.
+uint8[n,H,W,C], or [n,H,W] if they are grey, `train_labels` and `test_labels`,
+integers[n] in 0..K-1, and optionally `class_names`, K strings. Instead they may
+have the names of Keras: `x_train`, `y_train`, `x_test`, `y_test`. Reading it
+needs no TensorFlow.
 """
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +18,36 @@ from etils import epath
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import SPLITS, Source, checks
 
-_NAMES = {
-    'class_names',
-    *(f'{split}_{what}' for split in SPLITS for what in ('images', 'labels')),
+# What each array may be called.
+_IMAGES = {
+    'train': ('train_images', 'x_train'),
+    'test': ('test_images', 'x_test'),
 }
+_LABELS = {
+    'train': ('train_labels', 'y_train'),
+    'test': ('test_labels', 'y_test'),
+}
+_NAMES = 'class_names'
+_KNOWN = {
+    _NAMES,
+    *(
+        name
+        for keys in (_IMAGES, _LABELS)
+        for both in keys.values()
+        for name in both
+    ),
+}
+_EXPECTED = (
+    'expected: train_images, train_labels, test_images, test_labels (or '
+    'x_train, y_train, x_test, y_test) and perhaps class_names'
+)
 _KINDS: dict[type, str] = {
     np.uint8: 'uint8',
     np.integer: 'an integer type',
     np.str_: 'a string type',
 }
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+_CHANNELS = (1, 3, 4)
 
 
 def make(options: Any) -> Source:
@@ -34,21 +57,33 @@ def make(options: Any) -> Source:
         options: must have `dir`, the path of the file, local or `gs://`.
 
     Raises:
-        ValueError: the file cannot be read, or one of its arrays is invalid.
+        ValueError: the file cannot be read, or one of its arrays is invalid;
+            names the arrays that are expected and those that there are.
     """
     path = checks.text_option(
         options, 'dir', 'the path of an .npz file with train_images'
     )
     field = f'data.dir={path!r}'
-    arrays = _load(path, field)
-    pixels = _images(arrays, field)
-    labels = {
-        split: _labels(arrays, split, len(pixels[split]), field)
-        for split in SPLITS
-    }
-    class_names = _class_names(arrays, labels['train'], field)
+    arrays, others = _load(path, field)
+    try:
+        source = _source(arrays)
+    except ValueError as e:
+        found = [_described(name, array) for name, array in arrays.items()]
+        listed = ', '.join([*found, *others]) or 'nothing'
+        raise ValueError(f'{field}: {e}; {_EXPECTED}; found: {listed}') from e
+    if not others:
+        return source
+    note = f'{field}: arrays that are not read: {", ".join(others)}'
+    return source._replace(about={'unread_arrays': others}, notes=(note,))
+
+
+def _source(arrays: dict[str, np.ndarray]) -> Source:
+    """The source; messages start with an array's name."""
+    pixels = _images(arrays)
+    labels = {key: _labels(arrays, key, len(pixels[key])) for key in SPLITS}
+    class_names = _class_names(arrays, labels['train'])
     for split in SPLITS:
-        name = f'{field}: {split}_labels'
+        name = _name(arrays, _LABELS[split])
         checks.check_labels(labels[split], class_names, name)
     mean, std = decode.statistics(pixels['train'])
     return Source(
@@ -62,8 +97,8 @@ def make(options: Any) -> Source:
     )
 
 
-def _load(path: str, field: str) -> dict[str, np.ndarray]:
-    """The known arrays of the file."""
+def _load(path: str, field: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The known arrays of the file, and the names of the others."""
     name = 'no .npz file'
     found = {}
     try:
@@ -72,70 +107,98 @@ def _load(path: str, field: str) -> dict[str, np.ndarray]:
             zipfile.ZipFile(file),  # NumPy may take other files for a pickle.
             np.load(file, allow_pickle=False) as arrays,
         ):
-            for name in sorted(_NAMES & set(arrays.files)):
+            others = sorted(set(arrays.files) - _KNOWN)
+            for name in sorted(_KNOWN & set(arrays.files)):
                 found[name] = arrays[name]
     except _UNREADABLE as e:
         reason = getattr(e, 'strerror', None) or f'{name}: {e}'
-        raise ValueError(f'{field}: {reason}') from e
-    return found
+        raise ValueError(f'{field}: {reason}; {_EXPECTED}') from e
+    return found, others
 
 
-def _array(
-    arrays: dict[str, np.ndarray], name: str, rank: int, kind: type, field: str
-) -> np.ndarray:
-    """Returns an array after checking its rank and dtype."""
-    if name not in arrays:
-        raise ValueError(f'{field}: {name}: missing')
+def _described(name: str, array: np.ndarray) -> str:
+    return f'{name} {array.dtype}[{",".join(map(str, array.shape))}]'
+
+
+def _name(arrays: dict[str, np.ndarray], names: Sequence[str]) -> str:
+    """The name that an array has in the file."""
+    present = [name for name in names if name in arrays]
+    if len(present) > 1:
+        raise ValueError(f'{" and ".join(present)}: must be one of them')
+    if not present:
+        raise ValueError(f'{names[0]}: missing')
+    return present[0]
+
+
+def _array(arrays: dict[str, np.ndarray], name: str, kind: type) -> np.ndarray:
+    """Returns an array after checking its dtype."""
     array = arrays[name]
-    if array.ndim != rank:
-        raise ValueError(f'{field}: {name}: rank {array.ndim}: must be {rank}')
     if not np.issubdtype(array.dtype, kind):
-        raise ValueError(
-            f'{field}: {name}: dtype {array.dtype}: must be {_KINDS[kind]}'
-        )
+        raise ValueError(f'{name}: dtype {array.dtype}: must be {_KINDS[kind]}')
     if not array.size:
-        raise ValueError(f'{field}: {name}: empty, of shape {array.shape}')
+        raise ValueError(f'{name}: empty, of shape {array.shape}')
     return array
 
 
-def _images(arrays: dict[str, np.ndarray], field: str) -> dict[str, np.ndarray]:
+def _images(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The images of each split, uint8[n,H,W,C]."""
-    pixels = {
-        split: _array(arrays, f'{split}_images', 4, np.uint8, field)
-        for split in SPLITS
-    }
+    pixels = {}
+    names = {split: _name(arrays, _IMAGES[split]) for split in SPLITS}
+    for split, name in names.items():
+        array = _array(arrays, name, np.uint8)
+        if array.ndim not in (3, 4):
+            raise ValueError(
+                f'{name}: rank {array.ndim}: must be [n,H,W,C], or [n,H,W] if '
+                'grey'
+            )
+        if array.ndim == 3:
+            array = array[..., None]
+        elif array.shape[1] in _CHANNELS and array.shape[3] not in (1, 3):
+            raise ValueError(
+                f'{name}: shape {array.shape}: channels must come last, '
+                f'[n,H,W,C]; {name}.transpose(0, 2, 3, 1) moves them there'
+            )
+        pixels[split] = array
     train, test = (pixels[split].shape[1:] for split in SPLITS)
     if train != test:
         raise ValueError(
-            f'{field}: test_images: image shape {test}: must be {train}, as in '
-            'train_images'
+            f'{names["test"]}: image shape {test}: must be {train}, as in '
+            f'{names["train"]}'
         )
     return pixels
 
 
-def _labels(
-    arrays: dict[str, np.ndarray], split: str, num: int, field: str
-) -> np.ndarray:
+def _labels(arrays: dict[str, np.ndarray], split: str, num: int) -> np.ndarray:
     """The labels of a split, int64[n]."""
-    name = f'{split}_labels'
-    array = _array(arrays, name, 1, np.integer, field)
+    name = _name(arrays, _LABELS[split])
+    array = _array(arrays, name, np.integer)
+    # Keras has the labels of CIFAR as [n,1].
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f'{name}: shape {array.shape}: must be one integer per image, not '
+            'one-hot rows'
+        )
     if len(array) != num:
         raise ValueError(
-            f'{field}: {name}: {len(array)} labels: must be {num}, the number '
-            'of images'
+            f'{name}: {len(array)} labels: must be {num}, the number of images'
         )
     return array.astype(np.int64)
 
 
 def _class_names(
-    arrays: dict[str, np.ndarray], train_labels: np.ndarray, field: str
+    arrays: dict[str, np.ndarray], train_labels: np.ndarray
 ) -> tuple[str, ...]:
     """The names in the file, by default 'class 0', 'class 1' and so on."""
-    if 'class_names' not in arrays:
+    if _NAMES not in arrays:
         num_classes = len(np.unique(train_labels))
         return tuple(f'class {label}' for label in range(num_classes))
-    names = _array(arrays, 'class_names', 1, np.str_, field).tolist()
+    array = _array(arrays, _NAMES, np.str_)
+    if array.ndim != 1:
+        raise ValueError(f'{_NAMES}: rank {array.ndim}: must be 1')
+    names = array.tolist()
     for label, name in enumerate(names):
         if name in names[:label]:
-            raise ValueError(f'{field}: class_names: {name!r} is repeated')
+            raise ValueError(f'{_NAMES}: {name!r} is repeated')
     return tuple(names)

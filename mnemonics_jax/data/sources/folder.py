@@ -1,10 +1,15 @@
 """A folder of image files: `train/<class>/*` and `validation/<class>/*`.
 
-`data.dir` is its path, local or `gs://`. `validation` may also be called `val`
-or `test`. Files end in .jpg, .jpeg, .png, .bmp or .gif; others are ignored with
-a warning. The name of a class is that of its folder, or is given by a line
-`<folder> <tab> <name>` in a file `labels.txt` beside `train`; labels follow the
-sorted names of folders.
+`data.dir` is its path, local or `gs://`, or that of a zip or tar archive of it.
+The names of the splits are those of `_splits`, in any case. A folder without a
+split has `<class>/*`, or `train/<class>/*` alone; then `data.test_fraction` of
+each class is held out. With `data.labels` files lie anywhere, and a CSV says
+which class each has: see `_labels_file`.
+
+Files of the formats of `data.pillow` are read; what else there is is left out
+and counted in `Source.notes` and `Source.about`. The name of a class is that of
+its folder, or is given by a line `<folder> <tab> <name>` in a file `labels.txt`
+beside `train`; labels follow the sorted names of folders.
 
 Images are converted to RGB and `data.image_size` pixels high and wide, the
 central crop after resizing to `data.eval_resize` if that is given: see
@@ -13,9 +18,7 @@ images; computing them would require reading every file.
 """
 
 import collections
-import concurrent.futures
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,43 +29,32 @@ from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import (
     IMAGENET_STATISTICS,
     Source,
+    _archive,
+    _files,
+    _labels_file,
+    _splits,
     checks,
     encoded_splits,
 )
+from mnemonics_jax.data.sources._files import Files, Folder
 from mnemonics_jax.data.sources.checks import positive_option
 
 POLICIES = ('fail', 'skip')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
 
-# Listing is limited by the disk or the network, not by cores.
-_LISTING_THREADS = 32
-_TEST_FOLDERS = ('validation', 'val', 'test')
 _MAX_LISTED = 20
-_MAX_IN_ERROR = 5
+_MAX_IN_NOTE = 3
 
 
-class Files(NamedTuple):
-    """The image files of a split, sorted by class and name.
+class _Options(NamedTuple):
+    """The options, checked; see `make`."""
 
-    Attributes:
-        root: directory of the split, such as `<data.dir>/train`.
-        classes: K folder names, sorted.
-        names: n paths within the root, `<class>/<file>`.
-        labels: int32[n].
-    """
-
-    root: epath.Path
-    classes: tuple[str, ...]
-    names: Sequence[str]
-    labels: np.ndarray
-
-    def load(self, position: int) -> bytes:
-        """Reads a file."""
-        return (self.root / self.names[position]).read_bytes()
-
-    def describe(self, position: int) -> str:
-        """The path of a file."""
-        return str(self.root / self.names[position])
+    path: str
+    size: int
+    shorter: int | None
+    policy: str
+    labels: str | None
+    fraction: float | None
+    seed: int
 
 
 def make(options: Any) -> Source:
@@ -72,18 +64,24 @@ def make(options: Any) -> Source:
         options: must have `dir` and `image_size`, may have `eval_resize` and
             `on_bad_image`: 'fail' (default) raises when reading a file that
             cannot be decoded, 'skip' decodes every file once here, and leaves
-            out and logs those that cannot.
+            out and logs those that cannot. `labels` is the path of a CSV,
+            `test_fraction` in (0, 1) is the part to hold out with
+            `subset_seed`.
 
     Raises:
         ValueError: an option or the folder is invalid; `read` raises
             `errors.BadImageError`.
     """
-    path, size, shorter, policy = _read_options(options)
+    given = _read_options(options)
+    size, shorter = given.size, given.shorter
+    field = f'data.dir={given.path!r}'
+    root = _open(epath.Path(given.path).expanduser(), field)
+    files, about, notes = _divide(root, given, field)
+    left, lines = _left_out(files, field)
+    about, notes = {**about, **left}, (*notes, *lines)
     shape = (size, size, 3)
-    root = epath.Path(path).expanduser()
-    files = _list_splits(root, f'data.dir={path!r}')
     skipped: tuple[str, ...] = ()
-    if policy == 'skip':
+    if given.policy == 'skip':
         for key, split in files.items():
             files[key], bad = _skip_bad(split, shape, shorter)
             skipped += bad
@@ -106,11 +104,13 @@ def make(options: Any) -> Source:
         ),
         encoded=encoded_splits(files),
         skipped=skipped,
+        about=about,
+        notes=notes,
     )
 
 
-def _read_options(options: Any) -> tuple[str, int, int | None, str]:
-    """Checks and returns `dir`, `image_size`, `eval_resize`, `on_bad_image`."""
+def _read_options(options: Any) -> _Options:
+    """Checks the options."""
     path = checks.text_option(options, 'dir', 'the path of an image folder')
     size = positive_option(options, 'image_size', 0)
     if not size:
@@ -125,112 +125,118 @@ def _read_options(options: Any) -> tuple[str, int, int | None, str]:
             f'data.on_bad_image={policy!r}: must be one of '
             f'{", ".join(POLICIES)}'
         )
-    return path, size, shorter, policy
+    fraction = checks.option(options, 'test_fraction')
+    if fraction is not None and not 0 < fraction < 1:
+        raise ValueError(
+            f'data.test_fraction={fraction!r}: must be a number > 0 and < 1'
+        )
+    labels = checks.option(options, 'labels')
+    seed = checks.option(options, 'subset_seed', 1993)
+    return _Options(path, size, shorter, policy, labels, fraction, seed)
 
 
-def _list_splits(root: epath.Path, field: str) -> dict[str, Files]:
-    """Lists the files of both splits; checks that their classes are equal."""
-    if not root.is_dir():
-        raise ValueError(f'{field}: no such directory')
+def _open(path: epath.Path, field: str) -> Folder:
+    """The folder or archive at a path."""
+    if path.is_dir():
+        return path
+    if not path.exists():
+        raise ValueError(f'{field}: no such directory or archive')
+    return _archive.open_archive(path, field)
+
+
+def _divide(
+    root: Folder, given: _Options, field: str
+) -> tuple[dict[str, Files], Mapping[str, Any], tuple[str, ...]]:
+    """The files 'train' and 'test', and what is said of the splits."""
+    fraction = given.fraction
     try:
-        test = _test_folder(root, field)
-        files = {
-            'train': _list_files(root / 'train'),
-            'test': _list_files(root / test),
-        }
+        if given.labels is not None:
+            field = f'data.labels={given.labels!r}'
+            found = _labels_file.read(root, given.labels)
+            chosen = _splits.choose(list(found), field)
+        else:
+            chosen = _choose_folders(root, fraction, field)
+            found = {
+                name: _files.list_classes(root / name if name else root)
+                for name in (chosen[:2] if chosen else ('',))
+                if name is not None
+            }
     except OSError as e:
         raise ValueError(f'{field}: cannot be listed: {e}') from e
-    in_train, in_test = (set(split.classes) for split in files.values())
+    _splits.check_fraction(chosen, fraction, field)
+    train = chosen.train if chosen else ''
+    if train not in found:
+        raise ValueError(f'{field}: no row of the split train')
+    if chosen is None or chosen.test is None:
+        if fraction is None:
+            raise ValueError(
+                f'{field}: no test images: must have rows with a split '
+                f'{" or ".join(_splits.TEST)}, or data.test_fraction=0.2'
+            )
+        held_out = _splits.hold_out(found[train], fraction, given.seed)
+        return held_out, *_splits.held_out_said(fraction, given.seed, field)
+    files = {'train': found[train], 'test': found[chosen.test]}
+    in_train, in_test = (_classes_with_files(files[key]) for key in files)
     for name in sorted(in_train ^ in_test):
-        has, lacks = ('train', test) if name in in_train else (test, 'train')
+        has, lacks = train, chosen.test
+        if name in in_test:
+            has, lacks = lacks, has
         raise ValueError(f'{field}: class {name!r} is in {has}, not in {lacks}')
-    return files
+    return files, *_splits.chosen_said(chosen, field)
 
 
-def _test_folder(root: epath.Path, field: str) -> str:
-    """Name of the test folder; raises ValueError if a folder is missing."""
-    if not (root / 'train').is_dir():
-        near = [root / name for name in _names_in(root)[:_MAX_LISTED]]
-        if root.name in ('train', *_TEST_FOLDERS):
-            near = [root.parent]
-        for path in near:
-            if (path / 'train').is_dir():
-                raise ValueError(f'{field}: no folder train; {path} has one')
-        raise ValueError(
-            f'{field}: no folder train, but {_contents(root)}; must have '
-            'train/<class>/<image> and validation/<class>/<image>'
-        )
-    for name in _TEST_FOLDERS:
-        if (root / name).is_dir():
-            return name
+def _classes_with_files(files: Files) -> set[str]:
+    return {files.classes[label] for label in np.unique(files.labels)}
+
+
+def _choose_folders(
+    root: Folder, fraction: float | None, field: str
+) -> _splits.Chosen | None:
+    """The folders of the splits; None if the root has those of the classes."""
+    names = _files.folders_in(root)
+    chosen = _splits.choose(names, field)
+    if chosen is not None:
+        if chosen.test is None and fraction is None:
+            raise ValueError(
+                f'{field}: no folder {" or ".join(_splits.TEST)}, but '
+                f'{_files.contents(root)}; data.test_fraction=0.2 holds out '
+                f'images of {chosen.train}'
+            )
+        return chosen
+    if fraction is not None and not any(map(_splits.kind_of, names)):
+        return None
+    near = [root / name for name in names[:_MAX_LISTED]]
+    if isinstance(root, epath.Path) and _splits.kind_of(root.name):
+        near = [root.parent]
+    for path in near:
+        if (path / 'train').is_dir():
+            raise ValueError(f'{field}: no folder train; {path} has one')
     raise ValueError(
-        f'{field}: no folder {" or ".join(_TEST_FOLDERS)}, but '
-        f'{_contents(root)}'
+        f'{field}: no folder train, but {_files.contents(root)}; must have '
+        'train/<class>/<image> and validation/<class>/<image>, or '
+        '<class>/<image> with data.test_fraction=0.2'
     )
 
 
-def _names_in(folder: epath.Path) -> list[str]:
-    """Sorted names of the entries of a folder, without hidden ones."""
-    # Path objects of a million files would take ten seconds.
-    local = os.path.isdir(folder)
-    names = os.listdir(folder) if local else [p.name for p in folder.iterdir()]
-    return sorted(name for name in names if not name.startswith('.'))
-
-
-def _contents(folder: epath.Path) -> str:
-    """The contents of a folder for a message, folders first."""
-    entries = []
-    for name in _names_in(folder):
-        is_image = name.lower().endswith(SUFFIXES)
-        is_folder = not is_image and (folder / name).is_dir()
-        entries.append((not is_folder, f'{name}/' if is_folder else name))
-    listed = ', '.join(name for _, name in sorted(entries)[:_MAX_IN_ERROR])
-    if len(entries) > _MAX_IN_ERROR:
-        listed += f', ... ({len(entries)} in all)'
-    return listed or 'nothing'
-
-
-def _list_files(root: epath.Path) -> Files:
-    """Lists the files of a split."""
-    with concurrent.futures.ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        names = _names_in(root)
-        are_folders = pool.map(lambda name: (root / name).is_dir(), names)
-        classes = [
-            name
-            for name, is_folder in zip(names, are_folders, strict=True)
-            if is_folder
-        ]
-        if not classes:
-            raise ValueError(f'{root}: no folder; must have one per class')
-        listed = list(pool.map(lambda name: _list_class(root / name), classes))
-    others = [path for _, ignored in listed for path in ignored]
-    _warn('ignored, not image files by their names', others)
-    return Files(
-        root=root,
-        classes=tuple(classes),
-        names=[
-            f'{name}/{file}'
-            for name, (files, _) in zip(classes, listed, strict=True)
-            for file in files
-        ],
-        labels=np.repeat(
-            np.arange(len(classes), dtype=np.int32),
-            [len(files) for files, _ in listed],
-        ),
-    )
-
-
-def _list_class(folder: epath.Path) -> tuple[list[str], list[str]]:
-    """Names of a class's image files, and paths of its other files."""
-    names = _names_in(folder)
-    files = [name for name in names if name.lower().endswith(SUFFIXES)]
-    if not files:
-        raise ValueError(
-            f'{folder}: no image, but {_contents(folder)}; files must end in '
-            f'{", ".join(SUFFIXES)}'
-        )
-    others = set(names) - set(files)
-    return files, [str(folder / name) for name in sorted(others)]
+def _left_out(
+    files: Mapping[str, Files], field: str
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """What `Source.about` and `Source.notes` say of files left out."""
+    about, notes = {}, []
+    for key, what in (
+        ('left_out', 'not images by their names'),
+        ('unlabelled', 'images without a row in data.labels'),
+    ):
+        paths = [p for split in files.values() for p in getattr(split, key)]
+        about[f'{key}_files'] = kinds = _files.kinds(paths)
+        if paths:
+            counts = ', '.join(f'{num} {kind}' for kind, num in kinds.items())
+            more = ', ...' if len(paths) > _MAX_IN_NOTE else ''
+            notes.append(
+                f'{field}: {len(paths)} files left out, {what}: {counts} '
+                f'({", ".join(paths[:_MAX_IN_NOTE])}{more})'
+            )
+    return about, tuple(notes)
 
 
 def _skip_bad(
@@ -253,9 +259,7 @@ def _skip_bad(
     return files, tuple(skipped)
 
 
-def _display_names(
-    root: epath.Path, classes: tuple[str, ...]
-) -> tuple[str, ...]:
+def _display_names(root: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
     """Unique class names by label, from labels.txt if it exists."""
     path = root / 'labels.txt'
     if not path.exists():

@@ -31,6 +31,7 @@ import numpy as np
 
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import (
+    CIFAR100_STATISTICS,
     IMAGENET_STATISTICS,
     Encoded,
     Source,
@@ -45,7 +46,7 @@ _MEMORY = 2**29
 _NUM_FOR_STATISTICS = 2000
 # Mean and std by the prefix of the set's name.
 _STATISTICS = {
-    'cifar100': ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023)),
+    'cifar100': CIFAR100_STATISTICS,
     'imagenet': IMAGENET_STATISTICS,
 }
 # Number of classes of the paper's sets.

@@ -1,0 +1,151 @@
+"""The image files of a split, by class, and what was left out of them."""
+
+import collections
+import concurrent.futures
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnemonics_jax.data.pillow import SUFFIXES
+
+# Listing is limited by the disk or the network, not by cores.
+THREADS = 32
+_MAX_IN_ERROR = 5
+
+# A folder: an `epath.Path`, or an `_archive.Inside` with the same methods.
+Folder = Any
+
+
+class Files(NamedTuple):
+    """The image files of a split, sorted by class and name.
+
+    Attributes:
+        root: directory of the split, such as `<data.dir>/train`.
+        classes: K names, sorted.
+        names: n paths within the root, such as `<class>/<file>`.
+        labels: int32[n].
+        left_out: paths of what else lies there, with / after a folder.
+        unlabelled: paths of images that a CSV does not name.
+    """
+
+    root: Folder
+    classes: tuple[str, ...]
+    names: Sequence[str]
+    labels: np.ndarray
+    left_out: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+
+    def load(self, position: int) -> bytes:
+        """Reads a file."""
+        return (self.root / self.names[position]).read_bytes()
+
+    def describe(self, position: int) -> str:
+        """The path of a file."""
+        return str(self.root / self.names[position])
+
+    def take(self, rows: np.ndarray) -> 'Files':
+        """The files at some positions, int64[m]."""
+        return self._replace(
+            names=[self.names[row] for row in rows.tolist()],
+            labels=self.labels[rows],
+        )
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image, by its name."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def kinds(left_out: Iterable[str]) -> dict[str, int]:
+    """How many files there are of each kind, the most frequent first.
+
+    Args:
+        left_out: paths, with / after a folder.
+
+    Returns:
+        Suffix such as '.heic', or 'folder' or 'no suffix' -> number.
+    """
+
+    def kind(path: str) -> str:
+        if path.endswith('/'):
+            return 'folder'
+        return pathlib.PurePath(path).suffix.lower() or 'no suffix'
+
+    return dict(collections.Counter(map(kind, left_out)).most_common())
+
+
+def names_in(folder: Folder) -> list[str]:
+    """Sorted names of the entries of a folder, without hidden ones."""
+    # Path objects of a million files would take ten seconds.
+    local = isinstance(folder, os.PathLike) and os.path.isdir(folder)
+    names = os.listdir(folder) if local else [p.name for p in folder.iterdir()]
+    return sorted(name for name in names if not name.startswith('.'))
+
+
+def folders_in(folder: Folder) -> list[str]:
+    """Those of `names_in` that are folders."""
+    names = names_in(folder)
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(lambda name: (folder / name).is_dir(), names)
+        return [name for name, yes in zip(names, found, strict=True) if yes]
+
+
+def contents(folder: Folder) -> str:
+    """The contents of a folder for a message, folders first."""
+    entries = []
+    for name in names_in(folder):
+        is_folder = not is_image(name) and (folder / name).is_dir()
+        entries.append((not is_folder, f'{name}/' if is_folder else name))
+    listed = ', '.join(name for _, name in sorted(entries)[:_MAX_IN_ERROR])
+    if len(entries) > _MAX_IN_ERROR:
+        listed += f', ... ({len(entries)} in all)'
+    return listed or 'nothing'
+
+
+def list_classes(root: Folder) -> Files:
+    """Lists the files in the folders of a split, one for each class.
+
+    Raises:
+        ValueError: there is no folder, or one has no image.
+    """
+    classes = folders_in(root)
+    if not classes:
+        raise ValueError(f'{root}: no folder; must have one per class')
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        listed = list(pool.map(lambda name: _list_class(root / name), classes))
+    beside = set(names_in(root)) - set(classes)
+    others = [path for _, ignored in listed for path in ignored]
+    return Files(
+        root=root,
+        classes=tuple(classes),
+        names=[
+            f'{name}/{file}'
+            for name, (files, _) in zip(classes, listed, strict=True)
+            for file in files
+        ],
+        labels=np.repeat(
+            np.arange(len(classes), dtype=np.int32),
+            [len(files) for files, _ in listed],
+        ),
+        left_out=(*others, *(str(root / name) for name in sorted(beside))),
+    )
+
+
+def _list_class(folder: Folder) -> tuple[list[str], list[str]]:
+    """Names of a class's image files, and paths of what else it has."""
+    names = names_in(folder)
+    files = [name for name in names if is_image(name)]
+    if not files:
+        raise ValueError(
+            f'{folder}: no image, but {contents(folder)}; files must end in '
+            f'{", ".join(SUFFIXES)}'
+        )
+    others = []
+    for name in names:
+        if not is_image(name):
+            path = folder / name
+            others.append(f'{path}/' if path.is_dir() else str(path))
+    return files, others
