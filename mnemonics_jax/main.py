@@ -57,6 +57,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         _CONFIG.value  # noqa: B018, runs the file
+        prefer_sizes()
     except (AttributeError, KeyError) as e:
         fail(explain_field(argv) or explain_key(given, e) or e)
     except flags.Error as e:
@@ -96,6 +97,15 @@ def with_config(argv: Sequence[str]) -> tuple[str, list[str]]:
             return given, found
     found.insert(1, f'{flag}={arguments.locate(DEFAULT_CONFIG)}')
     return DEFAULT_CONFIG, found
+
+
+def prefer_sizes() -> None:
+    """Has the flag of `phase_sizes` replace the file's number of phases."""
+    given = config_flags.get_override_values(flags.FLAGS['config'])
+    if 'protocol.phase_sizes' in given:
+        for name in ('base_classes', 'phases', 'remainder'):
+            if f'protocol.{name}' not in given:
+                _CONFIG.value.protocol[name] = None
 
 
 def explain_type(error: flags.Error) -> str | None:

@@ -23,6 +23,7 @@ from mnemonics_jax.core.rules import (
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
+    SIZES,
     TEXT,
     Field,
     at_least,
@@ -110,6 +111,16 @@ FIELDS = {
     ),
     'protocol.phases': Field(
         None, or_none(at_least(0)), 'Equal phases after phase 0; None: 5.'
+    ),
+    'protocol.remainder': Field(
+        None,
+        or_none(one_of(('last',))),
+        'last: the last phase is smaller if phases does not divide.',
+    ),
+    'protocol.phase_sizes': Field(
+        None,
+        or_none(SIZES),
+        'Classes of each phase from 0 on, in place of the three fields above.',
     ),
     'protocol.stop_after_phase': Field(
         None,

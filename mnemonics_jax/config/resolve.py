@@ -47,6 +47,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     for name in fields:
         check_field(config, name, fields)
     check_together(config)
+    fill_by_sizes(config.protocol)
     return config_dict.FrozenConfigDict(config)
 
 
@@ -188,6 +189,26 @@ def check_together(config: config_dict.ConfigDict) -> None:
         raise ValueError(
             'method.imprint=True: must be false with backbone.head=linear'
         )
+
+
+def fill_by_sizes(protocol: config_dict.ConfigDict) -> None:
+    """Fills in the number of phases where `phase_sizes` says it.
+
+    Raises:
+        ValueError: another field says otherwise.
+    """
+    sizes = protocol.phase_sizes
+    if sizes is None:
+        return
+    follow = {'base_classes': sizes[0], 'phases': len(sizes) - 1}
+    for name, value in {**follow, 'remainder': None}.items():
+        if protocol[name] not in (None, value):
+            either = '' if value is None else f' or {value}'
+            raise ValueError(
+                f'protocol.{name}={protocol[name]}: must be None{either} with '
+                f'protocol.phase_sizes={",".join(map(str, sizes))}'
+            )
+    protocol.update(follow)
 
 
 def check_without_memory(config: config_dict.ConfigDict) -> None:

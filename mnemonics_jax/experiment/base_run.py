@@ -22,7 +22,9 @@ LATER = (
     'data.feed',
     'data.memory_mb',
     'data.read_ahead_mb',
+    'protocol.phase_sizes',
     'protocol.phases',
+    'protocol.remainder',
     'protocol.stop_after_phase',
     'train.base_run',
 )

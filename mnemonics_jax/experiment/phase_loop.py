@@ -19,6 +19,7 @@ from mnemonics_jax.experiment import (
     memory_check,
     results,
     run_config,
+    start_lines,
 )
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import run_phase
@@ -259,9 +260,11 @@ def announce(
     late = parts.num_late_classes()
     recorder.say(
         f'{config.data.source}: {parts.source.num_classes} classes in '
-        f'{total} phase{"s" if total > 1 else ""}'
+        f'{start_lines.phases_in_words(parts.bounds)}'
         f'{f" ({late} classes added after the start)" if late else ""}; '
         f'{config.method.name} on '
         f'{config.backbone.name} with {config.exemplars.strategy} exemplars; '
         f'{jax.device_count()} x {jax.devices()[0].device_kind}'
     )
+    if (line := start_lines.small_classes(parts)) is not None:
+        recorder.say(line)
