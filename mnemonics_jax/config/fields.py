@@ -54,6 +54,11 @@ FIELDS = {
         one_of(('fail', 'skip')),
         'What to do with a file that is no image; skip: with a warning.',
     ),
+    'data.on_changed': Field(
+        'stop',
+        one_of(('stop', 'continue')),
+        'What to do if images of learned classes are not what they were.',
+    ),
     'data.feed': Field(
         'tfdata',
         one_of(('tfdata', 'device')),

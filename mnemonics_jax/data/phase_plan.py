@@ -58,9 +58,8 @@ def begin(source: Source, protocol: Any) -> Plan:
             protocol.phases,
             protocol.remainder,
         )
-    return Plan(
-        names, tuple(bounds), *image_properties(source), largest_class(source)
-    )
+    plan = Plan(names, tuple(bounds), *image_properties(source))
+    return plan._replace(largest_class=largest_class(source))
 
 
 def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
@@ -103,10 +102,9 @@ def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
 
 def from_json(content: dict[str, Any]) -> Plan:
     """Restores a plan from its `_asdict()`, read from JSON."""
-    *names, last = Plan._fields
-    plan = Plan(
-        *(tuple(content[name]) for name in names), content.get(last, 0)
-    )
+    lists = [name for name in Plan._fields if name != 'largest_class']
+    values: dict[str, Any] = {name: tuple(content[name]) for name in lists}
+    plan = Plan(**values, largest_class=content.get('largest_class', 0))
     return plan._replace(bounds=tuple((a, b) for a, b in plan.bounds))
 
 
@@ -131,7 +129,7 @@ def arrange(names: Sequence[str], protocol: Any) -> tuple[str, ...]:
     return tuple(names[k] for k in order)
 
 
-def image_properties(source: Source) -> tuple[tuple[Any, ...], ...]:
+def image_properties(source: Source) -> tuple[Any, Any, Any]:
     """Shape, means and standard deviations of a source's images."""
     return (
         tuple(source.image_shape),

@@ -104,8 +104,8 @@ def halves(
     """Splits the first `num_classes` classes into A and B (the paper, Eq. 10).
 
     A has the even ranks and B the odd ones, so that both are balanced over
-    classes and similar in rank. Of an odd number A has one more, and of a single
-    exemplar all; both have the shape [K, ceil(m / 2), ...].
+    classes and similar in rank. Of an odd number A has one more, so that B may
+    have none of a class; both have the shape [K, ceil(m / 2), ...].
 
     Returns:
         A and B, images of `dtype` in [0, 1]; masks of other classes are false.

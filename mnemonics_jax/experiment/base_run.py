@@ -8,7 +8,13 @@ import numpy as np
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.workdir import Workdir
-from mnemonics_jax.experiment import components, finished, run_config
+from mnemonics_jax.data import record
+from mnemonics_jax.experiment import (
+    components,
+    data_check,
+    finished,
+    run_config,
+)
 from mnemonics_jax.types import Variables
 
 # Fields in which the runs may differ, since training in phase 0 does not read
@@ -19,8 +25,10 @@ LATER = (
     'exemplars',
     'finetune',
     'report',
+    'data.dir',
     'data.feed',
     'data.memory_mb',
+    'data.on_changed',
     'data.read_ahead_mb',
     'protocol.phase_sizes',
     'protocol.phases',
@@ -73,7 +81,7 @@ def _open(parts: components.Components) -> finished.FinishedPhase:
 def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
     with Workdir(folder, uploads=False) as place:
         place.fetch('config.json')
-        begun = run_config.read(place)
+        begun, data = run_config.read(place), run_config.read_data(place)
     if begun is None:
         return  # `finished.restore_phase` raises.
     fields = run_config.differences(
@@ -83,4 +91,13 @@ def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
         raise ValueError(
             f'{folder}: must be a run that differs only in '
             f'{", ".join(LATER[:-1])}, but has {"; ".join(fields)}'
+        )
+    if data is None:
+        return  # It was stopped before it trained.
+    base = parts.plan.classes[: parts.bounds[0][1]]
+    changed = record.changes(data, record.describe(parts.source), base)
+    if changed:
+        raise ValueError(
+            f'{folder}: must be a run on the same images, but here are '
+            f'{data_check.listed(changed)}'
         )

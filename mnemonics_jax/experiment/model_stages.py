@@ -126,9 +126,7 @@ def hold_out(context: PhaseContext, pool: Pool) -> Pool:
     """
     most = context.parts.held_out_per_class(context.index)
     order = context.order(Stage.HOLD_OUT, 0, len(pool.labels))
-    members = [
-        order[pool.labels[order] == k] for k in range(context.num_seen)
-    ]
+    members = [order[pool.labels[order] == k] for k in range(context.num_seen)]
     chosen = [each[: min(most, len(each) // 2)] for each in members]
     held_out = np.sort(np.concatenate(chosen))
     return pool._replace(

@@ -16,6 +16,7 @@ from mnemonics_jax.exemplars import memory
 from mnemonics_jax.experiment import (
     base_run,
     components,
+    data_check,
     memory_check,
     results,
     run_config,
@@ -79,6 +80,10 @@ def run(
 
     Returns:
         The content of `results.json`.
+
+    Raises:
+        errors.BadDataError: images cannot be read, or have changed since their
+            classes were learned.
     """
     settings, last = parts.config.checkpoint, last_phase(parts)
     with (
@@ -97,7 +102,10 @@ def run(
         for name in itertools.chain(*map(phase_files, range(len(phases)))):
             place.fetch(name)
         position = loops.resume(len(phases))
+        changed = []
         if len(phases) <= last:
+            begun = len(phases) + (position is not None)
+            changed = data_check.check(parts, place, begun)
             run_config.add_start(place, resumption(len(phases), position))
         with Recorder(
             place.local,
@@ -106,6 +114,8 @@ def run(
             quiet=not multihost.is_main(),
         ) as recorder:
             announce(parts, recorder, len(phases), position)
+            for line in changed:
+                recorder.say(line)
             for index in range(len(phases), last + 1):
                 loops.open_phase(index)
                 bounds = parts.bounds[index]

@@ -18,15 +18,22 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import Workdir, write_atomically
 from mnemonics_jax.data.phase_plan import Plan, from_json
+from mnemonics_jax.data.record import Record
 from mnemonics_jax.experiment import data
 
 # Fields that may differ when a run is resumed: they change no results, or only
-# the order of sums.
+# the order of sums. What lies in `data.dir` is checked by `data_check`.
 MAY_CHANGE = (
     'checkpoint',
+    'data.dir',
+    'data.feed',
+    'data.memory_mb',
+    'data.on_changed',
+    'data.read_ahead_mb',
     'exemplars.microbatch',
     'protocol.stop_after_phase',
     'report',
+    'steps_per_dispatch',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -126,6 +133,19 @@ def write(
         return
     content['plan'] = plan._asdict()
     _write(place, content)
+
+
+def read_data(place: Workdir) -> Record | None:
+    """The record of the data; None if there is none."""
+    if not (place.local / 'config.json').exists():
+        return None
+    return _content(place).get('data')
+
+
+def write_data(place: Workdir, record: Record) -> None:
+    """Writes the record of the data to `config.json`."""
+    if multihost.is_main() and record != read_data(place):
+        _write(place, {**_content(place), 'data': record})
 
 
 def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:

@@ -5,10 +5,11 @@ A source is a file of this package that defines `make(options) -> Source`;
 attributes. Slow imports go inside `make`, so that listing the sources is fast.
 """
 
+import hashlib
 import importlib
 import pathlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,9 @@ class Source(NamedTuple):
             images are in memory.
         skipped: `<path>: <reason>` of each image that cannot be decoded and is
             left out.
+        digest: `(split, positions int64[k]) -> str`, a digest of what these
+            images are, wherever they lie, without decoding them; None if the
+            source has none.
     """
 
     num_classes: int
@@ -65,6 +69,7 @@ class Source(NamedTuple):
     read: Callable[[str, np.ndarray], np.ndarray]
     encoded: Encoded | None = None
     skipped: tuple[str, ...] = ()
+    digest: Callable[[str, np.ndarray], str] | None = None
 
 
 def source_names() -> tuple[str, ...]:
@@ -134,7 +139,16 @@ def match_classes(source: Source, names: Sequence[str]) -> Source:
         labels=labels,
         read=remap(source.read),
         encoded=None if encoded is None else Encoded(*map(remap, encoded)),
+        digest=None if source.digest is None else remap(source.digest),
     )
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """A short digest of some bytes, for `Source.digest`."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()[:16]
 
 
 def encoded_splits(splits: Mapping[str, Any]) -> Encoded:

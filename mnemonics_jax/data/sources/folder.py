@@ -27,6 +27,7 @@ from mnemonics_jax.data.sources import (
     IMAGENET_STATISTICS,
     Source,
     checks,
+    digest_of,
     encoded_splits,
 )
 from mnemonics_jax.data.sources.checks import positive_option
@@ -59,6 +60,18 @@ class Files(NamedTuple):
     def load(self, position: int) -> bytes:
         """Reads a file."""
         return (self.root / self.names[position]).read_bytes()
+
+    def digest(self, positions: np.ndarray) -> str:
+        """Digest of names and, on a local disk, of sizes of files."""
+        root = os.fspath(self.root)
+        local = os.path.isdir(root)
+
+        def describe(name: str) -> bytes:
+            # In a bucket, a size would cost a request.
+            size = os.path.getsize(f'{root}/{name}') if local else 0
+            return os.fsencode(f'{name} {size}\n')
+
+        return digest_of(describe(self.names[row]) for row in positions)
 
     def describe(self, position: int) -> str:
         """The path of a file."""
@@ -106,6 +119,7 @@ def make(options: Any) -> Source:
         ),
         encoded=encoded_splits(files),
         skipped=skipped,
+        digest=lambda split, positions: files[split].digest(positions),
     )
 
 
