@@ -120,7 +120,7 @@ FIELDS = {
     'protocol.remainder': Field(
         None,
         or_none(one_of(('last',))),
-        'last: the last phase is smaller if phases does not divide.',
+        'If last, the last phase is smaller where phases does not divide.',
     ),
     'protocol.phase_sizes': Field(
         None,

@@ -84,8 +84,10 @@ def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
         begun, data = run_config.read(place), run_config.read_data(place)
     if begun is None:
         return  # `finished.restore_phase` raises.
+    # Without a record of its images, the folder says which they were.
+    ignored = [name for name in LATER if data or name != 'data.dir']
     fields = run_config.differences(
-        config_lib.to_json(parts.config), begun.config, ignored=LATER
+        config_lib.to_json(parts.config), begun.config, ignored=ignored
     )
     if fields:
         raise ValueError(
@@ -93,7 +95,7 @@ def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
             f'{", ".join(LATER[:-1])}, but has {"; ".join(fields)}'
         )
     if data is None:
-        return  # It was stopped before it trained.
+        return
     base = parts.plan.classes[: parts.bounds[0][1]]
     changed = record.changes(data, record.describe(parts.source), base)
     if changed:

@@ -77,8 +77,11 @@ def follow(
     config = data.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
+    # Without a record of its images, the folder says which they were.
+    recorded = read_data(place) is not None
+    ignored = [name for name in MAY_CHANGE if recorded or name != 'data.dir']
     fields = differences(
-        config_lib.to_json(config), run_config.config, ignored=MAY_CHANGE
+        config_lib.to_json(config), run_config.config, ignored=ignored
     )
     if fields:
         raise ValueError(
@@ -139,13 +142,13 @@ def read_data(place: Workdir) -> Record | None:
     """The record of the data; None if there is none."""
     if not (place.local / 'config.json').exists():
         return None
-    return _content(place).get('data')
+    return _content(place).get('images')
 
 
 def write_data(place: Workdir, record: Record) -> None:
     """Writes the record of the data to `config.json`."""
     if multihost.is_main() and record != read_data(place):
-        _write(place, {**_content(place), 'data': record})
+        _write(place, {**_content(place), 'images': record})
 
 
 def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
