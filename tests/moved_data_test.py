@@ -41,9 +41,13 @@ def stop_at(monkeypatch, num_records):
 def test_a_run_goes_on_with_moved_data_and_less_memory_bit_for_bit(
     tmp_path, monkeypatch
 ):
-    """From the middle of phase 1, kept on the device, to decoding each pass."""
+    """From the middle of phase 1, kept in memory, to decoding in each pass.
+
+    For the feeds' programs, which the tests' flags have rounded in their own
+    ways, `feeds_test` has the same.
+    """
     root = write_folder(tmp_path / 'photos')
-    begin = {**HERDING, 'data__feed': 'device', 'train__epochs': 3}
+    begin = {**HERDING, 'data__feed': 'tfdata', 'train__epochs': 3}
     done = run_folder(root, tmp_path / 'whole', **begin)
     assert done.returncode == 0, done.stderr
     with monkeypatch.context() as patch:
@@ -57,7 +61,7 @@ def test_a_run_goes_on_with_moved_data_and_less_memory_bit_for_bit(
     done = run_folder(
         there,
         tmp_path / 'run',
-        **begin | {'data__feed': 'tfdata'},
+        **begin,
         data__memory_mb=0,
         data__read_ahead_mb=8,
     )
@@ -65,6 +69,7 @@ def test_a_run_goes_on_with_moved_data_and_less_memory_bit_for_bit(
     assert 'resuming in phase 1 of 0..1, train, after step' in done.stdout
     assert outcome(tmp_path / 'run') == outcome(tmp_path / 'whole')
     recorded = json.loads((tmp_path / 'run' / 'config.json').read_text())
+    assert recorded['config']['data']['dir'] == str(there)
     assert recorded['images']['train'] == {'ant': 3, 'bee': 3, 'cow': 3}
 
 
@@ -111,6 +116,6 @@ def test_images_that_vanish_in_the_middle_of_their_phase_stop_it(
     done = run_folder(root, workdir, **fields)
     assert_refused(done, f"class '{path.parent.name}': 2 training images")
     more = {'data__on_changed': 'continue', 'steps_per_dispatch': 2}
-    done = run_folder(root, workdir, **fields, **more)
+    done = run_folder(root, workdir, **fields | more | {'data__feed': 'tfdata'})
     assert done.returncode == 0, done.stderr
     assert 'resuming in phase 1' in done.stdout

@@ -106,7 +106,8 @@ def run(
         if len(phases) <= last:
             begun = len(phases) + (position is not None)
             changed = data_check.check(parts, place, begun)
-            run_config.add_start(place, resumption(len(phases), position))
+            resumed = resumption(len(phases), position)
+            run_config.add_start(place, parts.config, resumed)
         with Recorder(
             place.local,
             first_phase=len(phases),

@@ -151,11 +151,17 @@ def write_data(place: Workdir, record: Record) -> None:
         _write(place, {**_content(place), 'images': record})
 
 
-def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
+def add_start(
+    place: Workdir,
+    config: ml_collections.FrozenConfigDict,
+    resumed: dict[str, Any] | None,
+) -> None:
     """Adds a start of the command to `config.json`.
 
     Args:
         place: work directory with a `config.json`.
+        config: configuration of this start, from `follow`: it says where the
+            data are now.
         resumed: 'phase', 'stage' and 'step' at which the run resumes; None for
             a new run.
     """
@@ -168,8 +174,9 @@ def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
         # As typed, but without the path of the interpreter.
         'command': shlex.join(['python', *sys.orig_argv[1:]]),
     }
-    starts = [*content.get('starts', ()), start]
-    _write(place, {**content, 'starts': starts})
+    content['config'] = config_lib.to_json(config)
+    content['starts'] = [*content.get('starts', ()), start]
+    _write(place, content)
 
 
 def now() -> str:
