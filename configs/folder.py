@@ -10,7 +10,7 @@ classes come first, the others in five equal phases, or in fewer if their number
 cannot be divided by five. Fields to set first:
     --config.data.image_size=32          side that images are resized to
     --config.backbone.name=resnet32      resnet18 from about 64 pixels on
-    --config.exemplars.per_class=20      at most the size of the smallest class
+    --config.exemplars.per_class=20      a class with fewer keeps all
     --config.protocol.base_classes=10
     --config.protocol.class_order_file=order.txt   class names, one per line
     --config.data.on_bad_image=skip      default: fail at the first bad image

@@ -76,6 +76,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         _ARGV[:] = argv
         rest = flags.FLAGS(argv)
         _CONFIG.value.update_from_flattened_dict(dict.fromkeys(unset))
+        prefer_sizes()
     except (AttributeError, KeyError) as e:
         fail(command_line.explain_field(argv) or explain_key(given, e) or e)
     except flags.UnrecognizedFlagError as e:
@@ -100,6 +101,15 @@ def parse(argv: Sequence[str]) -> list[str]:
     except ValueError as e:
         fail(f'--workdir={e}')
     return rest
+
+
+def prefer_sizes() -> None:
+    """Has the flag of `phase_sizes` replace the file's number of phases."""
+    given = config_flags.get_override_values(flags.FLAGS['config'])
+    if 'protocol.phase_sizes' in given:
+        for name in ('base_classes', 'phases', 'remainder'):
+            if f'protocol.{name}' not in given:
+                _CONFIG.value.protocol[name] = None
 
 
 def explain_type(error: flags.Error) -> str | None:

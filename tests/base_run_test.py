@@ -1,6 +1,7 @@
 """Runs that take the model of phase 0 from another one."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -107,6 +108,24 @@ def test_another_phase_0_is_refused(
     assert str(error.value).startswith('train.base_run: ')
     assert 'must be a run that differs only in' in str(error.value)
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_base_run_on_other_images_is_refused(base, tmp_path, one_device):
+    folder = tmp_path / 'base'
+    shutil.copytree(base, folder)
+    content = json.loads((folder / 'config.json').read_text())
+    later = content['plan']['classes'][2]
+    content['images']['train'][later] = 7
+    config = tiny()
+    config.train.base_run = str(folder)
+    (folder / 'config.json').write_text(json.dumps(content))
+    experiment.prepare(config, tmp_path / 'one', one_device)
+    first = content['plan']['classes'][0]
+    content['images']['train'][first] = 7
+    (folder / 'config.json').write_text(json.dumps(content))
+    message = f'same images.*{first}.: 12 training images instead of 7'
+    with pytest.raises(ValueError, match=message):
+        experiment.prepare(config, tmp_path / 'two', one_device)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, one_device):

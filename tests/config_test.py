@@ -66,6 +66,12 @@ RULES = {
         'train.milestones',
         [(0, 10), (10.5,), (-3,)],
     ),
+    'integers >= 1 separated by commas or None': (
+        'protocol.phase_sizes',
+        [(), (3, 0), (2.5,)],
+    ),
+    'last or None': ('protocol.remainder', ['first', '']),
+    'one of stop, continue': ('data.on_changed', ['fail']),
     'a work directory or None': ('train.base_run', ['']),
     'one of tfdata, device': ('data.feed', ['tf.data']),
     'one of fail, skip': ('data.on_bad_image', ['ignore']),
@@ -271,6 +277,18 @@ TOGETHER = {
             ('cg', 'prototypes+means'),
         )
     },
+    **{
+        f'sizes and {name}': (
+            {'protocol.phase_sizes': (3, 2, 4, 1), f'protocol.{name}': value},
+            f'protocol.{name}={value}: must be None{either} with '
+            'protocol.phase_sizes=3,2,4,1',
+        )
+        for name, value, either in (
+            ('base_classes', 4, ' or 3'),
+            ('phases', 4, ' or 3'),
+            ('remainder', 'last', ''),
+        )
+    },
     'lucir without cosines': (
         {'backbone.head': 'linear', 'method.imprint': False},
         "backbone.head='linear': must be cosine with method.name=lucir",
@@ -294,6 +312,7 @@ def test_fields_that_do_not_go_together(name):
         {'exemplars.per_class': 0, 'exemplars.total': 2000},
         {'exemplars.per_class': 2, 'exemplars.adjust': True},
         {'exemplars.per_class': 1},
+        {'protocol.phase_sizes': (3, 2), 'protocol.base_classes': 3},
         {
             'exemplars.hypergradient': 'cg',
             'exemplars.objective': 'unroll+means',
@@ -447,6 +466,9 @@ def test_build_of_a_configuration_that_fits(all_devices):
     parts = components.build(fitting, all_devices)
     assert parts.bounds == ((0, 4), (4, 6), (6, 8), (8, 10))
     assert [parts.slots(i) for i in range(4)] == [12] * 4
+    # No class has more than 12 images.
+    parts = components.build(small(exemplars__per_class=13), all_devices)
+    assert [parts.slots(i) for i in range(4)] == [12] * 4
     shared = small(exemplars__per_class=0, exemplars__total=44)
     parts = components.build(shared, all_devices)
     assert [parts.slots(i) for i in range(4)] == [11, 7, 5, 4]
@@ -475,10 +497,6 @@ def test_batches_divide_over_the_devices(one_device, all_devices, field):
     ('fields', 'start'),
     [
         (
-            {'exemplars.per_class': 13},
-            'exemplars.per_class=13: must be at most 12, ',
-        ),
-        (
             {'exemplars.per_class': 0, 'exemplars.total': 9},
             'exemplars.total=9: must be at least 10, ',
         ),
@@ -492,6 +510,14 @@ def test_batches_divide_over_the_devices(one_device, all_devices, field):
         ),
         ({'protocol.phases': 4}, 'protocol.phases=4: '),
         ({'protocol.phases': 0}, 'protocol.phases=0: '),
+        (
+            {
+                'protocol.base_classes': None,
+                'protocol.phases': None,
+                'protocol.phase_sizes': (3, 2, 4),
+            },
+            'protocol.phase_sizes=3,2,4: must add up to 10, ',
+        ),
         ({'protocol.base_classes': 11}, 'protocol.base_classes=11: '),
         ({'protocol.class_order_seed': 2**32}, 'protocol.class_order_seed='),
         ({'data.num_classes': 0}, 'data.num_classes=0: '),

@@ -30,6 +30,9 @@ def test_order_depends_on_the_seed_alone():
         ((10, 0, 1), [(0, 10)]),
         ((10, 10, 0), [(0, 10)]),
         ((10, 9, 1), [(0, 9), (9, 10)]),
+        ((10, 3, 3, 'last'), [(0, 3), (3, 6), (6, 9), (9, 10)]),
+        ((10, 0, 4, 'last'), [(0, 3), (3, 6), (6, 9), (9, 10)]),
+        ((10, 4, 3, 'last'), [(0, 4), (4, 6), (6, 8), (8, 10)]),
     ],
 )
 def test_phase_bounds(arguments, bounds):
@@ -56,7 +59,14 @@ def test_phase_bounds_of_the_paper(phases):
         (
             (10, 0, 3),
             'protocol.phases=3: must be a divisor of 10, the number of '
-            'classes: 1, 2, 5, 10',
+            'classes: 1, 2, 5, 10; or protocol.remainder=last, a smaller '
+            'last phase',
+        ),
+        (
+            # Phases of two classes, of which three are enough.
+            (10, 4, 4, 'last'),
+            'protocol.phases=4: must leave a smaller last phase of 6, the '
+            'number of classes after the first 4: 1, 2, 3, 6',
         ),
         (
             (10, 4, 0),

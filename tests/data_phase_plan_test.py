@@ -23,10 +23,12 @@ def source_of(names, mean=(0.5,), image_shape=(4, 4, 1)):
     )
 
 
-def protocol_of(base_classes=4, phases=2, path=None):
+def protocol_of(base_classes=4, phases=2, path=None, sizes=None):
     return types.SimpleNamespace(
         base_classes=base_classes,
         phases=phases,
+        phase_sizes=sizes,
+        remainder=None,
         class_order_seed=7,
         class_order_file=path and str(path),
     )
@@ -70,6 +72,30 @@ def test_classes_can_be_added_again_and_again():
         grown = phase_plan.extend(grown, source_of(names), protocol_of())
         assert grown.classes[: len(before.classes)] == before.classes
         assert grown.bounds == (*before.bounds, bounds)
+
+
+def test_phases_have_the_sizes_they_are_given():
+    protocol = protocol_of(3, 3, sizes=(3, 2, 4, 1))
+    begun = phase_plan.begin(source_of('abcdefghij'), protocol)
+    assert begun.bounds == ((0, 3), (3, 5), (5, 9), (9, 10))
+    # Of classes that come later each phase is as large as phase 1.
+    grown = phase_plan.extend(begun, source_of('abcdefghijklm'), protocol)
+    assert grown.bounds == (*begun.bounds, (10, 12), (12, 13))
+
+
+def test_the_largest_class_is_that_of_the_start():
+    begun = phase_plan.begin(source_of('ab'), protocol_of(1, 1))
+    assert begun.largest_class == 1
+    source = source_of('abc')
+    source.labels['train'] = np.array([0, 1, 2, 2, 2], np.int32)
+    grown = phase_plan.extend(begun, source, protocol_of(1, 1))
+    assert grown.largest_class == 1
+    # A plan of an older version has none.
+    content = begun._asdict()
+    del content['largest_class']
+    older = phase_plan.from_json(content)
+    found = phase_plan.extend(older, source, protocol_of(1, 1))
+    assert found.largest_class == 3
 
 
 def test_without_later_phases_the_new_classes_are_one_phase():

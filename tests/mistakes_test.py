@@ -184,9 +184,8 @@ main --config configs/folder.py --config.train.epochs=many
     {here}/photos/train/bee: no image, but
 {folder} < another class
     data.dir= | class 'cow' is in train, not in validation
-{folder} --config.exemplars.strategy=herding \
-  --config.exemplars.per_class=3 < images
-    exemplars.per_class=3 | at most 2 | 'cow'
+{digits} --config.protocol.phase_sizes=3,2,4
+    protocol.phase_sizes=3,2,4 | add up to 10, the number of classes, not to 9
 {folder} --config.protocol.phases=7 < images
     protocol.phases=7 | must be a divisor of 1
 {folder} --config.data.feed=device --config.data.pad=0 \

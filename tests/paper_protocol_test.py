@@ -123,6 +123,12 @@ def test_the_papers_curves_are_drawn_behind_a_run_of_its_protocol(cell):
 FIELDS = [
     ({'protocol__base_classes': 40}, 'classes of phase 0', '40', '50'),
     ({'protocol__phases': 2}, 'phases after it (N)', '2', '5 or 10 or 25'),
+    (
+        {'protocol__phase_sizes': (50, 6, 14, 10, 10, 10)},
+        'classes of these phases',
+        '6, 14, 10, 10, 10',
+        'equal',
+    ),
     ({'protocol__class_order_seed': 7}, 'class order', 'seed 7', 'seed 1993'),
     ({'backbone__name': 'resnet20'}, 'backbone', 'resnet20', 'resnet32'),
     ({'weight_transfer': False}, 'weight transfer', 'false', 'true'),

@@ -23,6 +23,7 @@ from mnemonics_jax.core.rules import (
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
+    SIZES,
     TEXT,
     Field,
     at_least,
@@ -64,6 +65,11 @@ FIELDS = {
         'fail',
         one_of(('fail', 'skip')),
         'What to do with a file that is no image; skip: with a warning.',
+    ),
+    'data.on_changed': Field(
+        'stop',
+        one_of(('stop', 'continue')),
+        'What to do if images of learned classes are not what they were.',
     ),
     'data.feed': Field(
         'tfdata',
@@ -124,6 +130,16 @@ FIELDS = {
     ),
     'protocol.phases': Field(
         None, or_none(at_least(0)), 'Equal phases after phase 0; None: 5.'
+    ),
+    'protocol.remainder': Field(
+        None,
+        or_none(one_of(('last',))),
+        'If last, the last phase is smaller where phases does not divide.',
+    ),
+    'protocol.phase_sizes': Field(
+        None,
+        or_none(SIZES),
+        'Classes of each phase from 0 on, in place of the three fields above.',
     ),
     'protocol.stop_after_phase': Field(
         None,

@@ -67,6 +67,7 @@ def resolve(
         check_field(config, name, fields)
     check_together(config)
     check_milestones(config)
+    fill_by_sizes(config.protocol)
     check_protocol(config)
     return config_dict.FrozenConfigDict(config)
 
@@ -265,17 +266,32 @@ def check_protocol(config: config_dict.ConfigDict) -> None:
         number = known
     if number is None:
         return
-    class_order.phase_bounds(
-        number,
-        *class_order.default_protocol(
-            number, protocol.base_classes, protocol.phases
-        ),
-    )
+    class_order.planned_bounds(number, protocol)
     if 0 < ex.total < number:
         raise ValueError(
             f'exemplars.total={ex.total}: must be at least {number}, one for '
             'each class'
         )
+
+
+def fill_by_sizes(protocol: config_dict.ConfigDict) -> None:
+    """Fills in the number of phases where `phase_sizes` says it.
+
+    Raises:
+        ValueError: another field says otherwise.
+    """
+    sizes = protocol.phase_sizes
+    if sizes is None:
+        return
+    follow = {'base_classes': sizes[0], 'phases': len(sizes) - 1}
+    for name, value in {**follow, 'remainder': None}.items():
+        if protocol[name] not in (None, value):
+            either = '' if value is None else f' or {value}'
+            raise ValueError(
+                f'protocol.{name}={protocol[name]}: must be None{either} with '
+                f'protocol.phase_sizes={",".join(map(str, sizes))}'
+            )
+    protocol.update(follow)
 
 
 def check_without_memory(config: config_dict.ConfigDict) -> None:

@@ -128,4 +128,9 @@ SEED = Rule(
     'an integer in 0..2**32 - 1',
     int,
 )
+SIZES = Rule(
+    lambda v: _positive_integers(v) and len(v) > 0,
+    'integers >= 1 separated by commas',
+    tuple,
+)
 INTEGERS = Rule(_positive_integers, 'integers >= 1 separated by commas', tuple)

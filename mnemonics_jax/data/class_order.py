@@ -3,6 +3,7 @@
 import itertools
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -104,8 +105,34 @@ def read_order(path: str, class_names: Sequence[str]) -> np.ndarray:
     return np.array([labels[name] for name in names], np.int64)
 
 
+def bounds_of_sizes(
+    num_classes: int, sizes: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Divides the class order into phases of given sizes.
+
+    Args:
+        num_classes: K, number of classes in the data.
+        sizes: classes of each phase, each >= 1.
+
+    Returns:
+        See `phase_bounds`.
+
+    Raises:
+        ValueError: the sizes do not add up to K.
+    """
+    if sum(sizes) != num_classes:
+        raise ValueError(
+            f'protocol.phase_sizes={",".join(map(str, sizes))}: must add up to '
+            f'{num_classes}, the number of classes, not to {sum(sizes)}'
+        )
+    return list(itertools.pairwise(itertools.accumulate(sizes, initial=0)))
+
+
 def phase_bounds(
-    num_classes: int, base_classes: int, phases: int
+    num_classes: int,
+    base_classes: int,
+    phases: int,
+    remainder: str | None = None,
 ) -> list[tuple[int, int]]:
     """Divides the class order into phases.
 
@@ -115,6 +142,8 @@ def phase_bounds(
             all classes are divided equally into `phases` phases.
         phases: number of equal phases after phase 0 (of all phases, if
             `base_classes` is 0). 0 only if phase 0 has all classes.
+        remainder: 'last': if the classes cannot be divided equally, the last
+            phase is smaller than the others. None: that is an error.
 
     Returns:
         A pair (num_old, num_seen) for each phase: its classes are at positions
@@ -122,7 +151,7 @@ def phase_bounds(
 
     Raises:
         ValueError: `base_classes` is out of range, or the other classes cannot
-            be divided into `phases` equal phases.
+            be divided into `phases` phases.
     """
     if not 0 <= base_classes <= num_classes:
         raise ValueError(
@@ -137,16 +166,54 @@ def phase_bounds(
                 f'after the first {base_classes}'
             )
         return [(0, num_classes)]
-    if phases < 1 or num_later % phases:
-        divisors = [n for n in range(1, num_later + 1) if num_later % n == 0]
+    allowed = numbers_of_phases(num_later, remainder)
+    if phases not in allowed:
         after = f' after the first {base_classes}' if base_classes else ''
+        what = f'{num_later}, the number of classes{after}'
+        listed = ', '.join(map(str, allowed))
+        if remainder:
+            raise ValueError(
+                f'protocol.phases={phases}: must leave a smaller last phase of '
+                f'{what}: {listed}'
+            )
+        ask = phases in numbers_of_phases(num_later, 'last')
+        hint = '; or protocol.remainder=last, a smaller last phase'
         raise ValueError(
-            f'protocol.phases={phases}: must be a divisor of {num_later}, '
-            f'the number of classes{after}: {", ".join(map(str, divisors))}'
+            f'protocol.phases={phases}: must be a divisor of {what}: {listed}'
+            f'{hint if ask else ""}'
         )
-    step = num_later // phases
-    edges = {0, *range(base_classes, num_classes + 1, step)}
+    step = -(-num_later // phases)
+    edges = {0, *range(base_classes, num_classes, step), num_classes}
     return list(itertools.pairwise(sorted(edges)))
+
+
+def planned_bounds(num_classes: int, protocol: Any) -> list[tuple[int, int]]:
+    """The phases of a config section `protocol`, with defaults for None.
+
+    Args:
+        num_classes: K, number of classes in the data.
+        protocol: the section.
+
+    Returns:
+        See `phase_bounds`, also for errors.
+    """
+    if protocol.phase_sizes is not None:
+        return bounds_of_sizes(num_classes, protocol.phase_sizes)
+    numbers = default_protocol(
+        num_classes, protocol.base_classes, protocol.phases
+    )
+    return phase_bounds(num_classes, *numbers, protocol.remainder)
+
+
+def numbers_of_phases(num_classes: int, remainder: str | None) -> list[int]:
+    """Into how many phases classes can be divided; see `phase_bounds`."""
+    return [
+        n
+        for n in range(1, num_classes + 1)
+        # Phases of one size, rounded up, of which the last is not empty.
+        if num_classes % n == 0
+        or (remainder and (n - 1) * -(-num_classes // n) < num_classes)
+    ]
 
 
 def default_protocol(

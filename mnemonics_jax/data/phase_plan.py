@@ -23,6 +23,9 @@ class Plan(NamedTuple):
         image_shape: (H, W, C).
         mean: mean per channel, in [0, 1], for the model's normalisation.
         std: standard deviation per channel.
+        largest_class: training images of the largest class at the start: no
+            class has more exemplar slots, so that the shape of the memory does
+            not change when data do. 0: not recorded, by an older version.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +33,7 @@ class Plan(NamedTuple):
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    largest_class: int = 0
 
 
 def begin(source: Source, protocol: Any) -> Plan:
@@ -37,17 +41,17 @@ def begin(source: Source, protocol: Any) -> Plan:
 
     Args:
         source: source of the images.
-        protocol: config section `protocol`, with base_classes and phases set.
+        protocol: config section `protocol`, with base_classes and phases set,
+            also where phase_sizes is.
 
     Raises:
         ValueError: the classes cannot be divided into these phases, or the file
             of the class order is invalid.
     """
     names = arrange(source.class_names, protocol)
-    bounds = class_order.phase_bounds(
-        len(names), protocol.base_classes, protocol.phases
-    )
-    return Plan(names, tuple(bounds), *image_properties(source))
+    bounds = class_order.planned_bounds(len(names), protocol)
+    plan = Plan(names, tuple(bounds), *image_properties(source))
+    return plan._replace(largest_class=largest_class(source))
 
 
 def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
@@ -68,6 +72,8 @@ def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
             classes.
     """
     check_data(plan, source)
+    if not plan.largest_class:
+        plan = plan._replace(largest_class=largest_class(source))
     known = set(plan.classes)
     added = tuple(name for name in source.class_names if name not in known)
     if protocol.class_order_file is None:
@@ -88,7 +94,9 @@ def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
 
 def from_json(content: dict[str, Any]) -> Plan:
     """Restores a plan from its `_asdict()`, read from JSON."""
-    plan = Plan(**{name: tuple(content[name]) for name in Plan._fields})
+    lists = [name for name in Plan._fields if name != 'largest_class']
+    values: dict[str, Any] = {name: tuple(content[name]) for name in lists}
+    plan = Plan(**values, largest_class=content.get('largest_class', 0))
     return plan._replace(bounds=tuple((a, b) for a, b in plan.bounds))
 
 
@@ -113,13 +121,18 @@ def arrange(names: Sequence[str], protocol: Any) -> tuple[str, ...]:
     return tuple(names[k] for k in order)
 
 
-def image_properties(source: Source) -> tuple[tuple[Any, ...], ...]:
+def image_properties(source: Source) -> tuple[Any, Any, Any]:
     """Shape, means and standard deviations of a source's images."""
     return (
         tuple(source.image_shape),
         tuple(float(value) for value in source.mean),
         tuple(float(value) for value in source.std),
     )
+
+
+def largest_class(source: Source) -> int:
+    """Training images of the largest class."""
+    return int(np.bincount(source.labels['train']).max())
 
 
 def check_data(plan: Plan, source: Source) -> None:

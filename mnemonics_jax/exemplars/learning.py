@@ -20,11 +20,13 @@ def flat_exemplars(mask: np.ndarray, classes: tuple[int, int]) -> FlatExemplars:
     """The flat list of rows of exemplars.
 
     Args:
-        mask: bool[c, s]; the first row is class low, the next low + 1, ...
+        mask: bool[c, s]; the first row is class low, the next low + 1, ...;
+            false in rows after class high - 1, which are padding.
         classes: low and high of the classes that have exemplars.
     """
-    rows = np.arange(mask.shape[0], dtype=np.int32)
-    labels = classes[0] + np.repeat(rows, mask.shape[1])
+    low, high = classes
+    rows = np.minimum(low + np.arange(mask.shape[0]), high - 1)
+    labels = np.repeat(rows.astype(np.int32), mask.shape[1])
     return FlatExemplars(labels, mask.reshape(-1), np.int32(classes))
 
 

@@ -15,6 +15,11 @@ from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.types import ExemplarSet
 
 
+def share(*, per_class: int, total: int, num_seen: int) -> int:
+    """Exemplars that each class may have; arguments as for `capacity`."""
+    return per_class or total // num_seen
+
+
 def capacity(
     *, per_class: int, total: int, num_seen: int, num_available: int
 ) -> int:
@@ -25,12 +30,13 @@ def capacity(
         total: exemplars in all, shared equally and rounded down, or 0; exactly
             one of the two is > 0.
         num_seen: classes seen.
-        num_available: training images of the smallest class.
+        num_available: training images of the largest class. A smaller class
+            leaves slots empty; they are not given to other classes.
 
     Returns:
         The count, at most `num_available`.
     """
-    wanted = per_class or total // num_seen
+    wanted = share(per_class=per_class, total=total, num_seen=num_seen)
     return min(wanted, num_available)
 
 
@@ -98,8 +104,8 @@ def halves(
     """Splits the first `num_classes` classes into A and B (the paper, Eq. 10).
 
     A has the even ranks and B the odd ones, so that both are balanced over
-    classes and similar in rank. Of an odd number A has one more; both have the
-    shape [K, ceil(m / 2), ...].
+    classes and similar in rank. Of an odd number A has one more, so that B may
+    have none of a class; both have the shape [K, ceil(m / 2), ...].
 
     Returns:
         A and B, images of `dtype` in [0, 1]; masks of other classes are false.

@@ -119,7 +119,12 @@ def adjust(
     state, exemplars, key = jax.tree.map(lambda x: x[this], both)
     other, others, _ = jax.tree.map(lambda x: x[1 - this], both)
     step_key, query_key = jax.random.split(jax.random.fold_in(key, state.step))
-    index = draw_minibatches(query_key, others.mask, 1, settings.query_batch)[0]
+    # A class with one exemplar has it in A: B is not trained on the class, and
+    # cannot learn from its image.
+    taught = jnp.zeros(len(problem.variables.params['head']['kernel']), bool)
+    taught = taught.at[exemplars.labels].max(exemplars.mask)
+    usable = others.mask & taught[others.labels]
+    index = draw_minibatches(query_key, usable, 1, settings.query_batch)[0]
     query = bilevel.Query(other.pixels[index], others.labels[index], index >= 0)
     problem = problem._replace(exemplars=exemplars, key=step_key, query=query)
     state, metrics = outer_step(context, state, problem, settings.adjust_tx)

@@ -9,7 +9,13 @@ import numpy as np
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.workdir import Workdir
-from mnemonics_jax.experiment import components, finished, run_config
+from mnemonics_jax.data import record
+from mnemonics_jax.experiment import (
+    components,
+    data_check,
+    finished,
+    run_config,
+)
 from mnemonics_jax.types import Variables
 
 # Fields in which the runs may differ, since training in phase 0 does not read
@@ -20,10 +26,14 @@ LATER = (
     'exemplars',
     'finetune',
     'report',
+    'data.dir',
     'data.feed',
     'data.memory_mb',
+    'data.on_changed',
     'data.read_ahead_mb',
+    'protocol.phase_sizes',
     'protocol.phases',
+    'protocol.remainder',
     'protocol.stop_after_phase',
     'train.base_run',
 )
@@ -86,14 +96,25 @@ def _open(parts: components.Components) -> finished.FinishedPhase:
 def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
     with Workdir(folder, uploads=False) as place:
         place.fetch('config.json')
-        begun = run_config.read(place)
+        begun, data = run_config.read(place), run_config.read_data(place)
     if begun is None:
         return  # `finished.restore_phase` raises.
+    # Without a record of its images, the folder says which they were.
+    ignored = [name for name in LATER if data or name != 'data.dir']
     fields = run_config.differences(
-        config_lib.to_json(parts.config), begun.config, ignored=LATER
+        config_lib.to_json(parts.config), begun.config, ignored=ignored
     )
     if fields:
         raise ValueError(
             f'{folder}: must be a run that differs only in '
             f'{", ".join(LATER[:-1])}, but has {"; ".join(fields)}'
+        )
+    if data is None:
+        return
+    base = parts.plan.classes[: parts.bounds[0][1]]
+    changed = record.changes(data, record.describe(parts.source), base)
+    if changed:
+        raise ValueError(
+            f'{folder}: must be a run on the same images, but here are '
+            f'{data_check.listed(changed)}'
         )

@@ -101,10 +101,16 @@ class Components(NamedTuple):
         planned = protocol.phases + bool(protocol.base_classes)
         return len(self.plan.classes) - self.bounds[planned - 1][1]
 
+    def rows(self, phase: int) -> int:
+        """Most classes of a phase like this one; those after 0 are alike."""
+        alike = self.bounds[1:] if phase else self.bounds[:1]
+        return max(high - low for low, high in alike)
+
     def slots(self, phase: int) -> int:
         """Exemplar slots per class at the end of a phase.
 
-        A strategy that keeps nothing has one slot, which stays empty.
+        A class with fewer images leaves some empty. A strategy that keeps
+        nothing has one slot, which stays empty.
         """
         if not strategies.keeps(self.config.exemplars.strategy):
             return 1
@@ -112,11 +118,11 @@ class Components(NamedTuple):
             per_class=self.config.exemplars.per_class,
             total=self.config.exemplars.total,
             num_seen=self.bounds[phase][1],
-            num_available=self.class_sizes().min(),
+            num_available=self.plan.largest_class,
         )
 
     def held_out_per_class(self, phase: int) -> int:
-        """Examples of each class held out of training in a phase >= 1."""
+        """Most examples of a class held out of training in a phase >= 1."""
         share = self.method.holdout
         return max(1, round(share * self.slots(phase - 1))) if share else 0
 
@@ -272,16 +278,8 @@ def learner_settings(
 def check_memory(components: Components) -> None:
     """Raises ValueError if the memory does not fit the data."""
     ex = components.config.exemplars
-    sizes = components.class_sizes()
-    smallest = int(sizes.argmin())
     if not strategies.keeps(ex.strategy):
         return
-    if ex.per_class > sizes[smallest]:
-        name = components.source.class_names[smallest]
-        raise ValueError(
-            f'exemplars.per_class={ex.per_class}: must be at most '
-            f'{sizes[smallest]}, the training images of the class {name!r}'
-        )
     last = len(components.bounds) - 1
     if components.slots(last) < 1:
         raise ValueError(

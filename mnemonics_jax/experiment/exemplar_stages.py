@@ -65,7 +65,9 @@ def renew_memory(
     """
     config = context.parts.config.exemplars
     real, mask = select_exemplars(context, variables, data)
-    selected = ExemplarSet(np.asarray(to_storage(real, config.storage)), mask)
+    stored = np.asarray(to_storage(real, config.storage))
+    new = slice(context.num_seen - context.num_old)
+    selected = ExemplarSet(stored[new], mask[new])
     clock.lap('select')
     report = {'drift_grey_levels': 0.0}
     images: jax.Array | np.ndarray = real
@@ -92,7 +94,9 @@ def select_exemplars(
     """Real images of the new classes to keep, or to start learning from.
 
     Returns:
-        Images f32[c, s, H, W, C] in [0, 1] in rank order, and bool[c, s].
+        Images f32[c, s, H, W, C] in [0, 1] in rank order, and bool[c, s]. The
+        rows after those of the new classes are empty: phases of any size have
+        the shape of the largest, and share the compiled steps.
     """
     parts, ex = context.parts, context.parts.config.exemplars
     candidates = Candidates(
@@ -102,15 +106,18 @@ def select_exemplars(
         # As many as the next phases keep at most, so that shapes are shared.
         num=parts.slots(min(context.index, 1)),
         max_class_size=int(parts.class_sizes().max()),
+        max_classes=parts.rows(context.index),
         seed=(parts.config.seed, context.index, int(Stage.SELECT)),
         init=ex.init,
     )
     chosen = strategies.select(ex.strategy, candidates)
     mask = chosen >= 0
     mask &= np.arange(mask.shape[1]) < parts.slots(context.index)
+    read = data.read(chosen[mask]).astype(variables.dtype) / 255
+    mask = np.pad(mask, ((0, parts.rows(context.index) - len(mask)), (0, 0)))
     shape = (*mask.shape, *parts.source.image_shape)
     images = np.zeros(shape, variables.dtype)
-    images[mask] = data.read(chosen[mask]).astype(images.dtype) / 255
+    images[mask] = read
     return images, mask
 
 

@@ -19,7 +19,8 @@ _GIB = 2**30
 # Message when a device runs out of memory in the middle of a run.
 EXHAUSTED = (
     'a step does not fit into device memory: rerun the command with a smaller '
-    'exemplars.microbatch to resume, or start in a new --workdir with a '
+    'exemplars.microbatch or data.feed=tfdata to resume, or start in a new '
+    '--workdir with a '
     'smaller train.batch_size, finetune.batch_size or evaluate.batch_size'
 )
 

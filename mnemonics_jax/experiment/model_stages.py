@@ -121,13 +121,13 @@ def make_pool(
 def hold_out(context: PhaseContext, pool: Pool) -> Pool:
     """Holds the same number of examples of each class seen out of training.
 
-    The number is the method's share of the exemplars per class, at least one.
+    The number is the method's share of the exemplars per class, at least one;
+    but at most half of a class, so that training keeps the others.
     """
-    count = context.parts.held_out_per_class(context.index)
+    most = context.parts.held_out_per_class(context.index)
     order = context.order(Stage.HOLD_OUT, 0, len(pool.labels))
-    chosen = [
-        order[pool.labels[order] == k][:count] for k in range(context.num_seen)
-    ]
+    members = [order[pool.labels[order] == k] for k in range(context.num_seen)]
+    chosen = [each[: min(most, len(each) // 2)] for each in members]
     held_out = np.sort(np.concatenate(chosen))
     return pool._replace(
         train=np.setdiff1d(pool.train, held_out), held_out=held_out

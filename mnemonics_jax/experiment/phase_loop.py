@@ -19,10 +19,12 @@ from mnemonics_jax.exemplars import memory
 from mnemonics_jax.experiment import (
     base_run,
     components,
+    data_check,
     memory_check,
     objects,
     results,
     run_config,
+    start_lines,
 )
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import run_phase
@@ -87,6 +89,10 @@ def run(
 
     Returns:
         The content of `results.json`.
+
+    Raises:
+        errors.BadDataError: images cannot be read, or have changed since their
+            classes were learned.
     """
     settings, last = parts.config.checkpoint, last_phase(parts)
     with (
@@ -105,8 +111,12 @@ def run(
         for name in itertools.chain(*map(phase_files, range(len(phases)))):
             place.fetch(name)
         position = loops.resume(len(phases))
+        changed = []
         if len(phases) <= last:
-            run_config.add_start(place, resumption(len(phases), position))
+            begun = len(phases) + (position is not None)
+            changed = data_check.check(parts, place, begun)
+            resumed = resumption(len(phases), position)
+            run_config.add_start(place, parts.config, resumed)
         with Recorder(
             place.local,
             first_phase=len(phases),
@@ -114,6 +124,8 @@ def run(
             quiet=not multihost.is_main(),
         ) as recorder:
             announce(parts, recorder, len(phases), position)
+            for line in changed:
+                recorder.say(line)
             for index in range(len(phases), last + 1):
                 loops.open_phase(index)
                 bounds = parts.bounds[index]
@@ -281,9 +293,11 @@ def announce(
     late = parts.num_late_classes()
     recorder.say(
         f'{config.data.source}: {parts.source.num_classes} classes in '
-        f'{total} phase{"s" if total > 1 else ""}'
+        f'{start_lines.phases_in_words(parts.bounds)}'
         f'{f" ({late} classes added after the start)" if late else ""}; '
         f'{config.method.name} on '
         f'{config.backbone.name} with {config.exemplars.strategy} exemplars; '
         f'{jax.device_count()} x {jax.devices()[0].device_kind}'
     )
+    if (fewer := start_lines.small_classes(parts)) is not None:
+        recorder.say(fewer)

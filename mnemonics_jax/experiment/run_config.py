@@ -18,15 +18,22 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import Workdir, write_atomically
 from mnemonics_jax.data.phase_plan import Plan, from_json
+from mnemonics_jax.data.record import Record
 from mnemonics_jax.experiment import data
 
 # Fields that may differ when a run is resumed: they change no results, or only
-# the order of sums.
+# the order of sums. What lies in `data.dir` is checked by `data_check`.
 MAY_CHANGE = (
     'checkpoint',
+    'data.dir',
+    'data.feed',
+    'data.memory_mb',
+    'data.on_changed',
+    'data.read_ahead_mb',
     'exemplars.microbatch',
     'protocol.stop_after_phase',
     'report',
+    'steps_per_dispatch',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -70,8 +77,11 @@ def follow(
     config = data.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
+    # Without a record of its images, the folder says which they were.
+    recorded = read_data(place) is not None
+    ignored = [name for name in MAY_CHANGE if recorded or name != 'data.dir']
     fields = differences(
-        config_lib.to_json(config), run_config.config, ignored=MAY_CHANGE
+        config_lib.to_json(config), run_config.config, ignored=ignored
     )
     if fields:
         raise ValueError(
@@ -128,11 +138,30 @@ def write(
     _write(place, content)
 
 
-def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
+def read_data(place: Workdir) -> Record | None:
+    """The record of the data; None if there is none."""
+    if not (place.local / 'config.json').exists():
+        return None
+    return _content(place).get('images')
+
+
+def write_data(place: Workdir, record: Record) -> None:
+    """Writes the record of the data to `config.json`."""
+    if multihost.is_main() and record != read_data(place):
+        _write(place, {**_content(place), 'images': record})
+
+
+def add_start(
+    place: Workdir,
+    config: ml_collections.FrozenConfigDict,
+    resumed: dict[str, Any] | None,
+) -> None:
     """Adds a start of the command to `config.json`.
 
     Args:
         place: work directory with a `config.json`.
+        config: configuration of this start, from `follow`: it says where the
+            data are now.
         resumed: 'phase', 'stage' and 'step' at which the run resumes; None for
             a new run.
     """
@@ -145,8 +174,9 @@ def add_start(place: Workdir, resumed: dict[str, Any] | None) -> None:
         # As typed, but without the path of the interpreter.
         'command': shlex.join(['python', *sys.orig_argv[1:]]),
     }
-    starts = [*content.get('starts', ()), start]
-    _write(place, {**content, 'starts': starts})
+    content['config'] = config_lib.to_json(config)
+    content['starts'] = [*content.get('starts', ()), start]
+    _write(place, content)
 
 
 def now() -> str:

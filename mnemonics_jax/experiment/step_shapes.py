@@ -88,8 +88,8 @@ def learning(parts: components.Components, last: int) -> Program:
     """Steps of learning, in the phase that learns the most exemplars."""
     ex, num = parts.config.exemplars, parts.per_dispatch.exemplars
     sizes = [
-        (high - low) * parts.slots(min(phase, 1))
-        for phase, (low, high) in enumerate(parts.bounds[: last + 1])
+        parts.rows(phase) * parts.slots(min(phase, 1))
+        for phase in range(last + 1)
     ]
     reads = objectives.reads_old(ex.objective)
     # Of phases that learn equally many, one that reads old exemplars as well.

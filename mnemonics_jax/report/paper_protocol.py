@@ -210,6 +210,7 @@ _PROPERTIES = (
         'classes of phase 0', 'protocol.base_classes', _by_data(50, 50, 500)
     ),
     _Property('phases after it (N)', 'protocol.phases', _papers_phases),
+    _Property('classes of these phases', run_protocol.later_sizes, 'equal'),
     _Property('class order', run_protocol.arrival, f'seed {run_protocol.SEED}'),
     _Property(
         'method',

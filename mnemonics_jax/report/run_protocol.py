@@ -56,6 +56,12 @@ def _range(values: Iterable[int]) -> int | str:
     return f'{known[0]:,} to {known[-1]:,}'
 
 
+def later_sizes(case: Case) -> str:
+    """Classes of the phases after phase 0: whether they are equally many."""
+    sizes = (case.fields.get('protocol.phase_sizes') or ())[1:]
+    return 'equal' if len(set(sizes)) < 2 else ', '.join(map(str, sizes))
+
+
 def train_images(case: Case) -> int | str:
     """Training images of a class; of unequal classes about the mean."""
     sizes = case.results['train_images_per_class']

@@ -8,11 +8,12 @@ these are read. Slow imports go inside `make`, so that listing the sources is
 fast.
 """
 
+import hashlib
 import importlib
 import pathlib
 import pkgutil
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,9 @@ class Source(NamedTuple):
         about: where images were read from, which split is evaluated and what
             was left out, as JSON types, for `results.json`.
         notes: lines on the same that a run prints at its start.
+        digest: `(split, positions int64[k]) -> str`, a digest of what these
+            images are, wherever they lie, without decoding them; None if the
+            source has none.
     """
 
     num_classes: int
@@ -76,6 +80,7 @@ class Source(NamedTuple):
     skipped: tuple[str, ...] = ()
     about: Mapping[str, Any] = types.MappingProxyType({})
     notes: tuple[str, ...] = ()
+    digest: Callable[[str, np.ndarray], str] | None = None
 
 
 def source_names() -> tuple[str, ...]:
@@ -175,7 +180,16 @@ def match_classes(source: Source, names: Sequence[str]) -> Source:
         labels=labels,
         read=remap(source.read),
         encoded=None if encoded is None else Encoded(*map(remap, encoded)),
+        digest=None if source.digest is None else remap(source.digest),
     )
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """A short digest of some bytes, for `Source.digest`."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()[:16]
 
 
 def encoded_splits(splits: Mapping[str, Any]) -> Encoded:

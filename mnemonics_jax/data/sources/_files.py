@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnemonics_jax.data.pillow import SUFFIXES
+from mnemonics_jax.data.sources import digest_of
 
 # Listing is limited by the disk or the network, not by cores.
 THREADS = 32
@@ -45,6 +46,17 @@ class Files(NamedTuple):
     def describe(self, position: int) -> str:
         """The path of a file."""
         return str(self.root / self.names[position])
+
+    def digest(self, positions: np.ndarray) -> str:
+        """Digest of names and, on a local disk, of sizes of files."""
+        local = isinstance(self.root, os.PathLike) and os.path.isdir(self.root)
+
+        def size_of(name: str) -> int:
+            # In a bucket, a size would cost a request.
+            return os.path.getsize(f'{self.root}/{name}') if local else 0
+
+        names = (self.names[row] for row in positions)
+        return digest_of(os.fsencode(f'{n} {size_of(n)}\n') for n in names)
 
     def take(self, rows: np.ndarray) -> 'Files':
         """The files at some positions, int64[m]."""

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from mnemonics_jax.data import decode
-from mnemonics_jax.data.sources import SPLITS, Source, checks
+from mnemonics_jax.data.sources import SPLITS, Source, checks, digest_of
 
 # What each array may be called.
 _IMAGES = {
@@ -94,6 +94,9 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
         class_names=class_names,
         labels={key: rows.astype(np.int32) for key, rows in labels.items()},
         read=lambda split, positions: pixels[split][positions],
+        digest=lambda split, positions: digest_of(
+            image.tobytes() for image in pixels[split][positions]
+        ),
     )
 
 

@@ -35,6 +35,7 @@ from mnemonics_jax.data.sources import (
     Source,
     _plain_pickle,
     checks,
+    digest_of,
 )
 
 _PAGE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
@@ -99,6 +100,12 @@ _FORMATS = {
 }
 
 
+def num_classes(options: Any) -> int | None:
+    """Number of classes, where the set is named."""
+    name = checks.option(options, 'name')
+    return {'cifar100': 100, 'cifar10': 10}.get(name or '')
+
+
 def make(options: Any) -> Source:
     """Reads all images into memory: 184 MB for either set.
 
@@ -141,6 +148,9 @@ def make(options: Any) -> Source:
         class_names=class_names,
         labels={key: rows.astype(np.int32) for key, rows in labels.items()},
         read=lambda split, positions: pixels[split][positions],
+        digest=lambda split, positions: digest_of(
+            image.tobytes() for image in pixels[split][positions]
+        ),
         about={'read_from': str(place)},
         notes=(f'{form.title} from {place}',),
     )

@@ -106,6 +106,7 @@ def make(options: Any) -> Source:
         skipped=skipped,
         about=about,
         notes=notes,
+        digest=lambda split, positions: files[split].digest(positions),
     )
 
 

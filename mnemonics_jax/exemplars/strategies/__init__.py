@@ -32,6 +32,7 @@ class Candidates(NamedTuple):
             do not depend on the phase.
         seed: seed of random choices.
         init: strategy that selects the images which learning starts from.
+        max_classes: most classes of a phase, also for shapes; 0: unknown.
     """
 
     labels: np.ndarray
@@ -41,6 +42,7 @@ class Candidates(NamedTuple):
     max_class_size: int
     seed: tuple[int, ...]
     init: str = 'random'
+    max_classes: int = 0
 
     def members(self) -> list[np.ndarray]:
         """Positions of the examples of each new class."""

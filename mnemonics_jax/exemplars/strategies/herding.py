@@ -27,7 +27,10 @@ def rank_by_herding(
 
 
 def pad_classes(
-    features: np.ndarray, members: Sequence[np.ndarray], size: int
+    features: np.ndarray,
+    members: Sequence[np.ndarray],
+    size: int,
+    rows: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of each class as rows of one array.
 
@@ -35,11 +38,13 @@ def pad_classes(
         features: f32[n, D].
         members: for each of c classes int[n_c], its rows of `features`.
         size: rows of a padded class, >= every n_c.
+        rows: classes to pad to, if more than c.
 
     Returns:
-        f32[c, size, D] with zeros for padding, and bool[c, size], false there.
+        f32[max(c, rows), size, D] with zeros for padding, and bool[., size],
+        false there.
     """
-    shape = (len(members), size)
+    shape = (max(len(members), rows), size)
     padded = np.zeros((*shape, features.shape[1]), features.dtype)
     mask = np.zeros(shape, bool)
     for row, member in enumerate(members):
@@ -50,8 +55,12 @@ def pad_classes(
 
 def select(candidates: Candidates) -> np.ndarray:
     """Selects images whose mean feature stays close to the class mean."""
+    members = candidates.members()
     padded, mask = pad_classes(
-        candidates.features(), candidates.members(), candidates.max_class_size
+        candidates.features(),
+        members,
+        candidates.max_class_size,
+        candidates.max_classes,
     )
     ranks = rank_by_herding(padded, mask, candidates.num)
-    return candidates.take(np.asarray(ranks))
+    return candidates.take(np.asarray(ranks)[: len(members)])
