@@ -239,4 +239,4 @@ def survivors(rows: Sequence[Row], title: str) -> str:
     found = [difference(row, 'herding', head) for row in rows for head in HEADS]
     left = [cell['mean'] > 0 for cell in found if statistics.survives(cell)]
     gains, losses = sum(left), len(left) - sum(left)
-    return f'{gains} gains and {losses} losses of {len(found)} on {title}'
+    return f'{gains} up and {losses} down of {len(found)} on {title}'

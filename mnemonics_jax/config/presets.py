@@ -19,8 +19,8 @@ class Presets(NamedTuple):
     Attributes:
         paper: the paper's constants (its section 5.1). Where it is silent: K =
             5 inner steps, minibatches and queries of 128. Measured, this moves
-            pixels by hundredths of a grey level: exemplars stay what they were
-            drawn as.
+            pixels by about a tenth of a grey level or less: exemplars stay what
+            they were drawn as.
         bilevel: the paper's problem, with a start and rates that move pixels to
             some end.
         tuned: the best recipe measured so far: that problem with exemplars
