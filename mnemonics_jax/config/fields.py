@@ -54,9 +54,9 @@ FIELDS = {
         'What to do with a file that is no image; skip: with a warning.',
     ),
     'data.feed': Field(
-        'tfdata',
-        one_of(('tfdata', 'device')),
-        'How images reach the model: by tf.data, or kept on the device.',
+        'auto',
+        one_of(('auto', 'device', 'tfdata')),
+        'Images stay on the device or come by tf.data; auto: device if it fits.',
     ),
     'data.memory_mb': Field(
         4096,

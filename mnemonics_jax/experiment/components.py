@@ -31,8 +31,11 @@ from mnemonics_jax.experiment.data import (
     augmentation,
     build_source,
     check_batches,
+    check_feed,
+    choose_feed,
     crops_on_host,
     make_loader,
+    most_images,
     per_dispatch,
     plan_phases,
     query_augmentation,
@@ -60,7 +63,7 @@ class Components(NamedTuple):
     """The components of a run.
 
     Attributes:
-        config: resolved configuration, including the protocol.
+        config: resolved configuration, including protocol and `data.feed`.
         source: source of the images.
         loader: loader of the source's examples, by class.
         order: int64[K], original label of the class at each position.
@@ -139,14 +142,19 @@ def build(
         begun: the plan of the run if it was started before.
 
     Raises:
-        ValueError: the config does not fit the data or the devices.
+        ValueError: the config does not fit the data, the devices or what is
+            installed.
     """
     placement = placement or parallel.make_placement()
     check_batches(config, placement)
+    check_feed(config)
     source = build_source(config)
     config, plan = plan_phases(config, source, begun)
     source, order = apply(plan, source)
     method = make_method(config.method.name, config.method)
+    all_seen = method.keeps_data or config.evaluate.oracle
+    most = most_images(source, order, plan.bounds, all_seen=all_seen)
+    config = choose_feed(config, source, placement, most)
     backbone = build_backbone(config, plan, method)
     components = Components(
         config=config,

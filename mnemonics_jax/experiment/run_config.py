@@ -70,6 +70,8 @@ def follow(
     config = data.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
+    if config.data.feed == 'auto':  # Decided when the run began.
+        config = data.with_feed(config, run_config.config['data']['feed'])
     fields = differences(
         config_lib.to_json(config), run_config.config, ignored=MAY_CHANGE
     )
