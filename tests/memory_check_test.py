@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from extras import needs_tfds
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import experiment, main
@@ -28,7 +29,11 @@ def build(config, placement):
 
 
 @pytest.mark.parametrize(
-    ('feed', 'objective'), [('tfdata', 'unroll'), ('device', 'prototypes')]
+    ('feed', 'objective'),
+    [
+        pytest.param('tfdata', 'unroll', marks=needs_tfds),
+        ('device', 'prototypes'),
+    ],
 )
 def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
     small, feed, objective, tmp_path, one_device, compiled

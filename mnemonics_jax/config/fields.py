@@ -56,7 +56,7 @@ FIELDS = {
     'data.feed': Field(
         'auto',
         one_of(('auto', 'device', 'tfdata')),
-        'Images stay on the device or come by tf.data; auto: device if it fits.',
+        'Images on the device, or by tf.data; auto: on the device if they fit.',
     ),
     'data.memory_mb': Field(
         4096,
