@@ -71,7 +71,8 @@ def follow(
         config, protocol['base_classes'], protocol['phases']
     )
     if config.data.feed == 'auto':  # Decided when the run began.
-        config = data.with_feed(config, run_config.config['data']['feed'])
+        begun = ml_collections.ConfigDict(run_config.config)
+        config = data.with_feed(config, begun.data.feed)
     fields = differences(
         config_lib.to_json(config), run_config.config, ignored=MAY_CHANGE
     )
