@@ -3,6 +3,10 @@
     python -m mnemonics_jax.main --config=configs/cifar100.py:phases=5 \
         --workdir=runs/cifar100
 
+The images come from TFDS, with TensorFlow: the extra tfds, as in
+pip install 'mnemonics-jax[tfds]'. Its pipelines feed the model with
+--config.data.feed=tfdata; by default the images stay on the device.
+
 Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25
     method      lucir (default), icarl, lwf, bic, wa, podnet, finetune, joint
