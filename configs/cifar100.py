@@ -4,8 +4,9 @@
         --workdir=runs/cifar100
 
 The images come from TFDS, with TensorFlow: the extra tfds, as in
-pip install 'mnemonics-jax[tfds]'. Its pipelines feed the model with
---config.data.feed=tfdata; by default the images stay on the device.
+pip install 'mnemonics-jax[tfds]'. They stay on the device, unless tf.data is to
+feed them:
+    --config.data.feed=tfdata
 
 Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25
