@@ -84,7 +84,7 @@ def test_the_device_feeds_the_same_and_without_tensorflow(
         env=compiling.one_device(XLA_FLAGS=compiling.UNOPTIMIZED),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert results_of(tmp_path / 'device') == results_of(tmp_path / 'tfdata')
