@@ -12,6 +12,11 @@ VERSION = re.search(
     (HERE / 'mnemonics_jax' / '__init__.py').read_text(),
 ).group(1)
 
+# The newest Python has the newest jax, the oldest the oldest. jaxlib is bounded
+# too: pip takes its newest for another package first, and then downloads it
+# again for jax.
+JAX = '>=0.10,<0.13'
+
 # tensorflow-cpu is the smaller wheel, but exists for x86-64 Linux and Windows
 # only. TensorFlow reads data here; it never touches an accelerator.
 CPU_WHEEL = "platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'"
@@ -74,7 +79,8 @@ setuptools.setup(
         'chex>=0.1.90',
         'etils[epath]>=1.9',
         'flax>=0.12',
-        'jax>=0.10,<0.12',
+        f'jax{JAX}',
+        f'jaxlib{JAX}',
         'jinja2>=3.1',
         'matplotlib>=3.9',
         'ml-collections>=1.0',
@@ -85,15 +91,18 @@ setuptools.setup(
         'rich>=13',
         'scikit-learn>=1.5',
         'threadpoolctl>=3.5',
-        # What tensorflow-datasets imports without declaring it.
-        'importlib-resources>=6',
-        'tensorflow-datasets>=4.9.9',
-        f'tensorflow-cpu>=2.20; {CPU_WHEEL}',
-        f'tensorflow>=2.20; {NO_CPU_WHEEL}',
     ],
     extras_require={
-        'cuda': ['jax[cuda13]>=0.10,<0.12'],
-        'tpu': ['jax[tpu]>=0.10,<0.12'],
+        'cuda': [f'jax[cuda13]{JAX}'],
+        'tpu': [f'jax[tpu]{JAX}'],
+        # Data sets of TFDS, and images that do not fit in memory.
+        'tfds': [
+            # What tensorflow-datasets imports without declaring it.
+            'importlib-resources>=6',
+            'tensorflow-datasets>=4.9.9',
+            f'tensorflow-cpu>=2.20; {CPU_WHEEL}',
+            f'tensorflow>=2.20; {NO_CPU_WHEEL}',
+        ],
         # Work directories in gs://: the second is what Orbax asks a bucket by.
         'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
         # Models as .safetensors files, by mnemonics_jax.export.
@@ -103,7 +112,7 @@ setuptools.setup(
         # The peers of benchmarks/, which measures beside them.
         'bench': ['torch>=2.9'],
         'dev': [
-            'mnemonics-jax[docs]',
+            'mnemonics-jax[docs,tfds]',
             'mypy>=1.15',
             'pre-commit>=4',
             'pytest>=8',

@@ -252,13 +252,11 @@ def whole_run(scale: Scale) -> dict[str, Any]:
     """The command on configs/digits.py, with a cold and a warm cache."""
     del scale
     need('ml_collections', 'sklearn')
-    rows, counts, flags = [], {}, []
-    if not importlib.util.find_spec('tensorflow'):
-        flags = ['--config.data.feed=device']
+    rows, counts = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ('cold', 'warm'):
             place = pathlib.Path(folder, kind)
-            found = start.start(place, *flags, whole=True)
+            found = start.start(place, whole=True)
             alone = dict.fromkeys(('median', 'min'), found['seconds'])
             work = f'run of configs/digits.py, {kind} cache'
             rows.append(timing.row_of(work, {'ours': alone}, {}))

@@ -70,6 +70,7 @@ def settings(**fields: Any) -> Any:
     chosen.update_from_flattened_dict(
         {
             'backbone.name': 'resnet32',
+            'data.feed': 'tfdata',
             'data.flip': True,
             'protocol.base_classes': 50,
             'protocol.phases': 5,

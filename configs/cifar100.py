@@ -5,7 +5,10 @@
 
 Images come from --config.data.dir=DIR, or shorter `:data=DIR`, which is
 cifar-100-python.tar.gz, the folder in it, or a folder that has either. Where
-there are none, TensorFlow Datasets finds or downloads them.
+there are none, TensorFlow Datasets finds or downloads them: the extra tfds, as
+in pip install 'mnemonics-jax[tfds]'. They stay on the device, unless tf.data,
+which needs the extra too, is to feed them:
+    --config.data.feed=tfdata
 
 Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25

@@ -28,7 +28,8 @@ Arguments follow the colon, separated by commas:
     transfer    true or false; default: true with learned exemplars, as in the
                 paper's rows "w/ ours", but never for joint
 
-For large images, as for ImageNet (random crops of the original images):
+For large images, as for ImageNet (random crops of the original images, which
+need the extra tfds):
     --config.data.image_size=224 --config.data.eval_resize=256
     --config.data.pad=0 --config.data.random_resized_crop=true
     --config.backbone.name=resnet18 --config.train.epochs=90

@@ -6,7 +6,9 @@
 The directory has train/<synset>/*.JPEG and validation/<synset>/*.JPEG (or val/)
 of all 1,000 classes. The usual 100 are drawn from the sorted synsets with
 NumPy's legacy generator, seed 1993. With `source=tfds` it is the TFDS directory
-of imagenet2012, prepared as array_record files.
+of imagenet2012, prepared as array_record files. Both need TensorFlow, whose
+pipelines crop the originals: the extra tfds, as in
+pip install 'mnemonics-jax[tfds]'.
 
 Arguments follow the colon, separated by commas:
     phases      5 (default), 10 or 25

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The documentation as a site in docs/_build/html. Extra arguments go to Sphinx.
+EXTRAS="${EXTRAS:+$EXTRAS,}docs"
 # shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 

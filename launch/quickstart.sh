@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a fresh clone to a report: installs, then learns exemplars of digits.
-# Extra arguments go to the run: launch/quickstart.sh --config.seed=1
+# From a fresh clone to a report: installs what the run needs, then learns
+# exemplars of digits. Extra arguments go to the run, and EXTRAS adds extras:
+# EXTRAS=cuda launch/quickstart.sh --config.seed=1
 # shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tests, two files at a time: tests of a file share fixtures and compiled
-# programs. Extra arguments go to pytest.
+# programs. Extra arguments go to pytest. Installs the extra dev.
+EXTRAS="${EXTRAS:+$EXTRAS,}dev"
 # shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 

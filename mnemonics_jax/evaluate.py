@@ -30,7 +30,12 @@ with dependencies.told():
     from mnemonics_jax.data import sources
     from mnemonics_jax.experiment import finished
     from mnemonics_jax.experiment.context import in_order
-    from mnemonics_jax.experiment.data import build_source, make_loader
+    from mnemonics_jax.experiment.data import (
+        build_source,
+        check_feed,
+        choose_feed,
+        make_loader,
+    )
     from mnemonics_jax.train import evaluation
 
 # The most names of left-out classes to print.
@@ -50,9 +55,12 @@ def with_data(
     Raises:
         ValueError: a flag is not a field of the data, or has a wrong value.
     """
-    if not given:
-        return phase.config
     config = config_dict.ConfigDict(phase.config.to_dict())
+    # Test images alone are read: where to is decided for them, and no random
+    # crops of original images are made.
+    config.data.update(feed='auto', random_resized_crop=False)
+    if not given:
+        return config_dict.FrozenConfigDict(config)
     config.data.subset_classes = None
     if any(
         flag.startswith(('--data.dir=', '--data.source=')) for flag in given
@@ -133,14 +141,18 @@ def evaluate(
         'top5_accuracy' and 'confusion'.
 
     Raises:
-        ValueError: the data cannot be read or have no class seen.
+        ValueError: the data cannot be read or have no class seen, or what
+            reads them is not installed.
     """
+    check_feed(config)
     whole = build_source(config)
     for line in whole.notes:
         print(line, file=sys.stderr)
     check_source(whole, phase)
     names, seen = phase.class_names, phase.num_seen
     source = sources.match_classes(whole, names)
+    num_images = len(source.labels['test'])
+    config = choose_feed(config, source, placement, num_images)
     loader = make_loader(
         config, source, np.arange(seen), [(0, seen)], placement
     )

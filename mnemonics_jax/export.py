@@ -118,7 +118,7 @@ def check_safetensors() -> None:
         import safetensors  # noqa: F401
     except ImportError as e:
         raise ValueError(
-            f"{e}; to install it: pip install -e '.[export]'"
+            f"{e}; to install it: pip install 'mnemonics-jax[export]'"
         ) from e
 
 

@@ -12,7 +12,7 @@ import pytest
 from mnemonics_jax import backbones, config, methods
 from mnemonics_jax.config import fields, presets
 from mnemonics_jax.data import sources
-from mnemonics_jax.experiment import components, run_config
+from mnemonics_jax.experiment import components, data, run_config
 from mnemonics_jax.methods import finetune
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
@@ -73,7 +73,7 @@ RULES = {
     'last or None': ('protocol.remainder', ['first', '']),
     'one of stop, continue': ('data.on_changed', ['fail']),
     'a work directory or None': ('train.base_run', ['']),
-    'one of tfdata, device': ('data.feed', ['tf.data']),
+    'one of auto, device, tfdata': ('data.feed', ['tf.data']),
     'one of fail, skip': ('data.on_bad_image', ['ignore']),
     'one of float32, bf16, float64': ('precision', ['bfloat16', 'double']),
     'one of cosine, linear, local_similarity': ('backbone.head', ['Cosine']),
@@ -490,7 +490,8 @@ def test_batches_divide_over_the_devices(one_device, all_devices, field):
     assert str(caught.value).startswith(
         f'{field}=12: must be a multiple of 8, '
     )
-    assert components.build(uneven, one_device).config == uneven
+    built = components.build(uneven, one_device).config
+    assert built == data.with_feed(uneven, 'device')
 
 
 @pytest.mark.parametrize(

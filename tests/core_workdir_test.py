@@ -147,7 +147,7 @@ def test_what_is_not_installed_is_said(monkeypatch):
     with pytest.raises(ValueError) as caught:
         workdir.address(URL)
     assert str(caught.value).startswith(f'{URL}: ')
-    assert str(caught.value).endswith("pip install -e '.[gcs]'")
+    assert str(caught.value).endswith("pip install 'mnemonics-jax[gcs]'")
 
 
 class KillError(BaseException):

@@ -6,6 +6,7 @@ Both must deliver the same batches, so both run through the same tests.
 import jax
 import numpy as np
 import pytest
+from extras import needs_tfds
 
 from mnemonics_jax.data import in_memory, on_device
 from mnemonics_jax.data.batches import (
@@ -43,7 +44,7 @@ class Seen:
             yield {'image': image, **rest}
 
 
-@pytest.fixture(params=['memory', 'resident'])
+@pytest.fixture(params=[pytest.param('memory', marks=needs_tfds), 'resident'])
 def make_feed(request):
     """Makes a feed of n images and of exemplars after them."""
 
@@ -194,6 +195,7 @@ def test_images_are_copied(make_feed):
     np.testing.assert_array_equal(found['image'], make_images()[:8])
 
 
+@needs_tfds
 def test_tensorflow_sees_no_accelerator():
     tf = in_memory.tensorflow()
     assert not tf.config.get_visible_devices('GPU')

@@ -5,6 +5,7 @@ import io
 import jax
 import numpy as np
 import pytest
+from extras import needs_tfds
 from PIL import Image
 
 from mnemonics_jax.data import decode, streaming
@@ -18,6 +19,7 @@ BOUNDS = [(0, 2), (2, 3), (3, 5)]
 # Of the original labels 0..4.
 SIZES = {'train': (7, 5, 9, 6, 4), 'test': (2, 3, 2, 1, 2)}
 ONE_IMAGE = int(np.prod(SHAPE))
+FEEDS = [pytest.param('tfdata', marks=needs_tfds), 'device']
 
 
 class Shelf:
@@ -85,7 +87,7 @@ def all_images(feed, num):
     )
 
 
-@pytest.mark.parametrize('feed', ['tfdata', 'device'])
+@pytest.mark.parametrize('feed', FEEDS)
 def test_a_phase_is_read_once_and_no_other_class_with_it(feed):
     shelf = Shelf()
     examples = make_loader(shelf, feed=feed, encoded=True).examples(
@@ -105,6 +107,7 @@ def test_a_phase_is_read_once_and_no_other_class_with_it(feed):
     np.testing.assert_array_equal(ORDER[examples.labels], names)
 
 
+@needs_tfds
 def test_what_does_not_fit_is_decoded_in_every_pass():
     shelf = Shelf()
     num = SIZES['train'][3] + SIZES['train'][0]
@@ -123,6 +126,7 @@ def test_what_does_not_fit_is_decoded_in_every_pass():
     assert len(shelf.taken) == num
 
 
+@needs_tfds
 def test_a_source_in_memory_is_never_streamed():
     loader = make_loader(Shelf(), memory=0, crops=True, encoded=False)
     examples = loader.examples('train', 0, 2)
@@ -134,6 +138,7 @@ def test_a_source_in_memory_is_never_streamed():
     np.testing.assert_array_equal(plain, augmented)
 
 
+@needs_tfds
 def test_random_crops_are_of_originals_and_for_training_alone():
     shelf = Shelf()
     examples = make_loader(shelf, crops=True, encoded=True).examples(
@@ -165,7 +170,7 @@ def test_later_phases_share_the_shape_of_what_lies_on_the_device():
     assert rows('test', 0, 3) == rows('test', 0, 5) == sum(SIZES['test'])
 
 
-@pytest.mark.parametrize('feed', ['tfdata', 'device'])
+@pytest.mark.parametrize('feed', FEEDS)
 def test_without_images_a_feed_consists_of_exemplars(feed):
     loader = make_loader(Shelf(), feed=feed, encoded=True)
     labels = np.array([4, 2, 2], np.int32)

@@ -6,10 +6,13 @@ import time
 
 import numpy as np
 import pytest
+from extras import needs_tfds
 from PIL import Image
 
 from mnemonics_jax.data import decode, errors, in_memory, streaming
 from mnemonics_jax.data.batches import BatchFeed
+
+pytestmark = needs_tfds
 
 NUM = 13
 SIZE = 8

@@ -10,16 +10,20 @@ import pathlib
 
 import numpy as np
 import pytest
+from extras import needs_tfds, skip_without_tfds
 from PIL import Image
 
 from mnemonics_jax.data import sources
 from mnemonics_jax.data.sources import _tfds_builders, tfds
+
+pytestmark = needs_tfds
 
 FORMATS = ('tfrecord', 'array_record')
 
 
 def write_set(name, directory, splits, file_format, num_shards=1, names=None):
     """Writes {split: list of examples} as the set of a name."""
+    skip_without_tfds()
     builder = _tfds_builders.library().builder(name, data_dir=directory)
     if names is not None:
         builder.info.features['label'].names = names

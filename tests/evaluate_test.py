@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from command import run_module
+from ml_collections import config_dict
 
 from mnemonics_jax import evaluate
 from mnemonics_jax.core import cli
+from mnemonics_jax.experiment import finished
 from tests import saved_runs
 
 
@@ -71,6 +73,18 @@ def test_other_data_are_matched_by_the_names_of_classes(
     assert found['num_images'] == 5 * saved_runs.NUM_TEST
     share = np.trace(expected['nme']) / found['num_images']
     assert found['accuracy']['nme'] == pytest.approx(share)
+
+
+def test_what_reads_the_images_is_chosen_for_them(saved_run):
+    """Not taken from the run, which may have had TensorFlow."""
+    phase = finished.restore_phase(saved_run.workdir, -1)
+    config = config_dict.ConfigDict(phase.config.to_dict())
+    config.data.update(feed='tfdata', random_resized_crop=True)
+    phase = phase._replace(config=config_dict.FrozenConfigDict(config))
+    data = evaluate.with_data(phase, []).data
+    assert (data.feed, data.random_resized_crop) == ('auto', False)
+    data = evaluate.with_data(phase, ['--data.feed=tfdata']).data
+    assert (data.feed, data.random_resized_crop) == ('tfdata', False)
 
 
 def test_batches_are_split_over_as_many_devices_as_divide_them():

@@ -183,5 +183,5 @@ def test_without_the_library_an_export_is_refused(
     monkeypatch.setitem(sys.modules, 'safetensors', None)
     out = f'--out={tmp_path / "out"}'
     done = call(lambda: export.main([str(saved_run.workdir), out]))
-    assert_refused(done, "pip install -e '.[export]'")
+    assert_refused(done, "pip install 'mnemonics-jax[export]'")
     assert list(tmp_path.iterdir()) == []

@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from extras import needs_tfds
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import experiment, main
+from mnemonics_jax.core import parallel
 from mnemonics_jax.experiment import components, memory_check
 from tests import conftest
 
@@ -27,7 +29,11 @@ def build(config, placement):
 
 
 @pytest.mark.parametrize(
-    ('feed', 'objective'), [('tfdata', 'unroll'), ('device', 'prototypes')]
+    ('feed', 'objective'),
+    [
+        pytest.param('tfdata', 'unroll', marks=needs_tfds),
+        ('device', 'prototypes'),
+    ],
 )
 def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
     small, feed, objective, tmp_path, one_device, compiled
@@ -47,9 +53,9 @@ def test_what_is_compiled_to_be_measured_is_what_the_run_takes(
 
 
 def test_a_device_of_unknown_size_is_not_judged(small, one_device, compiled):
-    assert memory_check.room_on_device() is None  # On CPU.
+    assert parallel.room_on_device() is None  # On CPU.
     parts = build(small, one_device)
-    assert memory_check.check(parts, 1, memory_check.room_on_device()) is None
+    assert memory_check.check(parts, 1, parallel.room_on_device()) is None
     assert not compiled
 
 
@@ -95,7 +101,7 @@ def test_what_does_not_fit_is_one_line_with_a_setting_that_does(
     monkeypatch.setattr(components, 'make_learner', remember)
     monkeypatch.setattr(memory_check, 'make_learner', remember)
     monkeypatch.setattr(memory_check, 'needed', by_size)
-    monkeypatch.setattr(memory_check, 'room_on_device', lambda: room * 2**30)
+    monkeypatch.setattr(parallel, 'room_on_device', lambda: room * 2**30)
     with pytest.raises(ValueError) as caught:
         experiment.prepare(small, tmp_path / 'run', one_device)
     assert str(caught.value) == words
@@ -114,7 +120,7 @@ def test_a_begun_run_resumes_with_another_microbatch(
 ):
     """And what was measured when it began is not measured again."""
     measured = []
-    monkeypatch.setattr(memory_check, 'room_on_device', lambda: ENOUGH)
+    monkeypatch.setattr(parallel, 'room_on_device', lambda: ENOUGH)
     monkeypatch.setattr(
         memory_check, 'needed', lambda program: measured.append(program) or 0.0
     )

@@ -137,6 +137,16 @@ def use_compilation_cache(use: bool) -> None:
     compilation_cache.reset_cache()
 
 
+def room_on_device() -> int | None:
+    """Bytes available to a program on this process's smallest device.
+
+    None on CPU, whose memory is shared and can be swapped.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    limits = [s['bytes_limit'] for s in stats if 'bytes_limit' in s]
+    return min(limits) if limits else None
+
+
 def replicate(placement: Placement, tree: Any) -> Any:
     """Puts every array of `tree`, equal in all processes, on every device.
 

@@ -42,7 +42,7 @@ def address(path: str | os.PathLike[str]) -> epath.Path | None:
         import google.cloud.storage  # noqa: F401
     except ImportError as e:
         raise ValueError(
-            f"{path}: {e}; to install it: pip install -e '.[gcs]'"
+            f"{path}: {e}; to install it: pip install 'mnemonics-jax[gcs]'"
         ) from e
     # gcsfs logs the errors that it raises, with tracebacks.
     logging.getLogger('gcsfs').setLevel(logging.CRITICAL)

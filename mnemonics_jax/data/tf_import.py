@@ -1,10 +1,34 @@
-"""Lazy import of TensorFlow, with accelerators hidden from it."""
+"""Lazy import of TensorFlow, with accelerators hidden from it.
+
+It comes with the extra `tfds`, together with TensorFlow Datasets.
+"""
 
 import contextlib
 import functools
+import importlib.util
 import os
 import types
 from typing import Any
+
+INSTALL = "install the extra tfds: pip install 'mnemonics-jax[tfds]'"
+
+
+def is_installed() -> bool:
+    """Whether TensorFlow and TensorFlow Datasets can be imported."""
+    names = ('tensorflow', 'tensorflow_datasets')
+    return all(importlib.util.find_spec(name) for name in names)
+
+
+def require(setting: str) -> None:
+    """Raises ValueError, in one line, if TensorFlow is not installed.
+
+    Args:
+        setting: what needs it, such as 'data.feed=tfdata'.
+    """
+    if not is_installed():
+        raise ValueError(
+            f'{setting}: needs TensorFlow, which is missing; {INSTALL}'
+        )
 
 
 @functools.cache

@@ -32,8 +32,11 @@ from mnemonics_jax.experiment.data import (
     augmentation,
     build_source,
     check_batches,
+    check_feed,
+    choose_feed,
     crops_on_host,
     make_loader,
+    most_images,
     per_dispatch,
     plan_phases,
     query_augmentation,
@@ -61,7 +64,7 @@ class Components(NamedTuple):
     """The components of a run.
 
     Attributes:
-        config: resolved configuration, including the protocol.
+        config: resolved configuration, including protocol and `data.feed`.
         source: source of the images.
         loader: loader of the source's examples, by class.
         order: int64[K], original label of the class at each position.
@@ -146,11 +149,13 @@ def build(
         begun: the plan of the run if it was started before.
 
     Raises:
-        ValueError: the config does not fit the data or the devices.
+        ValueError: the config does not fit the data, the devices or what is
+            installed.
     """
     placement = placement or parallel.make_placement()
     # What needs no data first: reading them may take long.
     check_batches(config, placement)
+    check_feed(config)
     make_trunk(config.backbone.name, final_relu=config.backbone.final_relu)
     if config.protocol.class_order_file is not None:
         class_order.read_names(config.protocol.class_order_file)
@@ -158,6 +163,9 @@ def build(
     config, plan = plan_phases(config, source, begun)
     source, order = apply(plan, source)
     method = make_method(config.method.name, config.method)
+    all_seen = method.keeps_data or config.evaluate.oracle
+    most = most_images(source, order, plan.bounds, all_seen=all_seen)
+    config = choose_feed(config, source, placement, most)
     backbone = build_backbone(config, plan, method)
     components = Components(
         config=config,

@@ -8,7 +8,13 @@ import ml_collections
 import numpy as np
 
 from mnemonics_jax.core import parallel
-from mnemonics_jax.data import class_order, phase_plan, sources, streaming
+from mnemonics_jax.data import (
+    class_order,
+    phase_plan,
+    sources,
+    streaming,
+    tf_import,
+)
 from mnemonics_jax.data.augment import Augmentation
 from mnemonics_jax.data.loader import Loader, Settings
 from mnemonics_jax.data.phase_plan import Plan
@@ -17,6 +23,8 @@ from mnemonics_jax.data.phase_plan import Plan
 # stop waits for the end of the dispatch.
 _MOST_STEPS = 32
 _MOST_BYTES = 64 * 2**20
+# The part of an accelerator's memory that `data.feed=auto` gives to images.
+_IMAGE_PART = 4
 
 
 class PerDispatch(NamedTuple):
@@ -100,6 +108,94 @@ def crops_on_host(
 ) -> bool:
     """Whether random crops of real images are made during decoding."""
     return config.data.random_resized_crop and source.encoded is not None
+
+
+def check_feed(config: ml_collections.FrozenConfigDict) -> None:
+    """Raises ValueError if `data.feed` needs TensorFlow, which is missing."""
+    if config.data.feed == 'tfdata':
+        tf_import.require('data.feed=tfdata')
+
+
+def choose_feed(
+    config: ml_collections.FrozenConfigDict,
+    source: sources.Source,
+    placement: parallel.Placement,
+    num_images: int,
+) -> ml_collections.FrozenConfigDict:
+    """Replaces `data.feed=auto` by device if the images fit, else by tfdata.
+
+    They fit if they take at most `data.memory_mb`, with a copy for each device
+    on CPU, and at most a quarter of the memory of each accelerator.
+
+    Args:
+        config: resolved configuration.
+        source: source of the images.
+        placement: placement of arrays on devices.
+        num_images: images of the largest phase, see `most_images`.
+
+    Raises:
+        ValueError: tf.data is needed and TensorFlow is not installed.
+    """
+    if config.data.feed != 'auto':
+        return config
+    reason = why_not_device(config, source, placement, num_images)
+    if reason:
+        tf_import.require(f'data.feed=auto: {reason}')
+    return with_feed(config, 'tfdata' if reason else 'device')
+
+
+def with_feed(
+    config: ml_collections.FrozenConfigDict, feed: str
+) -> ml_collections.FrozenConfigDict:
+    """The configuration with another `data.feed`."""
+    filled = ml_collections.ConfigDict(config.to_dict())
+    filled.data.feed = feed
+    return ml_collections.FrozenConfigDict(filled)
+
+
+def why_not_device(
+    config: ml_collections.FrozenConfigDict,
+    source: sources.Source,
+    placement: parallel.Placement,
+    num_images: int,
+) -> str | None:
+    """Why images cannot lie on the device, or None; see `choose_feed`."""
+    if crops_on_host(config, source):
+        return 'data.random_resized_crop=True crops the original images'
+    size = num_images * int(np.prod(source.image_shape))
+    if placement.platform == 'cpu':  # Its devices share one memory.
+        size *= placement.num_devices // placement.shard[1]
+    taken = f'the images of a phase take {-(-size // 2**20):,} MB'
+    if size > config.data.memory_mb * 2**20:
+        return f'{taken}, more than data.memory_mb={config.data.memory_mb}'
+    room = parallel.room_on_device()
+    if room is not None and size > room // _IMAGE_PART:
+        return f'{taken}, more than a quarter of the memory of a device'
+    return None
+
+
+def most_images(
+    source: sources.Source,
+    order: np.ndarray,
+    bounds: Sequence[tuple[int, int]],
+    *,
+    all_seen: bool,
+) -> int:
+    """Images of the largest phase: those it trains on, and all test images.
+
+    Args:
+        source: source of the images.
+        order: int64[K], original label of the class at each position.
+        bounds: (num_old, num_seen) of each phase.
+        all_seen: whether phases read the training images of all classes seen.
+    """
+    labels = source.labels['train']
+    sizes = np.bincount(labels, minlength=source.num_classes)[order]
+    ends = np.append(0, np.cumsum(sizes))
+    largest = max(
+        ends[high] - ends[0 if all_seen else low] for low, high in bounds
+    )
+    return int(largest) + len(source.labels['test'])
 
 
 def augmentation(section: ml_collections.FrozenConfigDict) -> Augmentation:

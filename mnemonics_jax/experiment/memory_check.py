@@ -33,8 +33,8 @@ def check(
     Args:
         parts: components of a run.
         last: index of its last phase.
-        room: bytes of a device, see `room_on_device`; None if unknown, then
-            nothing is compiled.
+        room: bytes of a device, see `parallel.room_on_device`; None if unknown,
+            then nothing is compiled.
 
     Returns:
         A line about the largest step; None if `room` is None.
@@ -53,16 +53,6 @@ def check(
         f'largest step: {largest.name}, {in_gib(most)} of {in_gib(room)} on '
         'each device'
     )
-
-
-def room_on_device() -> int | None:
-    """Bytes available to a program on this process's smallest device.
-
-    None on CPU, whose memory is shared and can be swapped.
-    """
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    limits = [s['bytes_limit'] for s in stats if 'bytes_limit' in s]
-    return min(limits) if limits else None
 
 
 def needed(program: Program) -> float:

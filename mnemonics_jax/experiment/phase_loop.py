@@ -68,7 +68,7 @@ def prepare(
         if begun is None:
             base_run.check(parts)
             line = memory_check.check(
-                parts, last_phase(parts), memory_check.room_on_device()
+                parts, last_phase(parts), parallel.room_on_device()
             )
             if line and multihost.is_main():
                 print(line, flush=True)
@@ -191,7 +191,6 @@ def run_experiment(
         ...     'data.source': 'synthetic',
         ...     'data.num_classes': 4,
         ...     'data.image_size': 8,
-        ...     'data.feed': 'device',
         ...     'backbone.name': 'convnet_tiny',
         ...     'protocol.base_classes': 2,
         ...     'protocol.phases': 1,
@@ -297,6 +296,7 @@ def announce(
         f'{f" ({late} classes added after the start)" if late else ""}; '
         f'{config.method.name} on '
         f'{config.backbone.name} with {config.exemplars.strategy} exemplars; '
+        f'data.feed={config.data.feed}; '
         f'{jax.device_count()} x {jax.devices()[0].device_kind}'
     )
     if (fewer := start_lines.small_classes(parts)) is not None:

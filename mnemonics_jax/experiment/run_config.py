@@ -80,6 +80,9 @@ def follow(
     # Without a record of its images, the folder says which they were.
     recorded = read_data(place) is not None
     ignored = [name for name in MAY_CHANGE if recorded or name != 'data.dir']
+    if config.data.feed == 'auto':  # Decided when the run began.
+        begun = ml_collections.ConfigDict(run_config.config)
+        config = data.with_feed(config, begun.data.feed)
     fields = differences(
         config_lib.to_json(config), run_config.config, ignored=ignored
     )

@@ -19,7 +19,12 @@ _NOISE = re.compile(r'\{\{.*?\}\}|\[Op:\w+\]( name:)?')
 
 
 def library() -> types.ModuleType:
-    """Imports TFDS, after TensorFlow with accelerators hidden from it."""
+    """Imports TFDS, after TensorFlow with accelerators hidden from it.
+
+    Raises:
+        ValueError: one of them is not installed.
+    """
+    tf_import.require('data.source=tfds')
     tf_import.tensorflow()
     import tensorflow_datasets
 
