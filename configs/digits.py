@@ -4,7 +4,8 @@
         --workdir=runs/digits
 
 Needs no download: the 1,797 images of 8x8 pixels are part of scikit-learn. The
-run has every stage of the method.
+run has every stage of the method, but no weight transfer, and momentum in
+fine-tuning.
 """
 
 from mnemonics_jax.config import default_config

@@ -170,9 +170,9 @@ def nca(
     classes seen: cross entropy with the largest logit for o_y in the sum.
 
     This is the form of the authors' code. Their paper has a hinge, no maximum
-    in the sum, and a margin on s_y alone, in logits eta s. There the margin's
-    gradient drives a learnable eta away; the code subtracts the margin from all
-    scores, so that it cancels.
+    in the sum, and a margin on s_y alone, in logits eta s: by its gradient a
+    learnable eta falls below 0, where the hinge is flat. The code subtracts the
+    margin from all scores, so that it cancels.
 
     Args:
         logits: f32[B, K], scores times the learnable scale.

@@ -39,7 +39,8 @@ class Outputs(struct.PyTreeNode):
     Attributes:
         logits: f32[B, K], the scores times the head's learnable scale.
         scores: f32[B, K], before the scale: cosines in [-1, 1] for the cosine
-            head, equal to `logits` for a head without scale.
+            head, in [-4, 0] for 'local_similarity', equal to `logits` for a
+            head without scale.
         features: f32[B, D], input of the head.
         maps: output f32[B, h, w, c] of each trunk stage before its final ReLU;
             unused maps cost nothing under `jax.jit`.

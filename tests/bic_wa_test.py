@@ -79,6 +79,14 @@ def test_the_correction_of_a_separable_set_is_finite_and_separates():
     np.testing.assert_array_equal(found, [1, 0])
 
 
+def test_the_correction_keeps_its_dtype_where_jax_has_float64():
+    expected = jax.jit(bic.fit_correction)(held_out(0), PHASE, 0.0)
+    with jax.enable_x64(True):
+        found = jax.jit(bic.fit_correction)(held_out(0), PHASE, 0.0)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_the_papers_objective_is_the_default():
     """A ridge would pull the correction that few images ask for to none."""
     assert config_lib.default_config().method.bic.ridge == 0

@@ -221,6 +221,7 @@ ARGUMENTS = {
         'finetune.lr': 0.05,
         'finetune.momentum': 0.9,
         'finetune.scope': 'head',
+        'finetune.carry': True,
     },
     'phases=25,method=bic,transfer=False': {
         'protocol.phases': 25,

@@ -24,8 +24,10 @@ def gradient(scope, dtype, microbatch, layout=small.ALONE):
     chosen = chosen._replace(microbatch=microbatch)
     backbone = small.make_model('cosine')
 
+    # Draws are float32, which each program would round in its own way.
+    inner = small.make_inner(backbone, chosen, dtype, layout)
+
     def run(pixels, query):
-        inner = small.make_inner(backbone, chosen, dtype, layout)
         return bilevel.pixel_gradient(
             inner.problem, inner.params, pixels, labels, inner.indices, query
         )

@@ -27,6 +27,10 @@ NUM, SIZE = 64, 32
 
 
 @functools.cache
+def float_array(shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
 def compiled(scope, steps, microbatch=None, num_devices=1):
     """A step of learning 64 exemplars on as many query images."""
     num, size = NUM, SIZE
@@ -40,14 +44,12 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
     )
     chosen = small.settings(scope, steps=steps)._replace(microbatch=microbatch)
     functions = make_learner(backbone, chosen, placement)
-    state = jax.eval_shape(
-        functions.init, step_shapes.float_array((num, size, size, 3))
-    )
+    state = jax.eval_shape(functions.init, float_array((num, size, size, 3)))
     columns = {
         'image': jax.ShapeDtypeStruct((1, num, size, size, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((1, num), jnp.int32),
         'index': jax.ShapeDtypeStruct((1, num), jnp.int32),
-        'weight': step_shapes.float_array((1, num)),
+        'weight': float_array((1, num)),
     }
     problem = ExemplarProblem(
         jax.eval_shape(backbone.init, jax.random.key(0)),

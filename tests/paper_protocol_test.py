@@ -197,6 +197,15 @@ FIELDS = [
         'epochs 50, lr 0.01',
     ),
     ({'method__lucir__lambda_base': 9.0}, 'lambda_base', '9.0', '5'),
+    ({'method__imprint': False}, 'head rows', 'imprint false', 'imprint true'),
+    ({'backbone__final_relu': True}, 'final ReLU', 'true', 'false'),
+    ({'train__base_run': 'base'}, 'model of phase 0', 'base', 'trained here'),
+    (
+        {'exemplars__inner_augment': True},
+        'exemplar learning',
+        'inner_augment true',
+        'inner_augment false',
+    ),
     (
         {'method__lucir__margin': 0.1},
         'settings of the method',
@@ -305,6 +314,7 @@ def test_an_older_run_of_joint_training_with_weight_transfer_is_named():
             },
             [
                 ('settings of the method', 'temperature 4.0', 'temperature 2'),
+                ('head rows', 'imprint false', 'imprint true'),
                 ('classifier', 'linear', 'cosine'),
             ],
         ),

@@ -135,7 +135,7 @@ def test_settings_are_the_papers():
         'lr': 0.05,
         'momentum': 0.9,
         'scope': 'head',
-        'carry': False,
+        'carry': True,
     }
     assert set(methods.heads_of('podnet')) <= set(heads.HEADS)
     method = make()
@@ -146,8 +146,8 @@ def test_settings_are_the_papers():
 def test_the_scale_stays_where_features_can_be_told_apart():
     """The loss of the head on fixed features falls, and so does its gradient.
 
-    With the margin of the paper on the true score alone, whose gradient is that
-    of no loss, sigma grew beyond 100 here, and the loss with it.
+    With a margin on the true score, and the scale before it held constant, the
+    gradient is that of no loss: sigma grew beyond 100, and the loss with it.
     """
     features = jnp.repeat(jnp.eye(4), 5, axis=0)
     features += 0.1 * jax.random.normal(jax.random.key(0), features.shape)

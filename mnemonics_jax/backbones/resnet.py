@@ -56,7 +56,7 @@ class ResNet(nn.Module):
         """Images [B, H, W, C] to features [B, D] and maps.
 
         The maps are the stages' outputs and, without `imagenet_stem`, the input
-        of the last block, so that both kinds have four, as in PODNet's code.
+        of the last block if its stage has several, as in PODNet's code.
         """
         flags: dict[str, Any] = {'train': train, 'mask': mask}
         if self.imagenet_stem:

@@ -225,7 +225,9 @@ FIELDS = {
         ByMethod('all'), one_of(('all', 'head')), 'What fine-tuning trains.'
     ),
     'finetune.carry': Field(
-        False, BOOLEAN, 'The next phase starts from the fine-tuned copy.'
+        ByMethod(False),
+        BOOLEAN,
+        'The next phase starts from the fine-tuned copy.',
     ),
     'evaluate.batch_size': Field(256, at_least(1), 'Images per batch.'),
     'evaluate.oracle': Field(

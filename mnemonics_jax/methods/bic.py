@@ -90,7 +90,9 @@ def fit_correction(held_out: HeldOut, phase: Phase, ridge: float) -> jax.Array:
         grads = jax.grad(objective)(pair)
         # Where no minimum stops them, damped steps shorten with the gradient.
         damping = jnp.sqrt(jnp.linalg.norm(grads)) + 1e-6
-        hessian = jax.hessian(objective)(pair) + damping * jnp.eye(2)
+        hessian = jax.hessian(objective)(pair) + damping * jnp.eye(
+            2, dtype=pair.dtype
+        )
         return pair - jnp.linalg.solve(hessian, grads), None
 
     return jax.lax.scan(newton, identity, None, length=NEWTON_STEPS)[0]

@@ -8,12 +8,13 @@ weights are 3 and 1 for CIFAR, 8 and 10 for ImageNet. Its classifier is the head
 Proxies of new classes start as centres of k-means on the previous model's
 features (`method.imprint`); old ones are frozen (`method.freeze_old_rows`).
 
-It is evaluated after fine-tuning the proxies alone on the balanced memory with
-L_nca, as 'finetuned'. The rate falls as half a cosine.
+The rate of training falls as half a cosine. Then the proxies alone are
+fine-tuned on the balanced memory with L_nca, at a constant rate; this model is
+evaluated, as 'finetuned', and the next phase starts from it.
 
 Losses and classifier are those of the authors' code, where it differs from the
-paper (see `losses.nca`, `losses.pod_spatial`, `heads.HEADS`). Unlike the code,
-fine-tuning here has no weight decay and leaves BatchNorm's statistics alone.
+paper (see `losses.nca`, `losses.pod_spatial`, `heads.HEADS`). docs/choices.md
+lists what is left of differences.
 """
 
 from typing import Any
@@ -45,6 +46,7 @@ DEFAULTS = {
     'finetune.lr': 0.05,
     'finetune.momentum': 0.9,
     'finetune.scope': 'head',
+    'finetune.carry': True,
 }
 HEADS = ('local_similarity', 'cosine')
 

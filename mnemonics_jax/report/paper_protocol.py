@@ -32,6 +32,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     'lwf': _DISTILLATION,
     'bic': {'holdout': 0.1, 'ridge': 0, 'temperature': 2},
 }
+# Of their heads, by the authors' code, as fields of `method`.
+_ROWS = {'imprint': True, 'freeze_old_rows': True}
+_ROWS_OF = ('lucir', 'icarl', 'lwf')
 # What the paper says of learning exemplars, as fields of `exemplars`.
 _LEARNING = {
     'init': 'random',
@@ -44,6 +47,7 @@ _LEARNING = {
     'adjust_steps': 0,
     'inner_lr': 0.01,
     'inner_scope': 'all',
+    'inner_augment': False,
 }
 # And of fine-tuning before the test, as fields of `finetune`.
 _FINETUNING = {'epochs': 50, 'lr': 0.01, 'momentum': 0, 'scope': 'all'}
@@ -175,6 +179,7 @@ def _papers_lambda(case: Case) -> int | None:
 
 
 def _papers_constants(case: Case) -> dict[str, Any] | None:
+    """Other presets differ in most of them, so that their name says enough."""
     preset = case.fields.get('exemplars.preset')
     return _LEARNING if case.learns and preset == 'paper' else None
 
@@ -221,6 +226,11 @@ _PROPERTIES = (
         'settings of the method',
         _settings,
         lambda case: _SETTINGS.get(case.method),
+    ),
+    _Property(
+        'head rows',
+        run_protocol.entries('method', _ROWS),
+        lambda case: _ROWS if case.method in _ROWS_OF else None,
     ),
     _Property('lambda_base', 'method.lucir.lambda_base', _papers_lambda),
     _Property(
@@ -280,7 +290,12 @@ _PROPERTIES = (
     _Property(
         'fine-tuning',
         run_protocol.entries('finetune', _FINETUNING),
-        _if_remembers(_FINETUNING),
+        _if_learns(_FINETUNING),
+    ),
+    _Property(
+        'model of phase 0',
+        lambda case: case.fields.get('train.base_run') or 'trained here',
+        'trained here',
     ),
     _Property('fine-tuned copy goes on', 'finetune.carry', _papers_carry),
 )

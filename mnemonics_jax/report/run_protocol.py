@@ -63,9 +63,9 @@ def later_sizes(case: Case) -> str:
 
 
 def train_images(case: Case) -> int | str:
-    """Training images of a class; of unequal classes about the mean."""
+    """Training images of a class; about, where the paper's are unequal."""
     sizes = case.results['train_images_per_class']
-    if len(set(sizes)) == 1:
+    if len(set(sizes)) == 1 and case.data == 'CIFAR-100':
         return sizes[0]
     return f'about {round(sum(sizes) / len(sizes), -2):,.0f}'
 
