@@ -241,6 +241,10 @@ def learn_exemplars(
             f'{ex.strategy}.learn: returned {type(learned).__name__} of shape '
             f'{np.shape(learned)}, must be images of shape {images.shape}'
         )
+    # In stored form, in which unchanged pixels are equal to the bit.
+    drift = drift_grey_levels(
+        to_storage(images, ex.storage), to_storage(learned, ex.storage), mask
+    )
     learned = as_stored(learned, ex.storage)
     problem = problem._replace(key=context.key(Stage.HELD_OUT_LOSS), old=None)
     held_out = context.examples('test', *classes)
@@ -253,7 +257,7 @@ def learn_exemplars(
         return loss_of(exemplars.train_on_exemplars(learner, problem, pixels))
 
     return learned, {
-        'drift_grey_levels': float(drift_grey_levels(images, learned, mask)),
+        'drift_grey_levels': float(drift),
         'held_out_loss_before': loss_after_training_on(images),
         'held_out_loss_after': loss_after_training_on(learned),
         'held_out_loss_of_model': loss_of(variables),
