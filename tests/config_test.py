@@ -312,7 +312,7 @@ def test_fields_that_do_not_go_together(name):
         {'exemplars.per_class': 0, 'exemplars.total': 2000},
         {'exemplars.per_class': 2, 'exemplars.adjust': True},
         {'exemplars.per_class': 1},
-        {'protocol.phase_sizes': (3, 2), 'protocol.base_classes': 3},
+        {'protocol.phase_sizes': (3, 7), 'protocol.base_classes': 3},
         {
             'exemplars.hypergradient': 'cg',
             'exemplars.objective': 'unroll+means',

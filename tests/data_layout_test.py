@@ -6,6 +6,7 @@ import resource
 import pytest
 from data_folder_test import make, photo, write_folder
 
+from mnemonics_jax.data.pillow import SUFFIXES
 from mnemonics_jax.data.sources import folder
 
 
@@ -23,17 +24,21 @@ def message_of(root, **options):
     return str(error.value)
 
 
-NEEDED = 'must have train/<class>/<image> and validation/<class>/<image>'
+NEEDED = (
+    'must have train/<class>/<image> and validation/<class>/<image>, or '
+    '<class>/<image> with data.test_fraction=0.2'
+)
 
 
 @pytest.mark.parametrize(
     ('removed', 'message'),
     [
-        ('.', 'no such directory'),
+        ('.', 'no such directory or archive'),
         ('train', f'no folder train, but validation/; {NEEDED}'),
         (
             'validation',
-            'no folder validation or val or test, but train/, a.txt',
+            'no folder validation or valid or val or test or testing, but '
+            'train/, a.txt; data.test_fraction=0.2 holds out images of train',
         ),
         ('train/bee', "class 'bee' is in validation, not in train"),
         ('validation/cow', "class 'cow' is in train, not in validation"),
@@ -50,10 +55,10 @@ def test_bad_folders(tmp_path, removed, message):
 def test_folders_without_images(tmp_path):
     write_folder(tmp_path)
     for path in (tmp_path / 'train' / 'bee').glob('*.png'):
-        path.rename(path.with_suffix('.webp'))
+        path.rename(path.with_suffix('.heic'))
     assert message_of(tmp_path) == (
-        f'{tmp_path}/train/bee: no image, but 0.webp, 1.webp, 2.webp; '
-        'files must end in .jpg, .jpeg, .png, .bmp, .gif'
+        f'{tmp_path}/train/bee: no image, but 0.heic, 1.heic, 2.heic; '
+        f'files must end in {", ".join(SUFFIXES)}'
     )
     remove(tmp_path / 'train')
     (tmp_path / 'train').mkdir()

@@ -49,6 +49,7 @@ def run(
             'protocol.phases': 1,
             'protocol.stop_after_phase': last_phase,
             'train.epochs': 1,
+            'train.milestones': (),
             # Adam divides by gradients, of which some are almost zero.
             'exemplars.outer_optimizer': 'sgd',
             'exemplars.outer_lr': 3.0,

@@ -138,7 +138,8 @@ def test_from_python_a_float64_run_needs_float64_on(
 
 
 def test_the_command_turns_float64_on(tmp_path, monkeypatch, float64_off_again):
-    def prepare(config, place):
+    def prepare(config, place, **more):
+        del more
         raise ValueError(f'{config.precision} {jnp.zeros(()).dtype}')
 
     monkeypatch.setattr(experiment, 'prepare', prepare)

@@ -50,9 +50,11 @@ def explain(name: str) -> str:
     except metadata.PackageNotFoundError:
         declared = []
     missing = f'{package}: not installed for {sys.executable}'
-    if not declared:
-        return f'{missing}; {_ACTIVATE}'
     extra = extra_of(package, declared)
+    # In the folder of a checkout its metadata are found by any Python.
+    is_environment = sys.prefix != sys.base_prefix
+    if not declared or not (extra or is_environment):
+        return f'{missing}; {_ACTIVATE}'
     what = f"'.[{extra}]'" if extra else '.'
     return f'{missing}; to install it: pip install -e {what}'
 
