@@ -370,7 +370,7 @@ def test_without_files_and_network_one_line_names_all_places(tmp_path, nowhere):
             lambda: __import__('tensorflow'),
         )
         with pytest.raises(
-            ValueError, match='no CIFAR-100 in .*needs TensorFlow'
+            ValueError, match=r'no CIFAR-100 in .*needs TensorFlow'
         ):
             make(root)
     with pytest.raises(ValueError, match="absent': no such file or folder"):
