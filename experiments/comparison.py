@@ -16,13 +16,13 @@ HEADS = {
     'nme': 'NME',
     'oracle': 'NME of all images',
 }
-# Columns of differences. The best network is the last, since it takes the
+# Columns of differences. The better network is the last, since it takes the
 # maximum of two on test accuracy; the others were chosen before the runs.
 COMPARED = {
     'cnn': 'CNN',
     'nme': 'NME',
     'finetuned': 'fine-tuned',
-    'best': 'best network',
+    'best': 'better network',
 }
 Record = Mapping[str, Any]
 
@@ -194,7 +194,7 @@ def page(
     about = (
         f'{args.data.name}, seeds {", ".join(seeds)}. In '
         'percent, mean ± standard deviation over seeds; differences are paired '
-        'by seed, with the 95 % interval of their mean. The best network is '
+        'by seed, with the 95 % interval of their mean. The better network is '
         'the better of CNN and fine-tuned in each phase, a maximum on test '
         'accuracy. Drift is in grey levels of 0 to 255.'
     )

@@ -228,9 +228,9 @@ def summary(results: pathlib.Path) -> str:
     heads = ('LUCIR, CNN', 'iCaRL, NME', 'LUCIR, NME')
     body = tables.markdown(('data', 'exemplars a class', *heads), lines)
     return (
-        f"{body}\n\nIn bold what Holm's correction leaves (p < 0.05) of all "
-        'comparisons with herding on a data set, by both methods and four '
-        f'classifiers: {", ".join(counts)}.'
+        f"{body}\n\nBold: p < 0.05 after Holm's correction for the comparisons "
+        'with herding on a data set, by both methods and four classifiers. '
+        f'These are {"; ".join(counts)}.'
     )
 
 
@@ -239,4 +239,4 @@ def survivors(rows: Sequence[Row], title: str) -> str:
     found = [difference(row, 'herding', head) for row in rows for head in HEADS]
     left = [cell['mean'] > 0 for cell in found if statistics.survives(cell)]
     gains, losses = sum(left), len(left) - sum(left)
-    return f'{gains} up and {losses} down of {len(found)} on {title}'
+    return f'{gains} higher and {losses} lower of {len(found)} on {title}'

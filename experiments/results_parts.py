@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import tables
-from experiments import statistics
+from experiments import comparison, statistics
 
 # By name in result files. CIFAR-100 comes first: it took part in no choice.
 DATA = {
@@ -14,13 +14,7 @@ DATA = {
     'images': 'Tiny-ImageNet',
     'digits': 'digits',
 }
-# The better network is the last: it takes the maximum on test accuracy.
-HEADS = {
-    'cnn': 'CNN',
-    'nme': 'NME',
-    'finetuned': 'fine-tuned',
-    'best': 'better network',
-}
+HEADS = comparison.COMPARED
 Row = Mapping[str, Any]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from mnemonics_jax.core import dependencies
 
-with dependencies.told():
+with dependencies.explained():
     import jax
     import numpy as np
     from ml_collections import config_dict

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 
 from mnemonics_jax.core import dependencies
 
-with dependencies.told():
+with dependencies.explained():
     from absl import app, flags
     from ml_collections import config_flags
 
@@ -105,7 +105,7 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 def prefer_sizes() -> None:
     """Has the flag of `phase_sizes` replace the file's number of phases."""
-    given = config_flags.get_override_values(flags.FLAGS['config'])
+    given = given_fields()
     if 'protocol.phase_sizes' in given:
         for name in ('base_classes', 'phases', 'remainder'):
             if f'protocol.{name}' not in given:
@@ -239,7 +239,7 @@ def command() -> None:
     sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
     for flag in flags.FLAGS.get_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    with dependencies.told():
+    with dependencies.explained():
         app.run(main, flags_parser=parse)
 
 

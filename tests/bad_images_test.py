@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 from command import assert_refused, call_main
-from data_folder_test import CLASSES, spoil, write_folder
+from data_bad_files_test import spoil
+from data_folder_test import CLASSES, write_folder
 
 from mnemonics_jax.data.pillow import FORMATS
 

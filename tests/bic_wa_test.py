@@ -128,8 +128,8 @@ def test_weight_aligning_equalises_mean_norms():
     np.testing.assert_array_equal(found['bias'], bias)
 
 
-def test_corrected_logits_and_frozen_corrections():
-    plain = make_backbone(
+def small_model():
+    return make_backbone(
         'convnet_tiny',
         num_classes=4,
         image_shape=(4, 4, 1),
@@ -137,6 +137,10 @@ def test_corrected_logits_and_frozen_corrections():
         std=(1.0,),
         head='linear',
     )
+
+
+def test_corrected_logits_and_frozen_corrections():
+    plain = small_model()
     model = logit_correction.wrap(plain)
     head = model.init(jax.random.key(0)).params['head']
     features = jax.random.normal(jax.random.key(1), (3, 16))
@@ -156,16 +160,7 @@ def test_corrected_logits_and_frozen_corrections():
 
 def test_inner_steps_leave_the_correction_alone():
     """They train all else as a loop of plain gradient descent does."""
-    model = logit_correction.wrap(
-        make_backbone(
-            'convnet_tiny',
-            num_classes=4,
-            image_shape=(4, 4, 1),
-            mean=(0.0,),
-            std=(1.0,),
-            head='linear',
-        )
-    )
+    model = logit_correction.wrap(small_model())
     variables = model.init(jax.random.key(0))
     correction = {'scale': jnp.arange(4.0) + 1, 'shift': jnp.arange(4.0) - 2}
     head = {**variables.params['head'], **correction}

@@ -8,7 +8,8 @@ import struct
 import numpy as np
 import pytest
 from data_arrays_test import write as write_arrays
-from data_folder_test import make, photo, spoil, write_folder
+from data_bad_files_test import spoil
+from data_folder_test import make, photo, write_folder
 from data_tfds_test import CIFAR, write_set
 
 from mnemonics_jax.data import decode, errors, sources

@@ -1,7 +1,7 @@
-"""What the command line makes of fields of the configuration.
+"""Flags of configuration fields: preparing them for absl, and error messages.
 
-absl and ml_collections parse the flags. They want `--config` first, know no
-None, and no field of a plug-in: this file prepares the words for them.
+absl and ml_collections parse the flags. They expect `--config` first and do not
+accept None or fields of plug-ins.
 """
 
 import difflib

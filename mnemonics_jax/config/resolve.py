@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import config_dict
 
@@ -13,6 +13,9 @@ from mnemonics_jax.config.presets import ByMethod
 from mnemonics_jax.core import plugins
 from mnemonics_jax.core.rules import Field, one_of
 from mnemonics_jax.data import class_order, sources
+
+if TYPE_CHECKING:  # Importing it loads jax, which `--help` does without.
+    from mnemonics_jax.types import Method
 
 
 def resolve(
@@ -33,7 +36,7 @@ def resolve(
         ValueError: one line with the field, its value and what it must be.
     """
     # Loads jax, which `--help` does without.
-    from mnemonics_jax.config import contracts
+    from mnemonics_jax.config import method_contract
 
     check_form(config)
     config = config_dict.ConfigDict(config.to_dict())
@@ -50,10 +53,10 @@ def resolve(
     check_other_methods(config, given)
     drop_other_methods(config)
     fill_by_method(config)
-    for name, field in with_settings([config.method.name]).items():
-        if name not in FIELDS:
-            check_field(config, name, {name: field})
-    contracts.check_method(config)
+    fields = with_settings([config.method.name])
+    for name in fields.keys() - FIELDS.keys():
+        check_field(config, name, fields)
+    method_contract.check_method(config)
     check_field(config, 'exemplars.strategy')
     check_field(config, 'exemplars.preset')
     filled = presets.resolve(
@@ -62,7 +65,6 @@ def resolve(
     config.exemplars = config_dict.ConfigDict(filled)
     if config.weight_transfer is None:
         config.weight_transfer = transfers(config)
-    fields = with_settings([config.method.name])
     for name in fields:
         check_field(config, name, fields)
     check_together(config)
@@ -101,7 +103,8 @@ def fill_by_method(config: config_dict.ConfigDict) -> None:
     """Fills in the fields that are left to the method.
 
     Raises:
-        ValueError: a file's `DEFAULTS` has a field that is not.
+        ValueError: `DEFAULTS` of a method has a field that no method may
+            change.
     """
     usual = {
         name: field.default.usual
@@ -123,7 +126,7 @@ def fill_by_method(config: config_dict.ConfigDict) -> None:
 
 
 def transfers(config: config_dict.ConfigDict) -> bool:
-    """Whether the paper has weight transfer: in its rows "w/ ours" alone."""
+    """Whether the paper uses weight transfer: with learned exemplars only."""
     from mnemonics_jax.exemplars import strategies
 
     method = methods.make_method(config.method.name, config.method)
@@ -185,8 +188,9 @@ def check_together(config: config_dict.ConfigDict) -> None:
     from mnemonics_jax.exemplars import objectives, strategies
 
     ex, head = config.exemplars, config.backbone.head
+    method = methods.make_method(config.method.name, config.method)
     if not strategies.keeps(ex.strategy):
-        check_without_memory(config)
+        check_without_memory(config, method)
     elif bool(ex.per_class) == bool(ex.total):
         raise ValueError(
             f'exemplars.per_class={ex.per_class}, exemplars.total={ex.total}: '
@@ -218,7 +222,6 @@ def check_together(config: config_dict.ConfigDict) -> None:
             f'data.pad={config.data.pad}: must be 0 with '
             'data.random_resized_crop=True'
         )
-    method = methods.make_method(config.method.name, config.method)
     if config.weight_transfer and method.keeps_data:
         raise ValueError(
             'weight_transfer=True: must be false with '
@@ -294,11 +297,12 @@ def fill_by_sizes(protocol: config_dict.ConfigDict) -> None:
     protocol.update(follow)
 
 
-def check_without_memory(config: config_dict.ConfigDict) -> None:
-    """Raises ValueError if a field needs the memory that there is not."""
+def check_without_memory(
+    config: config_dict.ConfigDict, method: 'Method'
+) -> None:
+    """Raises ValueError if a field needs exemplars and none are kept."""
     from mnemonics_jax.exemplars import strategies
 
-    method = methods.make_method(config.method.name, config.method)
     needs = {
         'exemplars.adjust': config.exemplars.adjust,
         'finetune.carry': config.finetune.carry,

@@ -29,7 +29,7 @@ def answer(command: Callable[[], None]) -> None:
     """
     quieten()
     try:
-        with dependencies.told():
+        with dependencies.explained():
             command()
     except BrokenPipeError:
         # The reader has closed the pipe; Python would write again on exit.

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import NoReturn
 
 PYTHON = (3, 11)
-# Packages that are called otherwise than what one imports.
+# Module -> package, where their names differ.
 _PACKAGES = {
     'PIL': 'pillow',
     'absl': 'absl-py',
@@ -26,7 +26,7 @@ _ACTIVATE = (
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Ends the process with one line and status 2 if a package is missing."""
     if sys.version_info < PYTHON:
         _fail(

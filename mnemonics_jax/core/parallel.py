@@ -87,10 +87,10 @@ class Placement(NamedTuple):
 
 
 def check_devices() -> None:
-    """Raises ValueError if JAX finds none of the devices that it is told to."""
+    """Raises ValueError if JAX_PLATFORMS names a platform without a device."""
     try:
         jax.devices()
-    # JAX asserts that the platforms it is told have devices.
+    # JAX asserts that each platform has devices.
     except (AssertionError, RuntimeError) as e:
         config: Any = jax.config
         reason = f' ({str(e).splitlines()[0]})' if str(e) else ''

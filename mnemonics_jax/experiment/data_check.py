@@ -1,4 +1,4 @@
-"""Whether the data of a resumed run are those that it was started with."""
+"""Checks that a resumed run still has the data that it was started with."""
 
 from collections.abc import Mapping
 

@@ -1,6 +1,5 @@
 """The stages of a phase that select, learn and adjust exemplars."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -35,12 +34,6 @@ drift_grey_levels = jax.jit(memory.drift_grey_levels)
 put_rows = jax.jit(memory.put_rows)
 shrink = jax.jit(memory.shrink)
 to_storage = jax.jit(memory.to_storage, static_argnums=1)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def as_stored(images: jax.Array, storage: str) -> jax.Array:
-    """Images f32 in [0, 1] after `to_storage` and back."""
-    return to_float(memory.to_storage(images, storage), images.dtype)
 
 
 def renew_memory(
@@ -241,11 +234,10 @@ def learn_exemplars(
             f'{ex.strategy}.learn: returned {type(learned).__name__} of shape '
             f'{np.shape(learned)}, must be images of shape {images.shape}'
         )
-    # In stored form, in which unchanged pixels are equal to the bit.
-    drift = drift_grey_levels(
-        to_storage(images, ex.storage), to_storage(learned, ex.storage), mask
-    )
-    learned = as_stored(learned, ex.storage)
+    stored = to_storage(learned, ex.storage)
+    # In this form, unchanged pixels are equal to the bit.
+    drift = drift_grey_levels(to_storage(images, ex.storage), stored, mask)
+    learned = to_float(stored, images.dtype)
     problem = problem._replace(key=context.key(Stage.HELD_OUT_LOSS), old=None)
     held_out = context.examples('test', *classes)
 

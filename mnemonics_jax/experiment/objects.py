@@ -56,7 +56,7 @@ def given(
             BACKBONES={plugins.OBJECT: lambda: backbone}
         )
         fields.append('backbone.name')
-    # What is no configuration, `resolve` refuses.
+    # `resolve` refuses what is not a configuration.
     if not modules or not isinstance(config, ml_collections.ConfigDict):
         yield config
         return

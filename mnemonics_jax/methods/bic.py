@@ -6,9 +6,9 @@ training. After training, two scalars are fitted on them: the logits of the new
 classes become alpha o + beta. The correction stays with its classes, so the
 next phase distils from corrected logits and trains through it.
 
-The convex problem is solved by 50 damped Newton steps. Without a minimum, since
-the held-out images can be separated, the scalars grow slowly. `ridge`, which
-the paper does not have, adds a penalty on the distance to (1, 0).
+The convex problem is solved by 50 damped Newton steps. If the held-out images
+are separable there is no minimum; the damping then keeps the scalars moderate.
+`ridge` adds a penalty on the distance to (1, 0), which the paper does not have.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def fit_correction(held_out: HeldOut, phase: Phase, ridge: float) -> jax.Array:
 
     def newton(pair, _):
         grads = jax.grad(objective)(pair)
-        # Where no minimum stops them, damped steps shorten with the gradient.
+        # Without a minimum, damped steps shorten with the gradient.
         damping = jnp.sqrt(jnp.linalg.norm(grads)) + 1e-6
         hessian = jax.hessian(objective)(pair) + damping * jnp.eye(
             2, dtype=pair.dtype

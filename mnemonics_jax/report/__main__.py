@@ -4,7 +4,7 @@ import sys
 
 from mnemonics_jax.core import dependencies
 
-with dependencies.told():
+with dependencies.explained():
     from mnemonics_jax.report.command import main
 
 if __name__ == '__main__':

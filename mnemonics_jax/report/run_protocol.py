@@ -1,4 +1,4 @@
-"""What a run did, in the words in which it is compared with the paper."""
+"""Properties of a run, as text that is compared with the paper's protocol."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple

@@ -192,6 +192,38 @@ def digest_of(parts: Iterable[bytes]) -> str:
     return whole.hexdigest()[:16]
 
 
+def in_memory(
+    pixels: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    **more: Any,
+) -> Source:
+    """A source of arrays, with their digest.
+
+    Args:
+        pixels: split -> uint8[n, H, W, C].
+        labels: split -> integers [n], 0..K-1.
+        class_names: K names.
+        statistics: mean and standard deviation of each channel, in [0, 1].
+        **more: further fields of `Source`.
+    """
+    mean, std = statistics
+    return Source(
+        num_classes=len(class_names),
+        image_shape=pixels['train'].shape[1:],
+        mean=mean,
+        std=std,
+        class_names=tuple(class_names),
+        labels={key: rows.astype(np.int32) for key, rows in labels.items()},
+        read=lambda split, positions: pixels[split][positions],
+        digest=lambda split, positions: digest_of(
+            image.tobytes() for image in pixels[split][positions]
+        ),
+        **more,
+    )
+
+
 def encoded_splits(splits: Mapping[str, Any]) -> Encoded:
     """The encoded images of several splits.
 

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from mnemonics_jax.data import decode
-from mnemonics_jax.data.sources import SPLITS, Source, checks, digest_of
+from mnemonics_jax.data.sources import SPLITS, Source, checks, in_memory
 
 # What each array may be called.
 _IMAGES = {
@@ -85,19 +85,8 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
     for split in SPLITS:
         name = _name(arrays, _LABELS[split])
         checks.check_labels(labels[split], class_names, name)
-    mean, std = decode.statistics(pixels['train'])
-    return Source(
-        num_classes=len(class_names),
-        image_shape=pixels['train'].shape[1:],
-        mean=mean,
-        std=std,
-        class_names=class_names,
-        labels={key: rows.astype(np.int32) for key, rows in labels.items()},
-        read=lambda split, positions: pixels[split][positions],
-        digest=lambda split, positions: digest_of(
-            image.tobytes() for image in pixels[split][positions]
-        ),
-    )
+    statistics = decode.statistics(pixels['train'])
+    return in_memory(pixels, labels, class_names, statistics)
 
 
 def _load(path: str, field: str) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -35,7 +35,7 @@ from mnemonics_jax.data.sources import (
     Source,
     _plain_pickle,
     checks,
-    digest_of,
+    in_memory,
 )
 
 _PAGE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
@@ -138,19 +138,12 @@ def make(options: Any) -> Source:
         pixels[split] = np.concatenate([images for images, _ in parts])
         labels[split] = np.concatenate([numbers for _, numbers in parts])
         checks.check_labels(labels[split], class_names, fields[files[0]])
-    statistics = name == 'cifar100' and CIFAR100_STATISTICS
-    mean, std = statistics or decode.statistics(pixels['train'])
-    return Source(
-        num_classes=len(class_names),
-        image_shape=(_SIDE, _SIDE, 3),
-        mean=mean,
-        std=std,
-        class_names=class_names,
-        labels={key: rows.astype(np.int32) for key, rows in labels.items()},
-        read=lambda split, positions: pixels[split][positions],
-        digest=lambda split, positions: digest_of(
-            image.tobytes() for image in pixels[split][positions]
-        ),
+    known = name == 'cifar100' and CIFAR100_STATISTICS
+    return in_memory(
+        pixels,
+        labels,
+        class_names,
+        known or decode.statistics(pixels['train']),
         about={'read_from': str(place)},
         notes=(f'{form.title} from {place}',),
     )
