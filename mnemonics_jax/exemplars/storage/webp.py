@@ -21,8 +21,9 @@ def make(
 ) -> storage.Storage:
     """See `storage.make`; WebP always has the subsampling 4:2:0.
 
-    Grey images are stored with three equal colours, as WebP has no others;
-    colours that are constant take almost no bytes.
+    Grey images are stored with three equal colours, as WebP has no others, and
+    are decoded to the grey of what comes back; some of its greens are one grey
+    level off.
 
     Raises:
         ValueError: images have other than 1 or 3 channels, or this Pillow
