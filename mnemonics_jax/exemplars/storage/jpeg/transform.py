@@ -249,11 +249,16 @@ def _unblocked(x, plane):
 
 
 def _box(colour, layout):
-    """The mean of each box of pixels [n, H, W] that share a colour."""
+    """The mean of each box of pixels [n, H, W] that share a colour.
+
+    Its rows are those of the plane, its columns those of whole blocks.
+    """
     step = layout.step
     if step == 1:
         return _descale(colour, _COLOUR_BITS)
-    height, width = layout.planes[1][:2]
+    plane = layout.planes[1]
+    height, width = plane.height, 8 * plane.across
+    # As libjpeg: to the right pixels are repeated, below means are.
     x = _padded(colour, height * step, width * step)
     x = x.reshape(-1, height, step, width, step).sum(axis=(2, 4))
     # Sums of 32-bit integers are 64-bit ones in NumPy.
