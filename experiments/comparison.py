@@ -24,6 +24,8 @@ COMPARED = {
     'finetuned': 'fine-tuned',
     'best': 'better network',
 }
+# Columns on what is stored, in studies that compress it.
+STORED = {'count': 'images', 'psnr': 'PSNR (dB)'}
 Record = Mapping[str, Any]
 
 
@@ -147,6 +149,7 @@ def measures(records: Sequence[Record]) -> dict[str, Any]:
 
     Returns:
         'bytes' of the memory at the end of a run, and summaries over runs:
+        'count' of exemplars there; 'psnr', mean over phases in dB;
         'drift' by learning and 'adjust_drift' by each adjustment, means over
         phases in grey levels; 'held_out', the mean decrease of the held-out
         loss; 'seconds'.
@@ -173,6 +176,11 @@ def measures(records: Sequence[Record]) -> dict[str, Any]:
     ]
     return {
         'bytes': by_run[0][-1]['bytes'],
+        # Older records have no counts.
+        'count': statistics.summary(
+            [phases[-1]['count'] for phases in by_run if 'count' in phases[-1]]
+        ),
+        'psnr': statistics.summary(over_phases('psnr')),
         'drift': statistics.summary(over_phases('drift_grey_levels')),
         'adjust_drift': statistics.summary(
             over_phases('adjust_drift_grey_levels')
@@ -246,6 +254,7 @@ def table(found: Sequence[Mapping[str, Any]], kind: str) -> str:
         *[f'{t}, to {name}' for name in names for t in COMPARED.values()],
         'mean drift',
         'bytes',
+        *[title for key, title in STORED.items() if has(found, key)],
     ]
     lines = []
     for row in found:
@@ -264,9 +273,21 @@ def table(found: Sequence[Mapping[str, Any]], kind: str) -> str:
                 ],
                 drift(row),
                 f'{row["bytes"]:,}',
+                *[one_decimal(row[key]) for key in STORED if has(found, key)],
             ]
         )
     return tables.markdown(titles, lines) + '\n'
+
+
+def one_decimal(values: Mapping[str, Any]) -> str:
+    """The mean of a summary, empty without one."""
+    return '' if values['mean'] is None else f'{values["mean"]:.1f}'
+
+
+def has(found: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether a table has a column of `STORED`: if anything is compressed."""
+    compressed = any(row.get('psnr', {}).get('mean') for row in found)
+    return compressed and all(key in row for row in found)
 
 
 def drift(row: Mapping[str, Any]) -> str:

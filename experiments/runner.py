@@ -23,6 +23,9 @@ from mnemonics_jax.experiment import run_config
 # Entries of 'exemplars' in `results.json` that records keep for each phase.
 MEASURES = (
     'bytes',
+    'count',
+    'psnr',
+    'num_dropped',
     'drift_grey_levels',
     'adjust_drift_grey_levels',
     'held_out_loss_before',

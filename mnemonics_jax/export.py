@@ -21,9 +21,10 @@ with dependencies.explained():
 
     from mnemonics_jax import config as config_lib
     from mnemonics_jax.core import cli, parallel
+    from mnemonics_jax.data import encoded
     from mnemonics_jax.data.device_batch import to_float
     from mnemonics_jax.exemplars import memory
-    from mnemonics_jax.experiment import finished
+    from mnemonics_jax.experiment import components, finished
     from mnemonics_jax.report.figures.images import as_png
     from mnemonics_jax.types import Variables
 
@@ -65,21 +66,45 @@ def exemplars_of(phase: finished.FinishedPhase) -> dict[str, np.ndarray]:
     }
 
 
-def write_pngs(found: dict[str, np.ndarray], folder: pathlib.Path) -> None:
-    """Writes exemplars to one folder per class; rounds float32 to 8 bits.
+def image_files(
+    phase: finished.FinishedPhase, images: np.ndarray
+) -> tuple[list[bytes], str]:
+    """Files of exemplars, and their suffix.
+
+    Compressed exemplars are written as they are stored, others as PNG, float32
+    rounded to 8 bits.
 
     Args:
-        found: result of `exemplars_of`, grey or RGB.
+        phase: a phase with exemplars.
+        images: 'images' of `exemplars_of`, grey or RGB.
+    """
+    if phase.encoded is None:
+        pixels = np.asarray(memory.to_storage(to_float(images), 'uint8'))
+        return [as_png(image) for image in pixels], '.png'
+    codec = components.make_storage(phase.config, phase.plan.image_shape)
+    streams = [each for row in encoded.split(phase.encoded) for each in row]
+    return [codec.file(stream) for stream in streams], codec.suffix
+
+
+def write_images(
+    found: dict[str, np.ndarray],
+    files: tuple[list[bytes], str],
+    folder: pathlib.Path,
+) -> None:
+    """Writes exemplars to one folder per class.
+
+    Args:
+        found: result of `exemplars_of`.
+        files: result of `image_files`.
         folder: parent folder, which is created.
     """
-    images = np.asarray(memory.to_storage(to_float(found['images']), 'uint8'))
-    names = found['class_names']
-    for image, label, rank in zip(
-        images, found['labels'], found['ranks'], strict=True
+    names, suffix = found['class_names'], files[1]
+    for content, label, rank in zip(
+        files[0], found['labels'], found['ranks'], strict=True
     ):
         target = folder / folder_name(label, len(names), str(names[label]))
         target.mkdir(parents=True, exist_ok=True)
-        (target / f'{rank:03}.png').write_bytes(as_png(image))
+        (target / f'{rank:03}{suffix}').write_bytes(content)
 
 
 def describe(phase: finished.FinishedPhase) -> dict[str, Any]:
@@ -155,7 +180,8 @@ def export(phase: finished.FinishedPhase, folder: pathlib.Path) -> list[str]:
             1,
             3,
         ):  # The channels that PNG supports.
-            write_pngs(found, folder / 'exemplars')
+            files = image_files(phase, found['images'])
+            write_images(found, files, folder / 'exemplars')
             written.append('exemplars/')
     return written
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 Params = Mapping[str, Any]
@@ -78,6 +79,18 @@ class ExemplarSet(struct.PyTreeNode):
     mask: jax.Array
 
 
+class EncodedImages(NamedTuple):
+    """The encoded images of a memory, on the host, by class and rank.
+
+    Attributes:
+        data: uint8[sum of lengths], one image after the other.
+        lengths: int32[K, m], bytes of each image, 0 for an empty slot.
+    """
+
+    data: np.ndarray
+    lengths: np.ndarray
+
+
 class TrainState(struct.PyTreeNode):
     """State of one training stage.
 
@@ -99,10 +112,14 @@ class Carry(struct.PyTreeNode):
         variables: the model that the next phase starts from and distils from.
         exemplars: the memory, in its storage dtype; the only images kept of old
             phases.
+        encoded: what is stored of them, where they are compressed; None where
+            they are stored as arrays. A checkpoint has these in place of the
+            images, which are decoded when it is read.
     """
 
     variables: Variables
     exemplars: ExemplarSet
+    encoded: EncodedImages | None = None
 
 
 class Backbone(NamedTuple):

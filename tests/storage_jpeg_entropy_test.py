@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnemonics_jax.exemplars import storage
-from mnemonics_jax.exemplars.storage.jpeg import entropy, transform
+from mnemonics_jax.data import storage
+from mnemonics_jax.data.storage.jpeg import entropy, transform
 from tests import storage_images
 
 # Groups of blocks are whole, or filled up at the right and at the bottom.

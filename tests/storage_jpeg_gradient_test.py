@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from mnemonics_jax.exemplars import storage
-from mnemonics_jax.exemplars.storage.jpeg import transform
+from mnemonics_jax.data import storage
+from mnemonics_jax.data.storage.jpeg import transform
 from tests import storage_images
 from tests.storage_jpeg_test import TO_YCC, random_kept
 

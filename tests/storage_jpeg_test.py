@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from mnemonics_jax.data import storage
 from mnemonics_jax.data.device_batch import to_float
-from mnemonics_jax.exemplars import storage
-from mnemonics_jax.exemplars.storage import jpeg
-from mnemonics_jax.exemplars.storage.jpeg import transform
+from mnemonics_jax.data.storage import jpeg
+from mnemonics_jax.data.storage.jpeg import transform
 from tests import storage_images
 
 # Not multiples of a block; narrower than what colours are interpolated for.

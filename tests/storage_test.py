@@ -1,4 +1,4 @@
-"""Tests of mnemonics_jax.exemplars.storage, for all codecs."""
+"""Tests of mnemonics_jax.data.storage, for all codecs."""
 
 import io
 
@@ -7,7 +7,8 @@ import PIL
 import pytest
 from PIL import Image
 
-from mnemonics_jax.exemplars import memory, storage
+from mnemonics_jax.data import storage
+from mnemonics_jax.exemplars import memory
 from tests import storage_images
 
 SHAPES = ((12, 10, 3), (9, 8, 1))

@@ -41,6 +41,12 @@ def _inits() -> Iterable[str]:
     return strategies.init_names()
 
 
+def _storages() -> Iterable[str]:
+    from mnemonics_jax.data import storage
+
+    return storage.names()
+
+
 def _objectives() -> Iterable[str]:
     from mnemonics_jax.exemplars import objectives
 
@@ -60,6 +66,7 @@ PRECISIONS = name_in('mnemonics_jax/backbones', _precisions)
 HEADS = name_in('mnemonics_jax/backbones/heads.py', _heads)
 STRATEGIES = name_in('mnemonics_jax/exemplars/strategies', _strategies)
 INITS = name_in('mnemonics_jax/exemplars/strategies', _inits)
+STORAGES = name_in('mnemonics_jax/data/storage', _storages)
 OBJECTIVES = name_in('mnemonics_jax/exemplars/objectives.py', _objectives)
 HYPERGRADIENTS = name_in(
     'mnemonics_jax/bilevel/hypergradients.py', _hypergradients

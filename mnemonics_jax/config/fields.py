@@ -27,6 +27,7 @@ from mnemonics_jax.core.rules import (
     SEED,
     Field,
     at_least,
+    integer,
     number,
     one_of,
     or_none,
@@ -104,13 +105,27 @@ FIELDS = {
         'tuned', one_of(Presets._fields), 'Fills the fields that are not set.'
     ),
     'exemplars.per_class': Field(
-        20, at_least(0), 'Exemplars of each class; 0 if total is set.'
+        20, at_least(0), 'Exemplars of each class; 0 if another budget is set.'
     ),
-    'exemplars.total': Field(
-        0, at_least(0), 'Exemplars of all classes; 0 if per_class is set.'
+    'exemplars.total': Field(0, at_least(0), 'Exemplars of all classes, or 0.'),
+    'exemplars.bytes_per_class': Field(
+        0, at_least(0), 'Bytes of the exemplars of each class, or 0.'
+    ),
+    'exemplars.bytes_total': Field(
+        0, at_least(0), 'Bytes of the exemplars of all classes, or 0.'
     ),
     'exemplars.storage': Field(
-        'uint8', one_of(('uint8', 'float32')), 'What pixels are stored as.'
+        'uint8',
+        choices.STORAGES,
+        'Arrays of pixels, or the codec that compresses exemplars.',
+    ),
+    'exemplars.quality': Field(
+        50, integer(1, 100), 'Quality of jpeg and webp.'
+    ),
+    'exemplars.subsampling': Field(
+        '4:2:0',
+        one_of(('4:2:0', '4:4:4')),
+        'Colours of jpeg at half the resolution, or at the full one.',
     ),
     'exemplars.adjust': Field(
         Presets(paper=True, bilevel=False, tuned=False),

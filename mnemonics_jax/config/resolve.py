@@ -14,6 +14,9 @@ from mnemonics_jax.core import plugins
 from mnemonics_jax.core.rules import Field, one_of
 from mnemonics_jax.data import class_order, sources
 
+# The fields that say how large the memory is.
+BUDGETS = ('per_class', 'total', 'bytes_per_class', 'bytes_total')
+
 if TYPE_CHECKING:  # Importing it loads jax, which `--help` does without.
     from mnemonics_jax.types import Method
 
@@ -191,11 +194,9 @@ def check_together(config: config_dict.ConfigDict) -> None:
     method = methods.make_method(config.method.name, config.method)
     if not strategies.keeps(ex.strategy):
         check_without_memory(config, method)
-    elif bool(ex.per_class) == bool(ex.total):
-        raise ValueError(
-            f'exemplars.per_class={ex.per_class}, exemplars.total={ex.total}: '
-            'one must be >= 1 and the other 0'
-        )
+    else:
+        check_budget(ex)
+        check_storage(ex)
     if bool(ex.outer_steps) == bool(ex.outer_epochs):
         raise ValueError(
             f'exemplars.outer_steps={ex.outer_steps}, '
@@ -236,6 +237,34 @@ def check_together(config: config_dict.ConfigDict) -> None:
     if head == 'linear' and config.method.imprint:
         raise ValueError(
             'method.imprint=True: must be false with backbone.head=linear'
+        )
+
+
+def check_budget(ex: config_dict.ConfigDict) -> None:
+    """Raises ValueError unless one field says how large the memory is."""
+    given = {name: ex[name] for name in BUDGETS}
+    if sum(map(bool, given.values())) != 1:
+        values = ', '.join(f'exemplars.{n}={v}' for n, v in given.items())
+        raise ValueError(f'{values}: one must be >= 1 and the others 0')
+
+
+def check_storage(ex: config_dict.ConfigDict) -> None:
+    """Raises ValueError if exemplars of a run cannot be stored as they are."""
+    from mnemonics_jax.data import storage
+    from mnemonics_jax.exemplars import strategies
+
+    # Of some shape: that of the images is not known yet.
+    codec = storage.make(ex.storage, (8, 8, 3), ex.quality, ex.subsampling)
+    if strategies.learns(ex.strategy) and not codec.learnable:
+        raise ValueError(
+            f'exemplars.storage={ex.storage!r}: must be uint8, float32 or jpeg '
+            f'with exemplars.strategy={ex.strategy}, which learns pixels'
+        )
+    if ex.adjust and codec.compresses:
+        raise ValueError(
+            'exemplars.adjust=True: must be false with '
+            f'exemplars.storage={ex.storage}: adjusted images would be '
+            'compressed once more in each phase'
         )
 
 

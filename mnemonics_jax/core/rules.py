@@ -51,6 +51,21 @@ def at_least(least: int) -> Rule:
     )
 
 
+def integer(low: int, high: int) -> Rule:
+    """An integer from `low` to `high`.
+
+    Example:
+        >>> from mnemonics_jax import rules
+        >>> rules.integer(1, 100).words
+        'an integer from 1 to 100'
+    """
+    return Rule(
+        lambda v: type(v) is int and low <= v <= high,
+        f'an integer from {low} to {high}',
+        int,
+    )
+
+
 def one_of(names: Iterable[str]) -> Rule:
     """One of `names`.
 

@@ -26,6 +26,9 @@ class Plan(NamedTuple):
         largest_class: training images of the largest class at the start: no
             class has more exemplar slots, so that the shape of the memory does
             not change when data do. 0: not recorded, by an older version.
+        slot_bytes: bytes of a class's budget for each of its exemplar slots,
+            for budgets in bytes; 0 without one. Also from the data at the
+            start, and for the same reason.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +37,7 @@ class Plan(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     largest_class: int = 0
+    slot_bytes: float = 0.0
 
 
 def begin(source: Source, protocol: Any) -> Plan:
@@ -94,9 +98,14 @@ def extend(plan: Plan, source: Source, protocol: Any) -> Plan:
 
 def from_json(content: dict[str, Any]) -> Plan:
     """Restores a plan from its `_asdict()`, read from JSON."""
-    lists = [name for name in Plan._fields if name != 'largest_class']
-    values: dict[str, Any] = {name: tuple(content[name]) for name in lists}
-    plan = Plan(**values, largest_class=content.get('largest_class', 0))
+    numbers = Plan._field_defaults
+    values: dict[str, Any] = {
+        name: content.get(name, numbers[name])
+        if name in numbers
+        else tuple(content[name])
+        for name in Plan._fields
+    }
+    plan = Plan(**values)
     return plan._replace(bounds=tuple((a, b) for a, b in plan.bounds))
 
 

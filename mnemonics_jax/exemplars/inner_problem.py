@@ -45,6 +45,8 @@ class LearnerSettings(NamedTuple):
         inner_augment: whether exemplars are augmented in the inner steps.
         augmentation: augmentation of exemplars, with `inner_augment`.
         mirror: whether means of exemplars include their mirror images.
+        shown: `(pixels, kept) -> images`, what a codec stores of pixels, see
+            `storage.Storage`; None where pixels are stored as they are.
     """
 
     inner_steps: int
@@ -65,6 +67,7 @@ class LearnerSettings(NamedTuple):
     inner_augment: bool = False
     augmentation: augment.Augmentation = augment.Augmentation()
     mirror: bool = False
+    shown: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 class LearnerContext(NamedTuple):
@@ -123,6 +126,8 @@ class ExemplarProblem(NamedTuple):
         query: query images: `multistep.StackedBatches` of several steps, in a
             step a `bilevel.Query`; None where there are none.
         old: memory of old classes; None where the objective does not read it.
+        kept: bool[n, ...], the coefficients that learning may change, see
+            `storage.Storage`; None without `LearnerSettings.shown`.
     """
 
     variables: Variables
@@ -132,6 +137,7 @@ class ExemplarProblem(NamedTuple):
     num_steps: jax.Array
     query: Any = None
     old: OldExemplars | None = None
+    kept: jax.Array | None = None
 
 
 class InnerSetup(NamedTuple):

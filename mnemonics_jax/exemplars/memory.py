@@ -8,7 +8,6 @@ phase to the next, and is saved in checkpoints.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from mnemonics_jax.data.device_batch import to_float
@@ -16,7 +15,7 @@ from mnemonics_jax.types import ExemplarSet
 
 
 def share(*, per_class: int, total: int, num_seen: int) -> int:
-    """Exemplars that each class may have; arguments as for `capacity`."""
+    """What each class may have, in exemplars or bytes; see `capacity`."""
     return per_class or total // num_seen
 
 
@@ -70,7 +69,7 @@ def put_rows(
 
     Args:
         memory: memory; slots after the s given ones become empty.
-        images: f32[c, s, H, W, C] in [0, 1], with s <= m.
+        images: [c, s, H, W, C] in the memory's dtype, with s <= m.
         mask: bool[c, s].
         first: int32[], class of the first row; rows beyond K are dropped.
 
@@ -82,16 +81,15 @@ def put_rows(
     images = jnp.pad(images, (*spare, (0, 0), (0, 0), (0, 0)))
     mask = jnp.pad(mask, spare)
     rows = first + jnp.arange(mask.shape[0])
-    stored = to_storage(images, str(memory.images.dtype))
     return ExemplarSet(
-        images=memory.images.at[rows].set(stored, mode='drop'),
+        images=memory.images.at[rows].set(images, mode='drop'),
         mask=memory.mask.at[rows].set(mask, mode='drop'),
     )
 
 
-def shrink(memory: ExemplarSet, num_kept: jax.Array) -> ExemplarSet:
-    """Keeps the first `num_kept` ranks of every class and zeros the rest."""
-    mask = memory.mask & (jnp.arange(memory.mask.shape[1]) < num_kept)
+def shrink(memory: ExemplarSet, kept: jax.Array) -> ExemplarSet:
+    """Keeps the slots where `kept`, bool[K, m] or [m], and zeros the rest."""
+    mask = memory.mask & kept
     images = jnp.where(mask[..., None, None, None], memory.images, 0)
     return ExemplarSet(images.astype(memory.images.dtype), mask)
 
@@ -155,10 +153,3 @@ def drift_grey_levels(
     changes = jnp.abs(to_float(after, dtype) - to_float(before, dtype))
     changes = changes.mean((-3, -2, -1)) * 255
     return jnp.sum(jnp.where(mask, changes, 0)) / jnp.maximum(jnp.sum(mask), 1)
-
-
-def num_bytes(memory: ExemplarSet) -> int:
-    """Bytes of the images in the memory, on the host."""
-    mask = np.asarray(memory.mask)
-    size = int(np.prod(memory.images.shape[2:]))
-    return int(mask.sum()) * size * memory.images.dtype.itemsize

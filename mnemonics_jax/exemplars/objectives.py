@@ -230,6 +230,9 @@ def pixel_gradient(
 ) -> tuple[jax.Array, Metrics]:
     """Gradient of the chosen objective in the pixels, and its metrics.
 
+    Where a codec stores the pixels, the objective is that of the stored images,
+    and the gradient passes straight through the codec's rounding.
+
     Args:
         context: constants of the learner; they name the objective.
         problem: with a `bilevel.Query`.
@@ -239,8 +242,11 @@ def pixel_gradient(
         f32[n, H, W, C], and the metrics, scalars.
     """
     objective = OBJECTIVES[context.settings.objective]
+    shown = context.settings.shown
 
     def loss_of(pixels):
+        if shown is not None and problem.kept is not None:
+            pixels = shown(pixels, problem.kept)
         return objective(context, problem, pixels)
 
     return jax.grad(loss_of, has_aux=True)(pixels)

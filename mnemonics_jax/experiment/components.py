@@ -4,6 +4,7 @@ The jitted functions are made once, so that all phases share compilations, and
 config errors are found before the run starts.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,12 +22,13 @@ from mnemonics_jax.backbones import (
 )
 from mnemonics_jax.bilevel import outer
 from mnemonics_jax.core import parallel
-from mnemonics_jax.data import class_order, sources
+from mnemonics_jax.data import class_order, sources, storage
 from mnemonics_jax.data.loader import Loader
 from mnemonics_jax.data.phase_plan import Plan, apply
 from mnemonics_jax.exemplars import memory, strategies
 from mnemonics_jax.exemplars.inner_problem import LearnerSettings
 from mnemonics_jax.exemplars.steps import Learner, make_learner
+from mnemonics_jax.experiment import byte_budget
 from mnemonics_jax.experiment.data import (
     PerDispatch,
     augmentation,
@@ -70,6 +72,7 @@ class Components(NamedTuple):
         order: int64[K], original label of the class at each position.
         plan: classes and phases.
         backbone: the model.
+        storage: how exemplars are stored.
         method: the class-incremental method.
         placement: placement of arrays on devices.
         trainers: functions that train models.
@@ -85,6 +88,7 @@ class Components(NamedTuple):
     order: np.ndarray
     plan: Plan
     backbone: Backbone
+    storage: storage.Storage
     method: Method
     placement: parallel.Placement
     trainers: Trainers
@@ -115,13 +119,27 @@ class Components(NamedTuple):
         A class with fewer images leaves some empty. A strategy that keeps
         nothing has one slot, which stays empty.
         """
-        if not strategies.keeps(self.config.exemplars.strategy):
+        ex = self.config.exemplars
+        if not strategies.keeps(ex.strategy):
             return 1
+        if budget := self.budget(phase):
+            wanted = int(budget / self.plan.slot_bytes)
+            return min(wanted, self.plan.largest_class)
         return memory.capacity(
-            per_class=self.config.exemplars.per_class,
-            total=self.config.exemplars.total,
+            per_class=ex.per_class,
+            total=ex.total,
             num_seen=self.bounds[phase][1],
             num_available=self.plan.largest_class,
+        )
+
+    def budget(self, phase: int) -> int:
+        """Bytes of a class at the end of a phase; 0 if images are counted."""
+        ex = self.config.exemplars
+        total = max(0, ex.bytes_total - len(self.storage.header))
+        return memory.share(
+            per_class=ex.bytes_per_class,
+            total=total,
+            num_seen=self.bounds[phase][1],
         )
 
     def held_out_per_class(self, phase: int) -> int:
@@ -167,6 +185,9 @@ def build(
     most = most_images(source, order, plan.bounds, all_seen=all_seen)
     config = choose_feed(config, source, placement, most)
     backbone = build_backbone(config, plan, method)
+    stored = make_storage(config, plan.image_shape)
+    if byte_budget.given(config.exemplars) and not plan.slot_bytes:
+        plan = plan._replace(slot_bytes=byte_budget.slot_bytes(stored, source))
     components = Components(
         config=config,
         source=source,
@@ -174,6 +195,7 @@ def build(
         order=order,
         plan=plan,
         backbone=backbone,
+        storage=stored,
         method=method,
         placement=placement,
         trainers=make_trainers(config, source, backbone, method, placement),
@@ -186,6 +208,20 @@ def build(
     )
     check_memory(components)
     return components
+
+
+def make_storage(
+    config: ml_collections.FrozenConfigDict, image_shape: tuple[int, int, int]
+) -> storage.Storage:
+    """How the exemplars of a run are stored.
+
+    Raises:
+        ValueError: the codec cannot store images of this shape.
+    """
+    ex = config.exemplars
+    return storage.make(
+        ex.storage, tuple(image_shape), ex.quality, ex.subsampling
+    )
 
 
 def build_backbone(
@@ -280,6 +316,7 @@ def learner_settings(
         inner_augment=ex.inner_augment,
         augmentation=augmentation(config.data),
         mirror=config.data.flip,
+        shown=make_storage(config, source.image_shape).shown,
     )
 
 
@@ -289,6 +326,13 @@ def check_memory(components: Components) -> None:
     if not strategies.keeps(ex.strategy):
         return
     last = len(components.bounds) - 1
+    if components.slots(last) < 1 and components.plan.slot_bytes:
+        name = 'bytes_per_class' if ex.bytes_per_class else 'bytes_total'
+        raise ValueError(
+            f'exemplars.{name}={ex[name]}: at the end a class has '
+            f'{components.budget(last)} bytes, must have at least '
+            f'{math.ceil(components.plan.slot_bytes)}, about those of an image'
+        )
     if components.slots(last) < 1:
         raise ValueError(
             f'exemplars.total={ex.total}: must be at least '

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,10 +11,12 @@ from mnemonics_jax import exemplars
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch
 from mnemonics_jax.core.rng import Stage
+from mnemonics_jax.data import encoded as encodings
+from mnemonics_jax.data import storage
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.device_batch import to_float
 from mnemonics_jax.data.loader import PhaseExamples
-from mnemonics_jax.exemplars import memory, objectives, strategies
+from mnemonics_jax.exemplars import memory, objectives, stored, strategies
 from mnemonics_jax.exemplars.inner_problem import (
     ExemplarProblem,
     FlatExemplars,
@@ -28,12 +31,28 @@ from mnemonics_jax.experiment.context import (
     in_order,
 )
 from mnemonics_jax.train import evaluation
-from mnemonics_jax.types import Carry, ExemplarSet, Variables
+from mnemonics_jax.types import Carry, EncodedImages, ExemplarSet, Variables
 
 drift_grey_levels = jax.jit(memory.drift_grey_levels)
 put_rows = jax.jit(memory.put_rows)
 shrink = jax.jit(memory.shrink)
-to_storage = jax.jit(memory.to_storage, static_argnums=1)
+
+
+class Renewed(NamedTuple):
+    """The memory at the end of a phase.
+
+    Attributes:
+        exemplars: the memory.
+        encoded: what is stored of it; None where its arrays are.
+        selected: the rows of the new classes as they were selected, before
+            learning, on the host.
+        report: measurements of the pixels.
+    """
+
+    exemplars: ExemplarSet
+    encoded: EncodedImages | None
+    selected: ExemplarSet
+    report: dict[str, float]
 
 
 def renew_memory(
@@ -42,8 +61,8 @@ def renew_memory(
     variables: Variables,
     data: PhaseExamples,
     clock: Clock,
-) -> tuple[ExemplarSet, ExemplarSet, dict[str, float]]:
-    """The memory at the end of a phase.
+) -> Renewed:
+    """Selects, learns and stores exemplars, and adjusts and drops old ones.
 
     Args:
         context: phase.
@@ -52,33 +71,91 @@ def renew_memory(
         data: training images of the new classes.
         clock: clock of the stages.
 
-    Returns:
-        The memory; the rows of the new classes as they were selected, before
-        learning, on the host; and measurements of the pixels.
+    Raises:
+        ValueError: no exemplar of a class fits into a budget of bytes.
     """
-    config = context.parts.config.exemplars
+    parts, config = context.parts, context.parts.config.exemplars
+    budget = parts.budget(context.index)
     real, mask = select_exemplars(context, variables, data)
-    stored = np.asarray(to_storage(real, config.storage))
+    start = stored.store(parts.storage, real, mask, budget)
+    check_all_have_some(context, mask, start)
     new = slice(context.num_seen - context.num_old)
-    selected = ExemplarSet(stored[new], mask[new])
+    selected = ExemplarSet(start.images[new], start.mask[new])
     clock.lap('select')
-    report = {'drift_grey_levels': 0.0}
-    images: jax.Array | np.ndarray = real
+    rows, report = start, {'drift_grey_levels': 0.0}
     if strategies.learns(config.strategy):
-        old = old_exemplars(context, variables, carry.exemplars)
-        images, report = learn_exemplars(
-            context, variables, real, mask, data, old=old
+        old = old_exemplars(context, variables, carry)
+        rows, report = learn_exemplars(
+            context, variables, real, start, data, old=old
         )
+        check_all_have_some(context, mask, rows)
+        report['num_dropped'] = int(start.mask.sum() - rows.mask.sum())
         clock.lap('learn')
+    say_if_full(context, rows)
+    if parts.storage.compresses:
+        report['psnr'] = storage.mean_psnr(
+            storage.psnr(rows.images[rows.mask], real[rows.mask])
+        )
     held = carry.exemplars
     if config.adjust and context.num_old:
         before, held = held, adjust_exemplars(context, variables, held)
         drift = drift_grey_levels(before.images, held.images, held.mask)
         report['adjust_drift_grey_levels'] = float(drift)
         clock.lap('adjust')
-    held = shrink(held, np.int32(context.parts.slots(context.index)))
-    held = put_rows(held, images, mask, np.int32(context.num_old))
-    return held, selected, report
+    kept = kept_slots(context, carry)
+    held = put_rows(
+        shrink(held, kept), rows.images, rows.mask, np.int32(context.num_old)
+    )
+    encoded = None
+    if carry.encoded is not None:
+        encoded = encodings.replace(
+            carry.encoded, kept, rows.encoded[new], context.num_old
+        )
+    return Renewed(held, encoded, selected, report)
+
+
+def kept_slots(context: PhaseContext, carry: Carry) -> np.ndarray:
+    """The slots that stay in the memory at the end of a phase, bool[K, m]."""
+    parts, mask = context.parts, carry.exemplars.mask
+    kept = np.broadcast_to(
+        np.arange(mask.shape[1]) < parts.slots(context.index), mask.shape
+    )
+    if carry.encoded is None:
+        return kept
+    budget = parts.budget(context.index)
+    return kept & stored.fitting(carry.encoded.lengths, budget)
+
+
+def say_if_full(context: PhaseContext, rows: stored.StoredRows) -> None:
+    """Says how many classes fill their slots and would have bytes for more."""
+    parts, num = context.parts, context.parts.slots(context.index)
+    new = slice(context.num_old, context.num_seen)
+    sizes = parts.class_sizes()[parts.order][new]
+    full = 0
+    for size, row in zip(sizes, rows.encoded, strict=False):
+        used = sum(map(len, row))
+        left = parts.budget(context.index) - used
+        full += len(row) == num < size and left * num > used
+    if full:
+        context.recorder.say(
+            f'{full} of the new classes hold {num} exemplars, as many as the '
+            'memory of this run has slots, and have bytes left'
+        )
+
+
+def check_all_have_some(
+    context: PhaseContext, mask: np.ndarray, start: stored.StoredRows
+) -> None:
+    """Raises ValueError if no image of a class fits into its bytes."""
+    lost = np.flatnonzero(mask.any(axis=1) & ~start.mask.any(axis=1))
+    if not len(lost):
+        return
+    name = context.parts.plan.classes[context.num_old + int(lost[0])]
+    raise ValueError(
+        f'exemplars: class {name!r} has {context.parts.budget(context.index)} '
+        'bytes, too few for its best image: start anew with more bytes or a '
+        'lower exemplars.quality'
+    )
 
 
 def select_exemplars(
@@ -176,7 +253,7 @@ def query_dispatches(
 
 
 def old_exemplars(
-    context: PhaseContext, variables: Variables, held: ExemplarSet
+    context: PhaseContext, variables: Variables, carry: Carry
 ) -> OldExemplars | None:
     """The old exemplars as they will be kept; None if nothing reads them."""
     config = context.parts.config
@@ -184,7 +261,7 @@ def old_exemplars(
         context.num_old and objectives.reads_old(config.exemplars.objective)
     ):
         return None
-    held = shrink(held, np.int32(context.parts.slots(context.index)))
+    held = shrink(carry.exemplars, kept_slots(context, carry))
     means = evaluation.means_of(
         context.parts.evaluator, variables, held, config.evaluate.batch_size
     )
@@ -195,36 +272,44 @@ def learn_exemplars(
     context: PhaseContext,
     variables: Variables,
     images: np.ndarray,
-    mask: np.ndarray,
+    start: stored.StoredRows,
     data: PhaseExamples,
     *,
     old: OldExemplars | None = None,
-) -> tuple[jax.Array, dict[str, float]]:
+) -> tuple[stored.StoredRows, dict[str, float]]:
     """Learns the new exemplars' pixels (the paper, Eq. 8, 9).
 
     Args:
         context: phase.
         variables: current model.
         images: f32[c, s, H, W, C] in [0, 1], what learning starts from.
-        mask: bool[c, s].
+        start: the same images as they are stored; its mask says which are
+            learned.
         data: training images of the new classes.
         old: see `old_exemplars`.
 
     Returns:
-        The pixels f32[c, s, H, W, C] in [0, 1], as they are stored; and how far
-        they moved, with the loss on test images of the new classes, which
-        learning never saw, before and after.
+        The exemplars as they are stored; and how far they moved, with the loss
+        on test images of the new classes, which learning never saw, before and
+        after.
 
     Raises:
         ValueError: the strategy returns something else than images.
     """
     classes = (context.num_old, context.num_seen)
-    ex, learner = context.parts.config.exemplars, context.parts.learner
+    parts, ex = context.parts, context.parts.config.exemplars
+    learner, codec = parts.learner, parts.storage
     steps = num_outer_steps(context, ex.outer_steps, len(data.labels))
-    listed = exemplars.flat_exemplars(mask, classes)
+    listed = exemplars.flat_exemplars(start.mask, classes)
     problem = exemplar_problem(
         context, variables, Stage.LEARN, steps, listed, old
     )
+    kept = None
+    if codec.kept is not None:
+        flat = codec.kept(images.reshape(-1, *images.shape[2:]))
+        kept = flat.reshape(*start.mask.shape, *flat.shape[1:])
+        on_devices = parallel.replicate(parts.placement, flat)
+        problem = problem._replace(kept=on_devices)
     dispatches = query_dispatches(context, steps, data)
     learned = strategies.strategy(ex.strategy).learn(
         learner, problem, images, dispatches, context.run
@@ -234,24 +319,28 @@ def learn_exemplars(
             f'{ex.strategy}.learn: returned {type(learned).__name__} of shape '
             f'{np.shape(learned)}, must be images of shape {images.shape}'
         )
-    stored = to_storage(learned, ex.storage)
+    rows = stored.store(
+        codec, learned, start.mask, parts.budget(context.index), kept
+    )
     # In this form, unchanged pixels are equal to the bit.
-    drift = drift_grey_levels(to_storage(images, ex.storage), stored, mask)
-    learned = to_float(stored, images.dtype)
-    problem = problem._replace(key=context.key(Stage.HELD_OUT_LOSS), old=None)
+    drift = drift_grey_levels(start.images, rows.images, rows.mask)
+    problem = problem._replace(
+        key=context.key(Stage.HELD_OUT_LOSS), old=None, kept=None
+    )
     held_out = context.examples('test', *classes)
 
     def loss_of(model):
         batches = in_order(held_out, ex.query_batch)
         return exemplars.held_out_loss(learner, model, problem.phase, batches)
 
-    def loss_after_training_on(pixels):
+    def loss_after_training_on(rows):
+        pixels = to_float(rows.images, images.dtype)
         return loss_of(exemplars.train_on_exemplars(learner, problem, pixels))
 
-    return learned, {
+    return rows, {
         'drift_grey_levels': float(drift),
-        'held_out_loss_before': loss_after_training_on(images),
-        'held_out_loss_after': loss_after_training_on(learned),
+        'held_out_loss_before': loss_after_training_on(start),
+        'held_out_loss_after': loss_after_training_on(rows),
         'held_out_loss_of_model': loss_of(variables),
     }
 

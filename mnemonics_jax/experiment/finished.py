@@ -8,17 +8,25 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
 from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import parallel, plugins, precision
 from mnemonics_jax.core.workdir import Workdir
+from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data.phase_plan import Plan, from_json
 from mnemonics_jax.experiment import components, results, run_config
 from mnemonics_jax.methods import make_method
 from mnemonics_jax.train import checkpoint, evaluation
-from mnemonics_jax.types import Backbone, ExemplarSet, Method, Variables
+from mnemonics_jax.types import (
+    Backbone,
+    EncodedImages,
+    ExemplarSet,
+    Method,
+    Variables,
+)
 
 
 class FinishedPhase(NamedTuple):
@@ -33,6 +41,7 @@ class FinishedPhase(NamedTuple):
         variables: variables of the model at the end of the phase.
         finetuned: variables of its fine-tuned copy; `variables` if none.
         exemplars: the memory.
+        encoded: what is stored of it; None where its arrays are.
         classifiers: the evaluated `evaluation.CLASSIFIERS` whose models are
             saved.
         predictor: the classifier reported for the run.
@@ -46,6 +55,7 @@ class FinishedPhase(NamedTuple):
     variables: Variables
     finetuned: Variables
     exemplars: ExemplarSet
+    encoded: EncodedImages | None
     classifiers: tuple[str, ...]
     predictor: str
 
@@ -83,6 +93,11 @@ def restore_phase(
             precision.allow(config.precision)
         precision.check(config.precision)
         carry, other, phases = checkpoint.read_end(place.root, index)
+    if carry.encoded is not None:
+        codec = components.make_storage(config, begun.plan.image_shape)
+        images, mask = encodings.decode(codec, carry.encoded)
+        held = ExemplarSet(jnp.asarray(images), jnp.asarray(mask))
+        carry = carry.replace(exemplars=held)
     # Classes may have been added after the phase.
     plan = begun.plan._replace(
         classes=begun.plan.classes[: len(carry.exemplars.mask)]
@@ -98,6 +113,7 @@ def restore_phase(
         variables=variables,
         finetuned=finetuned,
         exemplars=carry.exemplars,
+        encoded=carry.encoded,
         classifiers=classifiers_of(phases[index], other, config),
         predictor=results.predictor(method_of(config), phases),
     )

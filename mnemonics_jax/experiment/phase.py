@@ -68,10 +68,11 @@ def run_phase(
     clock.lap('prepare')
     variables = trained or train_model(context, carry, start, data)
     clock.lap('train')
-    exemplars, selected, finetuned = carry.exemplars, None, None
+    exemplars, encoded = carry.exemplars, carry.encoded
+    selected, finetuned = None, None
     report: dict[str, Any] = {'drift_grey_levels': 0.0}
     if strategies.keeps(config.exemplars.strategy):
-        exemplars, selected, report = renew_memory(
+        exemplars, encoded, selected, report = renew_memory(
             context, carry, variables, data, clock
         )
         finetuned = finetune_model(context, variables, exemplars)
@@ -85,10 +86,10 @@ def run_phase(
     following, other = variables, finetuned
     if config.finetune.carry and finetuned is not None:
         following, other = finetuned, variables
-    carry, other = parallel.replicate(
-        context.parts.placement, (Carry(following, exemplars), other)
+    following, exemplars, other = parallel.replicate(
+        context.parts.placement, (following, exemplars, other)
     )
-    return carry, Outcome(
+    return Carry(following, exemplars, encoded), Outcome(
         counts, report, clock.seconds, selected, snapshot, other
     )
 

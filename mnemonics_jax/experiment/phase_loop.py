@@ -14,8 +14,9 @@ from mnemonics_jax import report
 from mnemonics_jax.core import multihost, parallel
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
+from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data.sources import Source
-from mnemonics_jax.exemplars import memory
+from mnemonics_jax.exemplars import memory, stored
 from mnemonics_jax.experiment import (
     base_run,
     components,
@@ -32,7 +33,7 @@ from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
 from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.train.preemption import Interrupt
-from mnemonics_jax.types import Backbone, Carry, Method
+from mnemonics_jax.types import Backbone, Carry, ExemplarSet, Method
 
 
 def prepare(
@@ -223,21 +224,36 @@ def first_carry(parts: components.Components) -> Carry:
     variables = jax.jit(parts.backbone.init)(
         stage_key(config.seed, 0, Stage.INIT)
     )
+    slots = parts.slots(0)
     exemplars = memory.empty(
-        source.num_classes,
-        parts.slots(0),
-        source.image_shape,
-        config.exemplars.storage,
+        source.num_classes, slots, source.image_shape, parts.storage.dtype
     )
-    return parallel.replicate(parts.placement, Carry(variables, exemplars))
+    encoded = None
+    if parts.storage.compresses:
+        encoded = encodings.join([], source.num_classes, slots)
+    variables, exemplars = parallel.replicate(
+        parts.placement, (variables, exemplars)
+    )
+    return Carry(variables, exemplars, encoded)
 
 
 def restore(
     parts: components.Components, checkpointer: Checkpointer
 ) -> tuple[Carry, list[dict[str, Any]]]:
-    """Carry and results of the finished phases."""
-    carry = first_carry(parts)
-    return checkpointer.restore_latest(carry) or (carry, [])
+    """Carry and results of the finished phases.
+
+    Raises:
+        errors.BadDataError: stored exemplars decode to other pixels than they
+            did in the run so far.
+    """
+    first = first_carry(parts)
+    carry, phases = checkpointer.restore_latest(first) or (first, [])
+    if phases and carry.encoded is not None:
+        decoded = encodings.decode(parts.storage, carry.encoded)
+        stored.check_decoded(*decoded, phases[-1]['exemplars'])
+        images, mask = parallel.replicate(parts.placement, decoded)
+        carry = carry.replace(exemplars=ExemplarSet(images, mask))
+    return carry, phases
 
 
 def resumption(

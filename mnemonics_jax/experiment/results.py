@@ -16,7 +16,8 @@ from mnemonics_jax.core.workdir import (
     selected_name,
     write_atomically,
 )
-from mnemonics_jax.exemplars import memory
+from mnemonics_jax.data import encoded as encodings
+from mnemonics_jax.exemplars import stored
 from mnemonics_jax.experiment import components, features
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import Outcome
@@ -58,7 +59,10 @@ def describe(
         'confusion': by_classifier(lambda c: c.confusion.tolist()),
         'exemplars': {
             'count': int(np.asarray(carry.exemplars.mask).sum()),
-            'bytes': memory.num_bytes(carry.exemplars),
+            'bytes': stored.num_bytes(
+                context.parts.storage, carry.exemplars, carry.encoded
+            ),
+            **stored.fingerprint(carry.exemplars, carry.encoded),
             **outcome.exemplars,
         },
         'seconds': {
@@ -139,10 +143,12 @@ def save_arrays(
     }
     if outcome.selected is not None:
         exemplars = carry.exemplars
-        arrays = {
-            'images': np.asarray(exemplars.images)[seen],
-            'mask': np.asarray(exemplars.mask)[seen],
-        }
+        arrays = encodings.to_arrays(
+            exemplars,
+            carry.encoded,
+            context.num_seen,
+            context.parts.config.exemplars,
+        )
         save(workdir / exemplars_name(index), **arrays, **labelled)
         new = slice(context.num_old, context.num_seen)
         save(

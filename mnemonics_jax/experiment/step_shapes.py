@@ -105,7 +105,7 @@ def learning(parts: components.Components, last: int) -> Program:
                 parts,
                 abstract_list(sizes[phase]),
                 abstract_old(parts) if reads and phase else None,
-            ),
+            )._replace(kept=abstract_kept(parts, sizes[phase])),
         ),
     )
     problem = problem._replace(
@@ -185,7 +185,7 @@ def abstract_memory(parts: components.Components) -> ExemplarSet:
             parts.source.num_classes,
             parts.slots(0),
             parts.source.image_shape,
-            parts.config.exemplars.storage,
+            parts.storage.dtype,
         )
     )
 
@@ -210,6 +210,15 @@ def abstract_list(num: int) -> FlatExemplars:
         jax.ShapeDtypeStruct((num,), bool),
         INDICES,
     )
+
+
+def abstract_kept(
+    parts: components.Components, num: int
+) -> jax.ShapeDtypeStruct | None:
+    """Coefficients of `num` exemplars that may change, if a codec has any."""
+    if parts.storage.kept is None:
+        return None
+    return jax.ShapeDtypeStruct((num, *parts.storage.kept_shape), bool)
 
 
 def abstract_batches(

@@ -8,6 +8,7 @@ import numpy as np
 
 from mnemonics_jax.core.text import counted
 from mnemonics_jax.core.workdir import exemplars_name, selected_name
+from mnemonics_jax.data import encoded
 from mnemonics_jax.report import runs
 from mnemonics_jax.report.charts import Picture
 from mnemonics_jax.report.figures import curves, images, style
@@ -74,10 +75,15 @@ def _read(run: Run, name: str, num: int) -> Stored | None:
     """Exemplars of `num` classes; None if missing or too large."""
     if _size(run, name) > _MAX_BYTES:
         return None
-    arrays = runs.arrays(run, name, ('images', 'mask'))
+    arrays = runs.arrays(run, name, encoded.IMAGES) or runs.arrays(
+        run, name, encoded.ENCODED
+    )
     if arrays is None:
         return None
-    stored = Stored(**arrays)
+    try:
+        stored = Stored(*encoded.from_arrays(arrays))
+    except ValueError:
+        return None
     fits = stored.images.ndim == 5 and stored.images.shape[:2] == (
         stored.mask.shape
     )
@@ -96,7 +102,8 @@ def _size(run: Run, name: str) -> int:
     """Bytes of the images in a file, 0 if it cannot be read."""
     try:
         with zipfile.ZipFile(run.folder / name) as archive:
-            return archive.getinfo('images.npy').file_size
+            held = {'images.npy', 'data.npy'} & set(archive.namelist())
+            return sum(archive.getinfo(each).file_size for each in held)
     except (OSError, KeyError, zipfile.BadZipFile):
         return 0
 

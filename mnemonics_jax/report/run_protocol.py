@@ -128,10 +128,15 @@ def budget(case: Case) -> str:
     """Size of the memory."""
     if case.strategy == 'none':
         return 'none'
-    each, total = (
-        case.fields[f'exemplars.{n}'] for n in ('per_class', 'total')
-    )
-    return f'{each} per class' if each else f'{total:,} in total'
+    forms = {
+        'per_class': '{} per class',
+        'total': '{:,} in total',
+        'bytes_per_class': '{:,} bytes per class',
+        'bytes_total': '{:,} bytes in total',
+    }
+    given = {n: case.fields[f'exemplars.{n}'] for n in forms}
+    name = next(n for n, size in given.items() if size)
+    return forms[name].format(given[name])
 
 
 def bytes_a_class(case: Case) -> int | str:

@@ -1,7 +1,7 @@
 """What was run: configuration, protocol, versions, command, warnings."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnemonics_jax.core.text import (
@@ -57,6 +57,28 @@ def settings(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _budget(exemplars: Mapping[str, Any]) -> str:
+    """How much a run may store."""
+    forms = {
+        'per_class': '{:,} images per class',
+        'total': '{:,} images',
+        'bytes_per_class': '{:,} bytes per class',
+        'bytes_total': '{:,} bytes',
+    }
+    # Runs of older versions lack the budgets in bytes.
+    given = [name for name in forms if exemplars.get(name)]
+    return forms[given[0]].format(exemplars[given[0]])
+
+
+def _storage(exemplars: Mapping[str, Any]) -> str:
+    """How a run stores exemplars."""
+    name = exemplars['storage']
+    if name in ('uint8', 'float32'):
+        return name
+    text = f'{name} of quality {exemplars["quality"]}'
+    return f'{text}, {exemplars["subsampling"]}' if name == 'jpeg' else text
+
+
 def _setting(run: Run) -> str:
     """Backbone, classes, phases, memory and seed."""
     config, phases = run.config, run.phases
@@ -65,9 +87,7 @@ def _setting(run: Run) -> str:
     steps = [b - a for a, b in zip([0, *sizes], sizes, strict=False)]
     arrival = ' + '.join(map(str, steps[:6]))
     arrival += f' + {ELLIPSIS}' * (len(steps) > 6)
-    each, total = ex['per_class'], ex['total']
-    held = f'{each} images per class' if each else f'{total:,} images'
-    memory = f'memory of {held}, stored as {ex["storage"]}'
+    memory = f'memory of {_budget(ex)}, stored as {_storage(ex)}'
     if ex['strategy'] == 'none':
         memory = 'no memory'
     classes = counted(sizes[-1], 'class')

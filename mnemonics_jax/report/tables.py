@@ -145,7 +145,13 @@ def phases(run: Run) -> Table:
         rows.append([*row, f'{phase["seconds"]["total"]:.1f}'])
     caption = (
         'Accuracy on test images of all classes seen; the method is evaluated '
-        f'by {TITLES[predictor]}. Bytes: size of the images in memory.'
+        f'by {TITLES[predictor]}. Bytes: size of the images in memory'
+        + (
+            ', with the header that they share. PSNR: of the new exemplars '
+            'against the real images that they come from.'
+            if 'psnr' in learned
+            else '.'
+        )
     )
     if 'held_out_loss_before' in learned:
         caption += _LEARNED
@@ -164,6 +170,7 @@ def _learned_columns(
         'drift_grey_levels': ('drift (grey levels)', '.1f'),
         'held_out_loss_before': ('held-out loss before', '.3f'),
         'held_out_loss_after': ('held-out loss after', '.3f'),
+        'psnr': ('PSNR (dB)', '.1f'),
         'adjust_drift_grey_levels': ('drift of old (grey levels)', '.1f'),
     }
     return {key: value for key, value in columns.items() if key in known}

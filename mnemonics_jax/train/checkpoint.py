@@ -20,7 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from mnemonics_jax.train import checkpoint_items as items
-from mnemonics_jax.types import Carry, ExemplarSet, Variables
+from mnemonics_jax.types import Carry, EncodedImages, ExemplarSet, Variables
 
 
 class LoopPosition(NamedTuple):
@@ -103,7 +103,9 @@ class Checkpointer:
             other: the phase's other evaluated model, if any.
         """
         self._before_save()
-        arrays: dict[str, Any] = {'carry': carry}
+        arrays: dict[str, Any] = {'carry': _without_decoded(carry)}
+        if carry.encoded is not None:
+            arrays['encoded'] = carry.encoded._asdict()
         values = {'results': {'phases': results}}
         if other is not None:
             arrays['other'] = other
@@ -123,15 +125,27 @@ class Checkpointer:
                 taken from it.
 
         Returns:
-            The carry and the results of the phases up to `phase`.
+            The carry and the results of the phases up to `phase`. Images of
+            which encoded ones are saved are those of `like`: they have to be
+            decoded.
 
         Raises:
             ValueError: a digest does not match. Orbax raises other types.
         """
+        arrays: dict[str, Any] = {'carry': _without_decoded(like)}
+        if like.encoded is not None:
+            arrays['encoded'] = None  # Of the saved shape.
         found = items.read(
-            self._phases, phase, arrays={'carry': like}, values=['results']
+            self._phases, phase, arrays=arrays, values=['results']
         )
-        return found['carry'], found['results']['phases']
+        exemplars = {'images': like.exemplars.images}
+        exemplars |= found['carry']['exemplars']
+        carry = Carry(
+            found['carry']['variables'],
+            ExemplarSet(**exemplars),
+            _encoded(found, like.exemplars.mask.shape),
+        )
+        return carry, found['results']['phases']
 
     def restore_latest(self, like: Carry) -> tuple[Carry, list[Any]] | None:
         """Restores the last readable phase; None if there is none."""
@@ -246,7 +260,8 @@ def read_end(
 
     Returns:
         The carry, the other model or None, and the results, see
-        `Checkpointer.save`. Arrays have the saved shapes.
+        `Checkpointer.save`. Arrays have the saved shapes. Images of which
+        encoded ones are saved are an empty array: they have to be decoded.
 
     Raises:
         ValueError: the checkpoint is damaged.
@@ -255,7 +270,7 @@ def read_end(
     folder = epath.Path(workdir) / 'checkpoints' / 'phases'
     try:
         with ocp.CheckpointManager(folder, options=options) as manager:
-            names = ['carry', 'other']
+            names = ['carry', 'other', 'encoded']
             found = items.read(
                 manager,
                 phase,
@@ -272,9 +287,33 @@ def read_end(
             f'{folder / str(phase)}: cannot be read: {reason}'
         ) from e
     carry, other = found['carry'], found.get('other')
-    memory = ExemplarSet(**carry['exemplars'])
-    carry = Carry(_variables(carry['variables']), memory)
+    memory = ExemplarSet(**{'images': np.zeros(0), **carry['exemplars']})
+    encoded = _encoded(found, memory.mask.shape)
+    carry = Carry(_variables(carry['variables']), memory, encoded)
     return carry, other and _variables(other), found['results']['phases']
+
+
+def _without_decoded(carry: Carry) -> dict[str, Any]:
+    """A carry as it is saved: without images of which encoded ones are."""
+    exemplars = {'mask': carry.exemplars.mask}
+    if carry.encoded is None:
+        exemplars['images'] = carry.exemplars.images
+    return {'variables': carry.variables, 'exemplars': exemplars}
+
+
+def _encoded(
+    found: dict[str, Any], shape: tuple[int, ...]
+) -> EncodedImages | None:
+    """Encoded images of a memory with a mask of this shape, if any are saved.
+
+    Classes and slots that were not saved are empty.
+    """
+    if 'encoded' not in found:
+        return None
+    data, saved = (np.asarray(found['encoded'][n]) for n in ('data', 'lengths'))
+    lengths = np.zeros(shape, np.int32)
+    lengths[: saved.shape[0], : saved.shape[1]] = saved
+    return EncodedImages(data, lengths)
 
 
 def _variables(found: dict[str, Any]) -> Variables:

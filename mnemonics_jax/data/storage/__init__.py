@@ -40,6 +40,7 @@ class Storage(NamedTuple):
             an image of this shape.
         num_bytes: `(bytes) -> int`, what an encoded image counts.
         file: `(bytes) -> bytes`, an encoded image as a complete file.
+        compresses: whether encoded images are smaller than their arrays.
         learnable: whether pixels can be learned so that they fit the codec.
         kept: `(images) -> bool[n, *kept_shape]`, the coefficients that learning
             may change: those that are not zero in the images [n, H, W, C], so
@@ -61,6 +62,7 @@ class Storage(NamedTuple):
     num_bytes: Callable[[bytes], int]
     file: Callable[[bytes], bytes]
     learnable: bool
+    compresses: bool = True
     kept: Callable[..., np.ndarray] | None = None
     kept_shape: tuple[int, ...] = ()
     shown: Callable[[jax.Array, jax.Array], jax.Array] | None = None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, features
 
-from mnemonics_jax.exemplars import storage
+from mnemonics_jax.data import storage
 
 # The slowest of 0 to 6, with the fewest bytes.
 _METHOD = 6

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.exemplars.storage.jpeg.transform import Layout
+from mnemonics_jax.data.storage.jpeg.transform import Layout
 
 # Annex K, luma then chroma: how many codes there are of 1 to 16 bits, and the
 # symbols in the order of their codes.

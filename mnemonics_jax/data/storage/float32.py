@@ -1,12 +1,14 @@
-"""Pixels rounded to 8 bits, as they are."""
+"""Pixels as 32-bit numbers, not rounded."""
 
 import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
-from mnemonics_jax.exemplars import storage
+from mnemonics_jax.data import storage
+
+# The same bytes on every machine.
+_DTYPE = np.dtype('<f4')
 
 
 def make(
@@ -18,25 +20,27 @@ def make(
     def encode(images, kept=None):
         del kept
         images = storage.check_images(images, image_shape)
-        return [image.tobytes() for image in storage.to_uint8(images)]
+        if images.dtype == np.uint8:
+            images = images.astype(_DTYPE) / np.float32(255)
+        clipped = np.clip(images, 0, 1).astype(_DTYPE)
+        return [image.tobytes() for image in clipped]
 
     def decode(encoded: Sequence[bytes]) -> np.ndarray:
-        return storage.decode_raw(encoded, np.uint8, image_shape)
+        return storage.decode_raw(encoded, _DTYPE, image_shape)
 
     def file(encoded):
-        pixels = decode([encoded])[0]
         written = io.BytesIO()
-        grey = image_shape[2] == 1
-        Image.fromarray(pixels[..., 0] if grey else pixels).save(written, 'PNG')
+        np.save(written, decode([encoded])[0])
         return written.getvalue()
 
     return storage.Storage(
-        dtype='uint8',
-        suffix='.png',
+        dtype='float32',
+        suffix='.npy',
         header=b'',
         encode=encode,
         decode=decode,
         num_bytes=len,
         file=file,
         learnable=True,
+        compresses=False,
     )

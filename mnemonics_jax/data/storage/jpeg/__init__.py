@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnemonics_jax.data import storage
 from mnemonics_jax.data.device_batch import to_float
-from mnemonics_jax.exemplars import storage
-from mnemonics_jax.exemplars.storage.jpeg import entropy, transform
+from mnemonics_jax.data.storage.jpeg import entropy, transform
 
 # Coefficients that are encoded at a time, which bounds memory.
 _CHUNK = 2**20
