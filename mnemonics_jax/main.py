@@ -76,7 +76,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         _ARGV[:] = argv
         rest = flags.FLAGS(argv)
         _CONFIG.value.update_from_flattened_dict(dict.fromkeys(unset))
-        prefer_sizes()
+        prefer_flags()
     except (AttributeError, KeyError) as e:
         fail(command_line.explain_field(argv) or explain_key(given, e) or e)
     except flags.UnrecognizedFlagError as e:
@@ -103,9 +103,17 @@ def parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def prefer_sizes() -> None:
-    """Has the flag of `phase_sizes` replace the file's number of phases."""
+def prefer_flags() -> None:
+    """Has flags replace what the configuration file says in other fields.
+
+    The flag `phase_sizes` replaces the file's number of phases, and a budget of
+    the memory the file's other budgets.
+    """
     given = given_fields()
+    budgets = [f'exemplars.{name}' for name in config.BUDGETS]
+    if any(name in given for name in budgets):
+        for name in set(budgets) - set(given):
+            _CONFIG.value.update_from_flattened_dict({name: 0})
     if 'protocol.phase_sizes' in given:
         for name in ('base_classes', 'phases', 'remainder'):
             if f'protocol.{name}' not in given:
