@@ -115,7 +115,7 @@ FIELDS = {
         0, at_least(0), 'Bytes of the exemplars of all classes, or 0.'
     ),
     'exemplars.storage': Field(
-        'uint8',
+        Presets(paper='uint8', bilevel='uint8', tuned='uint8', compact='jpeg'),
         choices.STORAGES,
         'Arrays of pixels, or the codec that compresses exemplars.',
     ),
@@ -280,7 +280,7 @@ def with_settings(names: Iterable[str]) -> dict[str, Field]:
 def preset(name: str) -> dict[str, Any]:
     """The fields of `exemplars` that a preset fills in, and their values."""
     return {
-        field.removeprefix('exemplars.'): getattr(entry.default, name)
+        field.removeprefix('exemplars.'): entry.default.value(name)
         for field, entry in FIELDS.items()
         if isinstance(entry.default, Presets)
     }

@@ -26,11 +26,19 @@ class Presets(NamedTuple):
         tuned: the best recipe measured so far: that problem with exemplars
             augmented in inner steps, and means of features matched beside it
             (see objectives.py).
+        compact: that recipe with pixels learned through JPEG, so that many more
+            images fit into the same bytes; None: as in `tuned`.
     """
 
     paper: Any
     bilevel: Any
     tuned: Any
+    compact: Any = None
+
+    def value(self, name: str) -> Any:
+        """The value in a preset."""
+        found = getattr(self, name)
+        return self.tuned if found is None else found
 
 
 def resolve(

@@ -30,8 +30,8 @@ def as_help() -> str:
     ]
     for name, (default, rule, text) in FIELDS.items():
         if isinstance(default, Presets):
-            values = default._asdict().items()
-            said = ', '.join(f'{key}: {as_flag(v)}' for key, v in values)
+            values = {key: default.value(key) for key in Presets._fields}
+            said = ', '.join(f'{key}: {as_flag(values[key])}' for key in values)
         elif isinstance(default, ByMethod):
             said = f'default: {as_flag(default.usual)}, or as the method has it'
         else:
@@ -63,7 +63,7 @@ def presets_as_markdown() -> str:
     rows = [
         (
             f'`{name.removeprefix("exemplars.")}`',
-            *map(as_flag, field.default),
+            *(as_flag(field.default.value(key)) for key in Presets._fields),
             field.text,
         )
         for name, field in FIELDS.items()

@@ -1,0 +1,98 @@
+"""The tables of docs/results.md on exemplars at equal bytes (study E)."""
+
+import pathlib
+from typing import Any
+
+from experiments import statistics
+from experiments.results_parts import HEADS, Row, Table, load, present
+
+STUDY = 'by_the_byte'
+# Columns of absolute accuracies, and of differences.
+SHOWN = ('cnn', 'finetuned', 'nme')
+COMPARED = ('cnn', 'nme', 'best')
+
+
+def rows(results: pathlib.Path) -> list[tuple[str, Row]]:
+    """All rows, each with the title of its data."""
+    return [
+        (title, row)
+        for data, title in present(results, STUDY).items()
+        for row in load(results, STUDY, data)['rows']
+    ]
+
+
+def place(title: str, row: Row) -> list[str]:
+    """Cells of data and method, and of the raw images of equal bytes."""
+    labels = row['labels']
+    return [f'{title}, {labels["method"]}', labels['raw images']]
+
+
+def difference(row: Row, reference: str, head: str) -> dict[str, Any]:
+    """Average incremental accuracy of a row less that of its reference."""
+    return row['differences'][reference][head]['average']
+
+
+def equal_bytes(results: pathlib.Path) -> Table:
+    """Accuracies of all cases."""
+    lines = []
+    for title, row in rows(results):
+        labels, classes = row['labels'], 20
+        each = row['count']['mean'] / classes
+        scores = [
+            f'{100 * row["scores"][head]["average"]["mean"]:.1f}'
+            for head in SHOWN
+        ]
+        name = f'{labels["exemplars"]}, {labels["stored"]}'
+        lines.append([*place(title, row), name, f'{each:.1f}', *scores])
+    claim = (
+        'A class has the bytes of 2, 5 or 20 raw images. `repeated` are two raw '
+        'images, each shown 15 times an epoch: a control for how often old '
+        'classes are seen. Images are those a class at the end.'
+    )
+    titles = ('data, method', 'raw images', 'exemplars', 'images')
+    shown = (HEADS[head] for head in SHOWN)
+    return Table('At equal bytes', claim, (*titles, *shown), lines)
+
+
+def compressed(results: pathlib.Path) -> Table:
+    """Compressed herding less raw herding."""
+    lines = [
+        [
+            *place(title, row),
+            row['labels']['stored'],
+            *[
+                statistics.tested(difference(row, 'raw herding', head))
+                for head in COMPARED
+            ],
+        ]
+        for title, row in rows(results)
+        if row['labels']['exemplars'] == 'herding'
+        and row['labels']['stored'] != 'uint8'
+    ]
+    claim = 'Compressed images by herding less raw ones, at equal bytes.'
+    titles = ('data, method', 'raw images', 'stored')
+    shown = (HEADS[head] for head in COMPARED)
+    return Table('Compressed less raw', claim, (*titles, *shown), lines)
+
+
+def learned(results: pathlib.Path) -> Table:
+    """Exemplars learned through their storage less those that were not."""
+    lines = [
+        [
+            *place(title, row),
+            row['labels']['stored'],
+            *[
+                statistics.tested(difference(row, 'herding so stored', head))
+                for head in COMPARED
+            ],
+        ]
+        for title, row in rows(results)
+        if row['labels']['exemplars'] == 'tuned'
+    ]
+    claim = (
+        'Learned exemplars less herding, both stored alike and in equal bytes: '
+        'where pixels are compressed, they were learned through the codec.'
+    )
+    titles = ('data, method', 'raw images', 'stored')
+    shown = (HEADS[head] for head in COMPARED)
+    return Table('Learned less herded', claim, (*titles, *shown), lines)
