@@ -397,13 +397,17 @@ def test_a_users_value_wins_over_the_preset(preset):
     default = config.resolve(changed(exemplars__preset=preset)).exemplars
     tried = 0
     for field in set(fields.preset(preset)) - {'outer_steps', 'outer_epochs'}:
-        others = {*fields.FIELDS[f'exemplars.{field}'].default}
+        choices = fields.FIELDS[f'exemplars.{field}'].default
+        others = {choices.value(name) for name in presets.Presets._fields}
         if isinstance(default[field], bool):
             others = {False, True}
         for value in others - {default[field]}:
+            expected = {**default.to_dict(), field: value}
+            if expected['adjust'] and expected['storage'] == 'jpeg':
+                continue  # Compressed exemplars are not adjusted.
             given = {'exemplars.preset': preset, f'exemplars.{field}': value}
             found = config.resolve(with_fields(given)).exemplars
-            assert found.to_dict() == {**default.to_dict(), field: value}
+            assert found.to_dict() == expected
             tried += 1
     assert tried > 10
 
