@@ -45,9 +45,10 @@ def equal_bytes(results: pathlib.Path) -> Table:
         name = f'{labels["exemplars"]}, {labels["stored"]}'
         lines.append([*place(title, row), name, f'{each:.1f}', *scores])
     claim = (
-        'A class has the bytes of as many raw images as its row says. `repeated` '
-        'are two raw images, each shown 15 times an epoch: a control for how '
-        'often old classes are seen. Images are those of a class at the end.'
+        'A class has the bytes of as many raw images as its row says. '
+        '`repeated` are two raw images, each shown 15 times an epoch: a '
+        'control for how often old classes are seen. Images are those of a '
+        'class at the end.'
     )
     titles = ('data, method', 'raw images', 'exemplars', 'images')
     shown = (HEADS[head] for head in SHOWN)
