@@ -147,6 +147,24 @@ def pack(root, kind):
     return path
 
 
+@pytest.mark.parametrize('kind', ['tar', 'tar.gz'])
+def test_links_in_an_archive_are_the_files_that_they_lead_to(tmp_path, kind):
+    root = write_folder(tmp_path / 'photos')
+    ant = root / 'train' / 'ant'
+    (ant / 'hard.png').hardlink_to(ant / '0.png')
+    (ant / 'soft.png').symlink_to('../bee/1.png')
+    unpacked = make(root)
+    expected, digest = read_all(unpacked, 'train'), unpacked.digest
+    rows = np.arange(len(expected))
+    before = digest('train', rows)
+    (root / 'validation' / 'cow' / 'no.png').symlink_to('/nowhere')
+    source = make(pack(root, kind))
+    np.testing.assert_array_equal(read_all(source, 'train'), expected)
+    assert source.digest('train', rows) == before
+    with pytest.raises(errors.BadImageError, match=r'no\.png: cannot be read'):
+        read_all(source, 'test')
+
+
 @pytest.mark.parametrize('kind', ['zip', 'tar', 'tar.gz'])
 def test_an_archive_is_read_as_its_folder(tmp_path, kind, monkeypatch):
     write_folder(tmp_path / 'photos')

@@ -187,8 +187,13 @@ def _tar(file: Any, field: str) -> _Members:
             return content.read() if content else b''
 
     found: _Members = {}
+    links: dict[str, str] = {}
     total = 0
     for member in archive:
+        folder = posixpath.dirname(member.name) if member.issym() else ''
+        if member.issym() or member.islnk():
+            target = posixpath.join(folder, member.linkname)
+            links[member.name] = posixpath.normpath(target)
         if not member.isreg():
             continue
         function = functools.partial(read, member)
@@ -202,7 +207,22 @@ def _tar(file: Any, field: str) -> _Members:
                 )
             function = functools.partial(bytes, read(member))
         found[member.name] = _Member(function, member.size)
-    return found
+    return found | _linked(links, found)
+
+
+def _linked(links: dict[str, str], found: _Members) -> _Members:
+    """The files that links lead to; without a file, an image is unreadable."""
+    files = {posixpath.normpath(name): file for name, file in found.items()}
+    nowhere = _Member(_no_file, 0)
+    return {
+        name: files.get(target, nowhere)
+        for name, target in links.items()
+        if target in files or is_image(name)
+    }
+
+
+def _no_file() -> bytes:
+    raise FileNotFoundError(2, 'No such file or directory')
 
 
 def _check_size(size: int) -> None:
