@@ -41,7 +41,8 @@ def find_images(
     files do not count.
 
     Returns:
-        The images, sorted, and the other files, sorted.
+        The images, sorted, and what else there is, sorted. A link that leads
+        nowhere is an image if its name is; one to a folder is not followed.
 
     Raises:
         ValueError: there is no image.
@@ -54,9 +55,11 @@ def find_images(
     others: list[pathlib.Path] = []
     for file in sorted(path.rglob('*')):
         hidden = any(p.startswith('.') for p in file.relative_to(path).parts)
-        if not hidden and file.is_file():
-            is_image = file.name.lower().endswith(SUFFIXES)
-            (found if is_image else others).append(file)
+        if hidden or (file.is_dir() and not file.is_symlink()):
+            continue
+        readable = file.is_file() or not file.exists()
+        is_image = readable and file.name.lower().endswith(SUFFIXES)
+        (found if is_image else others).append(file)
     if not found:
         raise ValueError(
             f'{path}: no image in it; names of images must end in '

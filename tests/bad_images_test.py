@@ -72,6 +72,15 @@ def test_a_bad_image_stops_a_run_that_streams(tmp_path):
     assert not (workdir / 'results.json').exists()
 
 
+def test_a_link_that_leads_nowhere_stops_a_run_before_it_trains(tmp_path):
+    root, workdir = write_folder(tmp_path / 'photos'), tmp_path / 'run'
+    link = root / 'train' / 'ant' / 'link.png'
+    link.symlink_to('/nowhere')
+    done = run_folder(root, workdir, data__feed='device')
+    assert_refused(done, f'{link}: cannot be read: No such file or directory')
+    assert not (workdir / 'results.json').exists()
+
+
 def test_bad_images_are_left_out_counted_and_listed(tmp_path):
     root, workdir = write_folder(tmp_path / 'photos'), tmp_path / 'run'
     for name, how in zip(CLASSES, ('empty', 'text', 'PNG'), strict=True):

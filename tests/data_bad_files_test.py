@@ -17,6 +17,9 @@ def spoil(path, how):
         photo().save(path, 'EPS')
     elif how == 'gone':
         path.unlink()
+    elif how == 'link':
+        path.unlink()
+        path.symlink_to('/nowhere')
     else:
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         Image.fromarray(noise).save(path, how)
@@ -29,6 +32,7 @@ REASONS = {
     'text': NO_IMAGE,
     'eps': NO_IMAGE,
     'gone': 'cannot be read: No such file or directory',
+    'link': 'cannot be read: No such file or directory',
     'JPEG': 'broken: ',
     'PNG': 'broken: ',
     'BMP': 'broken: ',
@@ -48,6 +52,10 @@ def test_a_bad_file_fails_when_it_is_read(tmp_path, how):
     assert str(error.value).startswith(f'{path}: {REASONS[how]}')
     assert '\n' not in str(error.value)
     assert '0x' not in str(error.value)  # No addresses: always the same text.
+    if how in ('gone', 'link'):
+        with pytest.raises(errors.BadImageError) as error:
+            source.digest('train', np.arange(9))
+        assert str(error.value) == f'{path}: {REASONS[how]}'
 
 
 def test_the_first_of_many_bad_files_is_named(tmp_path):
@@ -81,7 +89,7 @@ def test_bad_files_are_skipped(tmp_path, caplog):
     for found, start in zip(source.skipped, expected, strict=True):
         assert found.startswith(start)
     assert f'3 files skipped: {expected[0]}, ' in caplog.text
-    assert f'1 files skipped: {expected[3]}' in caplog.text
+    assert f'1 file skipped: {expected[3]}' in caplog.text
 
 
 def test_a_class_of_bad_files_alone(tmp_path):

@@ -231,10 +231,16 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path):
         ),
         ('meta', {b'fine_label_names': [b'a', b'a']}, 'must be distinct names'),
         ('meta', [1], 'meta: must be a pickled dict'),
-        (
-            'test',
-            None,
-            'cifar-100-python: no test; must have train, test, meta',
+        ('train', b'<html>', 'train: no pickle, or a damaged one (invalid'),
+        ('train', b'', 'train: no pickle, or a damaged one (Ran out of input)'),
+        ('test', b't.', "must be as in the archive from CIFAR's page"),
+        *(
+            (
+                name,
+                None,
+                f'cifar-100-python: no {name}; must have train, test, meta',
+            )
+            for name in ('train', 'test', 'meta')
         ),
     ],
 )
@@ -243,11 +249,13 @@ def test_a_file_with_other_content_is_named(tmp_path, name, content, words):
     path = tmp_path / 'cifar-100-python' / name
     path.unlink()
     if content is not None:
-        path.write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError) as error:
-        make(tmp_path)
-    assert words in str(error.value)
-    assert '\n' not in str(error.value)
+        raw = isinstance(content, bytes)
+        path.write_bytes(content if raw else pickle.dumps(content))
+    for place in (tmp_path, path.parent):
+        with pytest.raises(ValueError) as error:
+            make(place)
+        assert words in str(error.value)
+        assert '\n' not in str(error.value)
 
 
 def test_what_is_no_archive_or_damaged_is_named(tmp_path):

@@ -65,8 +65,14 @@ def test_phase_bounds_of_the_paper(phases):
         (
             # Phases of two classes, of which three are enough.
             (10, 4, 4, 'last'),
-            'protocol.phases=4: must leave a smaller last phase of 6, the '
-            'number of classes after the first 4: 1, 2, 3, 6',
+            'protocol.phases=4: must be one of 1, 2, 3, 6 with '
+            'protocol.remainder=last: there are 6 classes after the first 4, '
+            'which in phases of 2 fill 3',
+        ),
+        (
+            (10, 0, 11, 'last'),
+            'protocol.phases=11: must be one of 1, 2, 3, 4, 5, 10 with '
+            'protocol.remainder=last: there are 10 classes',
         ),
         (
             (10, 4, 0),

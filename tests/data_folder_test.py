@@ -284,6 +284,7 @@ def test_other_files_are_left_out_and_counted(tmp_path):
     bee = tmp_path / 'train' / 'bee'
     (bee / 'boxes.txt').write_text('1 2 3 4')
     (bee / 'nested').mkdir()
+    (tmp_path / 'labels.txt').write_text('')  # Read for names of classes.
     (tmp_path / 'validation' / 'cow' / 'phone.HEIC').write_text('')
     source = make(tmp_path, on_bad_image='skip')
     assert len(source.labels['train']) == 9
@@ -299,6 +300,40 @@ def test_other_files_are_left_out_and_counted(tmp_path):
         f'3 .txt, 1 folder, 1 .heic ({bee}/boxes.txt, {bee}/nested/, '
         f'{tmp_path}/train/list.txt, ...)',
     )
+
+
+def test_images_in_the_folder_of_no_class_are_left_out_and_counted(tmp_path):
+    """In a class's folder, beside classes, beside splits and two deep."""
+    write_folder(tmp_path)
+    places = {
+        'dev/ant': 4,
+        'dev': 1,
+        '.': 1,
+        'train': 2,
+        'train/bee/thumbs': 3,
+    }
+    for place, number in places.items():
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for k in range(number):
+            photo().save(tmp_path / place / f'stray{k}.png')
+    (tmp_path / 'dev' / 'loop').symlink_to(tmp_path)
+    (tmp_path / 'README').write_text('')
+    source = make(tmp_path)
+    assert len(source.labels['train']) == 9
+    assert source.about['misplaced_images'] == places
+    assert source.about['left_out_files'] == {'.txt': 2, 'no suffix': 1}
+    assert source.notes[0] == (
+        f"data.dir='{tmp_path}': 11 images left out, in the folder of no "
+        f'class: 4 in {tmp_path}/dev/ant, 3 in {tmp_path}/train/bee/thumbs, '
+        f'2 in {tmp_path}/train, ...'
+    )
+    for path in (tmp_path / 'validation').rglob('*.png'):
+        path.unlink()
+    for path in sorted((tmp_path / 'validation').iterdir()):
+        path.rename(tmp_path / 'dev' / f'of_{path.name}')
+    (tmp_path / 'validation').rmdir()
+    source = make(tmp_path, test_fraction=0.4)
+    assert source.about['misplaced_images'] == places
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
-"""Folders as people have them: splits of any name or none, CSVs, archives."""
+"""Folders as people have them: splits of any name or none, archives."""
 
-import csv
 import io
 import json
 import shutil
@@ -13,7 +12,7 @@ from bad_images_test import run_folder
 from command import assert_refused
 from data_folder_test import CLASSES, make, photo, read_all, write_folder
 
-from mnemonics_jax.data import errors
+from mnemonics_jax.data import errors, sources
 
 
 def refused(*arguments, **options):
@@ -110,111 +109,26 @@ def test_a_fraction_goes_with_a_folder_without_test_images(tmp_path):
     )
 
 
-def write_csv(path, rows, columns=('file', 'label')):
-    with path.open('w', newline='') as file:
-        csv.writer(file).writerows([columns, *rows])
+@pytest.mark.parametrize('names', [('train',), ('Test', 'train', 'val')])
+def test_a_class_may_have_the_name_of_a_split(tmp_path, names):
+    write_unsplit(tmp_path, per_class=5)
+    for name in names:
+        shutil.copytree(tmp_path / 'ant', tmp_path / name)
+    source = make(tmp_path, test_fraction=0.2)
+    assert source.class_names == tuple(sorted((*CLASSES, *names)))
+    assert source.about['misplaced_images'] == {}
 
 
-def write_flat(root, per_class=4):
-    """All images in one folder; gives the rows of its CSV."""
-    root.mkdir()
-    rows = []
-    for label, name in enumerate(CLASSES):
-        for number in range(per_class):
-            file = f'{label}{number}.png'
-            photo(10 * label + number).save(root / file)
-            rows.append((file, name))
-    return rows
-
-
-@pytest.mark.parametrize('where', ['inside', 'beside', 'elsewhere'])
-def test_a_csv_says_which_class_files_have(tmp_path, where):
-    root = tmp_path / 'photos'
-    rows = write_flat(root)
-    place, given = {
-        'inside': (root / 'labels.csv', 'labels.csv'),
-        'beside': (tmp_path / 'labels.csv', 'labels.csv'),
-        'elsewhere': (tmp_path / 'a b.csv', str(tmp_path / 'a b.csv')),
-    }[where]
-    (root / 'more.heic').write_text('')
-    photo().save(root / 'spare.png')
-    write_csv(place, [*rows[::-1], ('more.heic', 'cow')])
-    source = make(root, labels=given, test_fraction=0.25)
+def test_test_images_without_classes_are_told_from_a_split(tmp_path):
+    """As a competition has them."""
+    write_folder(tmp_path, second='test')
+    for path in sorted((tmp_path / 'test').rglob('*.png')):
+        path.rename(tmp_path / 'test' / f'{path.parent.name}{path.name}')
+    for name in CLASSES:
+        (tmp_path / 'test' / name).rmdir()
+    source = make(tmp_path, test_fraction=0.4)
     assert source.class_names == CLASSES
-    assert np.bincount(source.labels['train']).tolist() == [3, 3, 3]
-    images = {
-        name: photo(10 * label + number)
-        for label in range(3)
-        for number in range(4)
-        for name in [f'photos/{label}{number}.png']
-    }
-    for split in ('train', 'test'):
-        pixels = read_all(source, split)
-        for row, name in enumerate(paths(source, split)):
-            np.testing.assert_array_equal(pixels[row], images[name])
-            label = int(source.labels[split][row])
-            assert name.startswith(f'photos/{label}')
-    assert source.about['left_out_files'] == {'.heic': 1}
-    assert source.about['unlabelled_files'] == {'.png': 1}
-    assert '1 files left out, images without a row in' in source.notes[2]
-
-
-def test_a_csv_may_have_a_column_of_splits(tmp_path):
-    rows = write_flat(tmp_path / 'photos')
-    split = [
-        (*row, ('TRAIN', 'train', 'val', 'test')[k % 4])
-        for k, row in enumerate(rows)
-    ]
-    path = tmp_path / 'labels.csv'
-    write_csv(path, split, ('file', 'label', 'split'))
-    assert 'has TRAIN and train' in refused(
-        tmp_path / 'photos', labels='labels.csv'
-    )
-    split = [(*row[:2], row[2].lower()) for row in split]
-    write_csv(path, split, ('file', 'label', 'split'))
-    source = make(tmp_path / 'photos', labels='labels.csv')
-    assert [len(source.labels[s]) for s in ('train', 'test')] == [6, 3]
-    assert source.about['evaluated_split'] == 'val'
-    assert source.about['unused_splits'] == ['test']
-    assert 'must be None, since data.labels=' in refused(
-        tmp_path / 'photos', labels='labels.csv', test_fraction=0.2
-    )
-
-
-@pytest.mark.parametrize(
-    ('rows', 'words'),
-    [
-        ([('file', 'class')], 'line 1: must have the columns file and label'),
-        ([('file', 'label')], 'no row: must have one for each image'),
-        ([('file', 'label'), ('00.png', '')], 'line 2: must have a file and a'),
-        (
-            [('file', 'label'), ('00.png', 'a'), ('', ''), ('no.png', 'a')],
-            "line 4: no file 'no.png' in ",
-        ),
-        (
-            [('file', 'label'), ('00.png', 'a'), ('00.png', 'b')],
-            "line 3: '00.png' is repeated",
-        ),
-        (
-            [('file', 'label', 'split'), ('00.png', 'a', 'dev')],
-            "line 2: split 'dev': must be one of train, training, validation",
-        ),
-        (
-            [('file', 'label', 'split'), ('00.png', 'a', 'test')],
-            'no row of the split train',
-        ),
-        ([('file', 'label'), ('00.png', 'a')], 'no test images: must have'),
-    ],
-)
-def test_a_mistake_in_a_csv_is_named_with_its_line(tmp_path, rows, words):
-    write_flat(tmp_path / 'photos')
-    write_csv(tmp_path / 'labels.csv', rows[1:], rows[0])
-    line = refused(tmp_path / 'photos', labels='labels.csv')
-    assert line.startswith("data.labels='labels.csv': ")
-    assert words in line
-    assert "'no.csv': no such file: must be a path" in refused(
-        tmp_path / 'photos', labels='no.csv'
-    )
+    assert source.about['misplaced_images'] == {'test': 9}
 
 
 def pack(root, kind):
@@ -233,36 +147,52 @@ def pack(root, kind):
     return path
 
 
+@pytest.mark.parametrize('kind', ['tar', 'tar.gz'])
+def test_links_in_an_archive_are_the_files_that_they_lead_to(tmp_path, kind):
+    root = write_folder(tmp_path / 'photos')
+    ant = root / 'train' / 'ant'
+    (ant / 'hard.png').hardlink_to(ant / '0.png')
+    (ant / 'soft.png').symlink_to('../bee/1.png')
+    unpacked = make(root)
+    expected, digest = read_all(unpacked, 'train'), unpacked.digest
+    rows = np.arange(len(expected))
+    before = digest('train', rows)
+    (root / 'validation' / 'cow' / 'no.png').symlink_to('/nowhere')
+    source = make(pack(root, kind))
+    np.testing.assert_array_equal(read_all(source, 'train'), expected)
+    assert source.digest('train', rows) == before
+    with pytest.raises(errors.BadImageError, match=r'no\.png: cannot be read'):
+        read_all(source, 'test')
+
+
 @pytest.mark.parametrize('kind', ['zip', 'tar', 'tar.gz'])
-def test_an_archive_is_read_as_its_folder(tmp_path, kind):
+def test_an_archive_is_read_as_its_folder(tmp_path, kind, monkeypatch):
     write_folder(tmp_path / 'photos')
     (tmp_path / 'photos' / 'labels.txt').write_text('ant\tsmall\n')
-    expected = read_all(make(tmp_path / 'photos'), 'train')
+    unpacked = make(tmp_path / 'photos')
+    expected = read_all(unpacked, 'train')
+    rows = np.arange(9)
+    digest = unpacked.digest('train', rows)
+    with monkeypatch.context() as patch:
+        # As in a bucket, where sizes are not asked for.
+        patch.setattr('os.path.isdir', lambda path: False)
+        names_alone = unpacked.digest('train', rows)
     packed = pack(tmp_path / 'photos', kind)
     source = make(packed)
     assert source.class_names == ('small', 'bee', 'cow')
     np.testing.assert_array_equal(read_all(source, 'train'), expected)
+    assert source.digest('train', rows) == digest
+    assert sources.same_images(digest, names_alone)
+    assert sources.same_images(names_alone, digest)
+    assert not sources.same_images(digest, source.digest('test', rows))
+    assert not sources.same_images(
+        source.digest('train', rows[1:]), names_alone
+    )
     assert source.about['left_out_files'] == {'.txt': 2}
     assert source.encoded.describe('test', 8) == (
         f'{packed}/photos/validation/cow/2.png'
     )
     assert list(tmp_path.iterdir()) == [packed]  # Nothing is unpacked.
-
-
-@pytest.mark.parametrize('inside', [True, False])
-def test_an_archive_with_a_csv(tmp_path, inside):
-    rows = write_flat(tmp_path / 'photos')
-    place = tmp_path / 'photos' if inside else tmp_path
-    write_csv(place / 'labels.csv', rows)
-    packed = pack(tmp_path / 'photos', 'zip')
-    source = make(packed, labels='labels.csv', test_fraction=0.25)
-    assert len(source.labels['train']) == 9
-    label = source.labels['test'][1]
-    name = paths(source, 'test')[1].partition('/')[2]
-    np.testing.assert_array_equal(
-        source.read('test', np.array([1]))[0],
-        photo(10 * label + int(name[1])),
-    )
 
 
 def test_a_damaged_archive_is_named(tmp_path):
@@ -315,6 +245,7 @@ def test_the_command_holds_out_counts_and_records(tmp_path):
     assert results['source'] == {
         'test_fraction': 0.25,
         'test_seed': 1993,
+        'misplaced_images': {},
         'left_out_files': {'.heic': 3},
         'unlabelled_files': {},
     }

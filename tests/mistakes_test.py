@@ -82,6 +82,7 @@ BEFORE = {
     'floats': arrays(train_images=np.zeros((12, 5, 4, 3), np.float32)),
     'channels first': arrays(train_images=np.zeros((12, 3, 5, 4), np.uint8)),
     'label 3': arrays(test_labels=np.array([0, 1, 2, 3, 0, 0])),
+    'half of cifar': text('cifar-100-python/train', '}.'),
     'no labels': arrays(test_labels=None),
     'a text': text('images.npz', 'train_images: none'),
 }
@@ -181,6 +182,8 @@ main --config configs/folder.py --config.train.epochs=many
     data.test_fraction=0.2 | must be None with data.source=digits
 {config}configs/cifar100.py:data={here}/no
     data.dir='{here}/no' | cifar-100-python.tar.gz
+{config}configs/cifar100.py:data={here} < half of cifar
+    {here}/cifar-100-python: no test, meta; must have train, test, meta
 {folder} < an empty class
     {here}/photos/train/bee: no image, but
 {folder} < another class
@@ -296,7 +299,7 @@ ROWS = re.findall(
 
 def test_each_row_of_the_table_is_read():
     lines = MISTAKES.replace(' \\\n ', '').strip().splitlines()
-    assert len(lines) == 2 * len(ROWS) == 2 * 86
+    assert len(lines) == 2 * len(ROWS) == 2 * 87
 
 
 def below(*folders):

@@ -9,6 +9,8 @@ import numpy as np
 from bad_images_test import image_of_last_class, run_folder
 from command import assert_refused
 from data_folder_test import write_folder
+from data_labels_test import write_csv
+from data_splits_test import pack
 
 from mnemonics_jax.train.metric_writer import Recorder
 
@@ -43,11 +45,22 @@ def test_a_run_goes_on_with_moved_data_and_less_memory_bit_for_bit(
 ):
     """From the middle of phase 1, kept in memory, to decoding in each pass.
 
+    The folder becomes an archive, and the CSV of its classes moves as well.
     For the feeds' programs, which the tests' flags have rounded in their own
     ways, `feeds_test` has the same.
     """
     root = write_folder(tmp_path / 'photos')
-    begin = {**HERDING, 'data__feed': 'tfdata', 'train__epochs': 3}
+    rows = [
+        (str(path.relative_to(root)), path.parent.name, path.parts[-3])
+        for path in sorted(root.rglob('*.png'))
+    ]
+    write_csv(tmp_path / 'old.csv', rows, ('file', 'label', 'split'))
+    begin = {
+        **HERDING,
+        'data__feed': 'tfdata',
+        'data__labels': 'old.csv',
+        'train__epochs': 3,
+    }
     done = run_folder(root, tmp_path / 'whole', **begin)
     assert done.returncode == 0, done.stderr
     with monkeypatch.context() as patch:
@@ -55,9 +68,10 @@ def test_a_run_goes_on_with_moved_data_and_less_memory_bit_for_bit(
         stop_at(patch, 5)
         done = run_folder(root, tmp_path / 'run', **begin)
     assert done.returncode == 75, done.stderr
-    there = tmp_path / 'another' / 'disk'
-    shutil.copytree(root, there)
-    shutil.rmtree(root)
+    disk = tmp_path / 'another disk'
+    disk.mkdir()
+    begin['data__labels'] = shutil.move(tmp_path / 'old.csv', disk / 'new.csv')
+    there = shutil.move(pack(root, 'tar.gz'), disk)
     done = run_folder(
         there,
         tmp_path / 'run',

@@ -97,13 +97,14 @@ def test_the_command_takes_a_folder_and_the_head_that_judges(
     shutil.copytree(saved_run.data / 'validation', folder)
     (folder / 'notes.txt').write_text('no image')
     (folder / 'a.heic').write_text('of a phone')
+    (folder / 'linked').symlink_to(saved_run.data)
     (folder / '.hidden').mkdir()
     (folder / '.hidden' / 'a.png').write_text('no image')
     done = run_module('predict', without_data, folder, '--top=1')
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         f'skipped {folder}/{name}: not an image by its name'
-        for name in ('a.heic', 'notes.txt')
+        for name in ('a.heic', 'linked', 'notes.txt')
     ]
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ['image', 'rank', 'class', 'probability']
@@ -132,6 +133,10 @@ def test_an_image_that_cannot_be_read_is_named(saved_run, tmp_path, capsys):
     (tmp_path / 'torn.png').write_bytes(whole[: len(whole) // 2])
     line = refused(capsys, saved_run.workdir, tmp_path)
     assert str(tmp_path / 'torn.png') in line
+    (tmp_path / 'torn.png').unlink()
+    (tmp_path / 'link.png').symlink_to('/nowhere')
+    line = refused(capsys, saved_run.workdir, tmp_path)
+    assert f'{tmp_path}/link.png: cannot be read: No such file' in line
     (tmp_path / 'text.txt').write_text('no image')
     line = refused(capsys, saved_run.workdir, tmp_path / 'text.txt')
     assert 'text.txt: no JPEG' in line

@@ -173,8 +173,9 @@ def phase_bounds(
         listed = ', '.join(map(str, allowed))
         if remainder:
             raise ValueError(
-                f'protocol.phases={phases}: must leave a smaller last phase of '
-                f'{what}: {listed}'
+                f'protocol.phases={phases}: must be one of {listed} with '
+                f'protocol.remainder={remainder}: there are {num_later} '
+                f'classes{after}{_filled(num_later, phases)}'
             )
         ask = phases in numbers_of_phases(num_later, 'last')
         hint = '; or protocol.remainder=last, a smaller last phase'
@@ -185,6 +186,14 @@ def phase_bounds(
     step = -(-num_later // phases)
     edges = {0, *range(base_classes, num_classes, step), num_classes}
     return list(itertools.pairwise(sorted(edges)))
+
+
+def _filled(num_classes: int, phases: int) -> str:
+    """How many phases the classes fill instead, for a message."""
+    if not 0 < phases < num_classes:
+        return ''
+    step = -(-num_classes // phases)
+    return f', which in phases of {step} fill {-(-num_classes // step)}'
 
 
 def planned_bounds(num_classes: int, protocol: Any) -> list[tuple[int, int]]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.sources import SPLITS, Source
+from mnemonics_jax.data.sources import SPLITS, Source, same_images
 
 _NOUNS = {'train': 'training', 'test': 'test'}
 # JSON: split -> class -> number of images; and 'digest' -> class -> str, empty
-# for a source without digests.
+# for a source without digests. It is that of training images, '-', and that of
+# test images.
 Record = dict[str, dict[str, Any]]
 
 
@@ -61,6 +62,16 @@ def changes(
         ]
         if counts:
             found[name] = ' and '.join(counts)
-        elif now['digest'].get(name) != before['digest'].get(name):
+        elif _differ(now['digest'].get(name), before['digest'].get(name)):
             found[name] = 'as many images, but not the same'
     return found
+
+
+def _differ(ours: str | None, theirs: str | None) -> bool:
+    """Whether digests of a class differ, where both have what they are of."""
+    if ours is None or theirs is None:
+        return ours != theirs
+    one, other = ours.split('-'), theirs.split('-')
+    if len(one) != len(other):
+        return True
+    return not all(map(same_images, one, other))

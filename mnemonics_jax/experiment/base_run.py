@@ -28,6 +28,7 @@ LATER = (
     'report',
     'data.dir',
     'data.feed',
+    'data.labels',
     'data.memory_mb',
     'data.on_changed',
     'data.read_ahead_mb',
@@ -99,8 +100,7 @@ def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
         begun, data = run_config.read(place), run_config.read_data(place)
     if begun is None:
         return  # `finished.restore_phase` raises.
-    # Without a record of its images, the folder says which they were.
-    ignored = [name for name in LATER if data or name != 'data.dir']
+    ignored = run_config.may_differ(LATER, recorded=bool(data))
     fields = run_config.differences(
         config_lib.to_json(parts.config), begun.config, ignored=ignored
     )

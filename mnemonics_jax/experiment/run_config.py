@@ -22,11 +22,12 @@ from mnemonics_jax.data.record import Record
 from mnemonics_jax.experiment import data
 
 # Fields that may differ when a run is resumed: they change no results, or only
-# the order of sums. What lies in `data.dir` is checked by `data_check`.
+# the order of sums. What the images are is checked by `data_check`.
 MAY_CHANGE = (
     'checkpoint',
     'data.dir',
     'data.feed',
+    'data.labels',
     'data.memory_mb',
     'data.on_changed',
     'data.read_ahead_mb',
@@ -35,6 +36,8 @@ MAY_CHANGE = (
     'report',
     'steps_per_dispatch',
 )
+# Without a record of its images, these say which they were.
+_PLACES = ('data.dir', 'data.labels')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -77,9 +80,7 @@ def follow(
     config = data.fill_protocol(
         config, protocol['base_classes'], protocol['phases']
     )
-    # Without a record of its images, the folder says which they were.
-    recorded = read_data(place) is not None
-    ignored = [name for name in MAY_CHANGE if recorded or name != 'data.dir']
+    ignored = may_differ(MAY_CHANGE, recorded=read_data(place) is not None)
     if config.data.feed == 'auto':  # Decided when the run began.
         begun = ml_collections.ConfigDict(run_config.config)
         config = data.with_feed(config, begun.data.feed)
@@ -92,6 +93,17 @@ def follow(
             f'of the same configuration, or a new one ({"; ".join(fields)})'
         )
     return config
+
+
+def may_differ(fields: Sequence[str], *, recorded: bool) -> list[str]:
+    """Those fields that may differ from an earlier run's.
+
+    Args:
+        fields: fields that may, where that run has recorded what its images
+            are.
+        recorded: whether it has.
+    """
+    return [name for name in fields if recorded or name not in _PLACES]
 
 
 def differences(

@@ -10,6 +10,7 @@ fast.
 
 import hashlib
 import importlib
+import os
 import pathlib
 import pkgutil
 import types
@@ -65,8 +66,8 @@ class Source(NamedTuple):
             was left out, as JSON types, for `results.json`.
         notes: lines on the same that a run prints at its start.
         digest: `(split, positions int64[k]) -> str`, a digest of what these
-            images are, wherever they lie, without decoding them; None if the
-            source has none.
+            images are, wherever they lie, without decoding them, to compare
+            by `same_images`; None if the source has none.
     """
 
     num_classes: int
@@ -190,6 +191,25 @@ def digest_of(parts: Iterable[bytes]) -> str:
     for part in parts:
         whole.update(part)
     return whole.hexdigest()[:16]
+
+
+def digest_of_files(names: Iterable[str], sizes: Iterable[int] | None) -> str:
+    """A digest of files by their names, and their sizes where these are known.
+
+    Args:
+        names: a name of each file, wherever they lie.
+        sizes: the bytes of each; None if unknown.
+    """
+    parts = [digest_of(os.fsencode(f'{name}\n') for name in names)]
+    if sizes is not None:
+        parts.append(digest_of(f'{size}\n'.encode() for size in sizes))
+    return '.'.join(parts)
+
+
+def same_images(ours: str, theirs: str) -> bool:
+    """Whether digests are of the same images, by what both know of them."""
+    pairs = zip(ours.split('.'), theirs.split('.'), strict=False)
+    return all(one == other for one, other in pairs)
 
 
 def in_memory(

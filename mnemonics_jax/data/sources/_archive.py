@@ -9,7 +9,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -28,6 +28,21 @@ UNREADABLE = (
     zlib.error,
 )
 _JUNK = '__MACOSX'
+
+
+class _Member(NamedTuple):
+    """A file in an archive.
+
+    Attributes:
+        read: gives its content; may be called in threads.
+        size: its bytes.
+    """
+
+    read: Callable[[], bytes]
+    size: int
+
+
+_Members = dict[str, _Member]
 
 
 class Inside:
@@ -55,7 +70,16 @@ class Inside:
 
     def exists(self) -> bool:
         """Whether it is there."""
-        return self.is_dir() or self._path in self._archive.read
+        return self.is_dir() or self._path in self._archive.members
+
+    def size_of(self, name: str) -> int:
+        """The bytes of a file in a folder."""
+        path = posixpath.join(self._path, name)
+        return self._archive.members[path].size
+
+    def top(self) -> 'Inside':
+        """The archive as a folder."""
+        return Inside(self._archive)
 
     def iterdir(self) -> Iterator['Inside']:
         """What a folder has."""
@@ -64,7 +88,7 @@ class Inside:
     def read_bytes(self) -> bytes:
         """The content of a file; raises OSError if it cannot be read."""
         try:
-            return self._archive.read[self._path]()
+            return self._archive.members[self._path].read()
         except KeyError as e:
             raise FileNotFoundError(2, 'No such file or directory') from e
         except UNREADABLE as e:
@@ -80,21 +104,19 @@ class _Archive:
 
     Attributes:
         title: its path.
-        read: path of a file -> function that gives its content; in threads.
+        members: path of a file -> the file.
         folders: path of a folder -> names in it, as keys.
     """
 
-    def __init__(
-        self, title: str, read: dict[str, Callable[[], bytes]]
-    ) -> None:
+    def __init__(self, title: str, members: _Members) -> None:
         self.title = title
-        self.read: dict[str, Callable[[], bytes]] = {}
+        self.members: _Members = {}
         self.folders: dict[str, dict[str, None]] = {'': {}}
-        for given, function in read.items():
+        for given, member in members.items():
             path = posixpath.normpath(given).lstrip('/')
             if path.split('/')[0] in (_JUNK, '..'):
                 continue
-            self.read[path] = function
+            self.members[path] = member
             while path:
                 parent, name = posixpath.split(path)
                 self.folders.setdefault(parent, {})[name] = None
@@ -114,7 +136,8 @@ def open_archive(path: epath.Path, field: str) -> Inside:
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(path.open('rb'))
-            read = _zip(file) if zipfile.is_zipfile(file) else _tar(file, field)
+            is_zip = zipfile.is_zipfile(file)
+            members = _zip(file) if is_zip else _tar(file, field)
         except tarfile.ReadError as e:
             raise ValueError(
                 f'{field}: must be a folder of images, or a zip or tar archive'
@@ -123,7 +146,7 @@ def open_archive(path: epath.Path, field: str) -> Inside:
             reason = getattr(e, 'strerror', None) or ' '.join(str(e).split())
             raise ValueError(f'{field}: cannot be read: {reason}') from e
         stack.pop_all()
-    archive = _Archive(str(path), read)
+    archive = _Archive(str(path), members)
     weakref.finalize(archive, file.close)
     root = Inside(archive)
     entries = list(root.iterdir())
@@ -132,7 +155,7 @@ def open_archive(path: epath.Path, field: str) -> Inside:
     return root
 
 
-def _zip(file: Any) -> dict[str, Callable[[], bytes]]:
+def _zip(file: Any) -> _Members:
     archive, lock = zipfile.ZipFile(file), threading.Lock()
 
     def read(member: zipfile.ZipInfo) -> bytes:
@@ -141,13 +164,15 @@ def _zip(file: Any) -> dict[str, Callable[[], bytes]]:
             return archive.read(member)
 
     return {
-        member.filename: functools.partial(read, member)
+        member.filename: _Member(
+            functools.partial(read, member), member.file_size
+        )
         for member in archive.infolist()
         if not member.is_dir()
     }
 
 
-def _tar(file: Any, field: str) -> dict[str, Callable[[], bytes]]:
+def _tar(file: Any, field: str) -> _Members:
     file.seek(0)
     packed = file.read(6)[:2] in (b'\x1f\x8b', b'BZ', b'\xfd7')
     file.seek(0)
@@ -161,12 +186,17 @@ def _tar(file: Any, field: str) -> dict[str, Callable[[], bytes]]:
             content = archive.extractfile(member)
             return content.read() if content else b''
 
-    found: dict[str, Callable[[], bytes]] = {}
+    found: _Members = {}
+    links: dict[str, str] = {}
     total = 0
     for member in archive:
+        folder = posixpath.dirname(member.name) if member.issym() else ''
+        if member.issym() or member.islnk():
+            target = posixpath.join(folder, member.linkname)
+            links[member.name] = posixpath.normpath(target)
         if not member.isreg():
             continue
-        found[member.name] = functools.partial(read, member)
+        function = functools.partial(read, member)
         # Reading it later would unpack all before it.
         if packed and (is_image(member.name) or member.size < 2**24):
             total += member.size
@@ -175,9 +205,24 @@ def _tar(file: Any, field: str) -> dict[str, Callable[[], bytes]]:
                     f'{field}: more than {_MOST_BYTES >> 20} MB in a '
                     'compressed tar: must be unpacked (tar -xf), or a zip'
                 )
-            content = read(member)
-            found[member.name] = functools.partial(bytes, content)
-    return found
+            function = functools.partial(bytes, read(member))
+        found[member.name] = _Member(function, member.size)
+    return found | _linked(links, found)
+
+
+def _linked(links: dict[str, str], found: _Members) -> _Members:
+    """The files that links lead to; without a file, an image is unreadable."""
+    files = {posixpath.normpath(name): file for name, file in found.items()}
+    nowhere = _Member(_no_file, 0)
+    return {
+        name: files.get(target, nowhere)
+        for name, target in links.items()
+        if target in files or is_image(name)
+    }
+
+
+def _no_file() -> bytes:
+    raise FileNotFoundError(2, 'No such file or directory')
 
 
 def _check_size(size: int) -> None:

@@ -2,15 +2,18 @@
 
 import collections
 import concurrent.futures
+import itertools
 import os
 import pathlib
+import posixpath
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.data.pillow import SUFFIXES
-from mnemonics_jax.data.sources import digest_of
+from mnemonics_jax.data.errors import BadImageError
+from mnemonics_jax.data.pillow import SUFFIXES, reason
+from mnemonics_jax.data.sources import digest_of_files
 
 # Listing is limited by the disk or the network, not by cores.
 THREADS = 32
@@ -29,6 +32,7 @@ class Files(NamedTuple):
         names: n paths within the root, such as `<class>/<file>`.
         labels: int32[n].
         left_out: paths of what else lies there, with / after a folder.
+        misplaced: paths of images that lie in the folder of no class.
         unlabelled: paths of images that a CSV does not name.
     """
 
@@ -37,6 +41,7 @@ class Files(NamedTuple):
     names: Sequence[str]
     labels: np.ndarray
     left_out: tuple[str, ...] = ()
+    misplaced: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
 
     def load(self, position: int) -> bytes:
@@ -48,15 +53,32 @@ class Files(NamedTuple):
         return str(self.root / self.names[position])
 
     def digest(self, positions: np.ndarray) -> str:
-        """Digest of names and, on a local disk, of sizes of files."""
-        local = isinstance(self.root, os.PathLike) and os.path.isdir(self.root)
+        """Digest of names and, but for those in a bucket, sizes of files.
+
+        Raises:
+            BadImageError: a file is not there.
+        """
+        names = [self.names[row] for row in positions]
+        if not isinstance(self.root, os.PathLike):
+            return digest_of_files(names, map(self.root.size_of, names))
+        if not os.path.isdir(self.root):
+            # In a bucket, a size would cost a request.
+            return digest_of_files(names, None)
 
         def size_of(name: str) -> int:
-            # In a bucket, a size would cost a request.
-            return os.path.getsize(f'{self.root}/{name}') if local else 0
+            path = f'{self.root}/{name}'
+            try:
+                return os.path.getsize(path)
+            except OSError as e:
+                raise BadImageError(
+                    f'{path}: cannot be read: {reason(e)}'
+                ) from e
 
-        names = (self.names[row] for row in positions)
-        return digest_of(os.fsencode(f'{n} {size_of(n)}\n') for n in names)
+        return digest_of_files(names, map(size_of, names))
+
+    def without_unread(self) -> 'Files':
+        """The same, for a part beside one that names what is not read."""
+        return self._replace(left_out=(), misplaced=(), unlabelled=())
 
     def take(self, rows: np.ndarray) -> 'Files':
         """The files at some positions, int64[m]."""
@@ -69,6 +91,15 @@ class Files(NamedTuple):
 def is_image(name: str) -> bool:
     """Whether a file is an image, by its name."""
     return name.lower().endswith(SUFFIXES)
+
+
+def is_class(folder: Folder) -> bool:
+    """Whether a folder has images and no folder."""
+    names = names_in(folder)
+    others = [name for name in names if not is_image(name)]
+    return len(others) < len(names) and not any(
+        (folder / name).is_dir() for name in others
+    )
 
 
 def kinds(left_out: Iterable[str]) -> dict[str, int]:
@@ -105,6 +136,49 @@ def folders_in(folder: Folder) -> list[str]:
         return [name for name, yes in zip(names, found, strict=True) if yes]
 
 
+def images_under(folder: Folder) -> list[str]:
+    """Paths of all images in a folder and its folders, but for linked ones."""
+    found = []
+    try:
+        names = names_in(folder)
+    except PermissionError:  # Such as lost+found of a disk.
+        return []
+    for name in names:
+        path = posixpath.join(str(folder), name)
+        if is_image(name):
+            found.append(path)
+        # A link may lead back to a folder above.
+        elif not os.path.islink(path) and (folder / name).is_dir():
+            found += images_under(folder / name)
+    return found
+
+
+def unread(
+    folder: Folder, names: Iterable[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What lies in a folder and is not read: see `Files`.
+
+    Args:
+        folder: any folder.
+        names: the entries of it that are not read.
+
+    Returns:
+        `left_out` and `misplaced`.
+    """
+    others, images = [], []
+    for name in names:
+        path = str(folder / name)
+        if is_image(name):
+            images.append(path)
+        elif not (folder / name).is_dir():
+            others.append(path)
+        elif inside := images_under(folder / name):
+            images += inside
+        else:
+            others.append(f'{path}/')
+    return tuple(others), tuple(images)
+
+
 def contents(folder: Folder) -> str:
     """The contents of a folder for a message, folders first."""
     entries = []
@@ -117,8 +191,12 @@ def contents(folder: Folder) -> str:
     return listed or 'nothing'
 
 
-def list_classes(root: Folder) -> Files:
+def list_classes(root: Folder, known: Iterable[str] = ()) -> Files:
     """Lists the files in the folders of a split, one for each class.
+
+    Args:
+        root: folder of the split.
+        known: names of files in it that are read otherwise.
 
     Raises:
         ValueError: there is no folder, or one has no image.
@@ -128,8 +206,12 @@ def list_classes(root: Folder) -> Files:
         raise ValueError(f'{root}: no folder; must have one per class')
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         listed = list(pool.map(lambda name: _list_class(root / name), classes))
-    beside = set(names_in(root)) - set(classes)
-    others = [path for _, ignored in listed for path in ignored]
+    beside = set(names_in(root)) - {*classes, *known}
+    found = [others for _, others in listed]
+    found.append(unread(root, sorted(beside)))
+    left_out, misplaced = (
+        tuple(itertools.chain(*part)) for part in zip(*found, strict=True)
+    )
     return Files(
         root=root,
         classes=tuple(classes),
@@ -142,12 +224,15 @@ def list_classes(root: Folder) -> Files:
             np.arange(len(classes), dtype=np.int32),
             [len(files) for files, _ in listed],
         ),
-        left_out=(*others, *(str(root / name) for name in sorted(beside))),
+        left_out=left_out,
+        misplaced=misplaced,
     )
 
 
-def _list_class(folder: Folder) -> tuple[list[str], list[str]]:
-    """Names of a class's image files, and paths of what else it has."""
+def _list_class(
+    folder: Folder,
+) -> tuple[list[str], tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Names of a class's image files, and what else it has: see `unread`."""
     names = names_in(folder)
     files = [name for name in names if is_image(name)]
     if not files:
@@ -155,9 +240,4 @@ def _list_class(folder: Folder) -> tuple[list[str], list[str]]:
             f'{folder}: no image, but {contents(folder)}; files must end in '
             f'{", ".join(SUFFIXES)}'
         )
-    others = []
-    for name in names:
-        if not is_image(name):
-            path = folder / name
-            others.append(f'{path}/' if path.is_dir() else str(path))
-    return files, others
+    return files, unread(folder, (n for n in names if not is_image(n)))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from mnemonics_jax.data.sources import _files, _splits
+from mnemonics_jax.data.sources import _archive, _files, _splits, checks
 from mnemonics_jax.data.sources._files import Files, Folder
 
 
@@ -40,7 +40,7 @@ def read(root: Folder, given: str) -> dict[str, Files]:
     field = f'data.labels={given!r}'
     rows = _rows(_text(root, given, field), field)
     base = _base(root, given, rows[0].file)
-    there, others = _listed(base, rows)
+    there, others = _listed(base, rows), _without_row(root, base, rows)
     missing = [row for row in rows if row.file not in there]
     if missing:
         raise ValueError(
@@ -64,7 +64,7 @@ def read(root: Folder, given: str) -> dict[str, Files]:
             names=[row.file for row in chosen],
             labels=np.array([numbers[row.label] for row in chosen], np.int32),
             left_out=tuple(str(base / name) for name in left_out),
-            unlabelled=tuple(str(base / name) for name in others),
+            unlabelled=tuple(others),
         )
         left_out, others = [], []
     return found
@@ -73,7 +73,7 @@ def read(root: Folder, given: str) -> dict[str, Files]:
 def _text(root: Folder, given: str, field: str) -> str:
     """The content of the CSV, from the first place where it is."""
     beside = epath.Path(getattr(root, 'outside', root)).parent
-    places = (epath.Path(given).expanduser(), root / given, beside / given)
+    places = (checks.located(given, field), root / given, beside / given)
     for place in places:
         try:
             if place.exists() and not place.is_dir():
@@ -131,23 +131,37 @@ def _row(
 
 
 def _base(root: Folder, given: str, first: str) -> Folder:
-    """The folder that paths start from: that in which the first file is."""
-    inside = root / posixpath.dirname(given)
+    """The folder that paths start from: that in which the first file is.
+
+    It is the root, or else the folder of the CSV if that is inside, the only
+    folder in the root, or the archive of which the root is the only folder.
+    """
+    places = [root]
+    outside = given.startswith(('/', '~')) or '://' in given
+    if not outside and '..' not in given.split('/'):
+        places.append(root / posixpath.dirname(given))
     folders = _files.folders_in(root)
-    only = [root / name for name in folders] if len(folders) == 1 else []
-    for base in (root, inside, *only):
-        if (base / first).exists():
-            return base
-    return root
+    if len(folders) == 1:
+        places.append(root / folders[0])
+    if isinstance(root, _archive.Inside):
+        places.append(root.top())
+    return next((p for p in places if (p / first).exists()), root)
 
 
-def _listed(base: Folder, rows: Sequence[_Row]) -> tuple[set[str], list[str]]:
-    """Files in the folders that rows name, and the images without a row."""
+def _listed(base: Folder, rows: Sequence[_Row]) -> set[str]:
+    """Files in the folders that rows name, as rows name them."""
     there = set()
     for parent in {posixpath.dirname(row.file) for row in rows}:
         folder = base / parent if parent else base
         if folder.is_dir():
             names = _files.names_in(folder)
             there |= {posixpath.join(parent, name) for name in names}
-    others = there - {row.file for row in rows}
-    return there, sorted(filter(_files.is_image, others))
+    return there
+
+
+def _without_row(root: Folder, base: Folder, rows: Sequence[_Row]) -> list[str]:
+    """Paths of the images that no row names, sorted."""
+    if isinstance(root, _archive.Inside):
+        root = root.top()
+    named = {posixpath.join(str(base), row.file) for row in rows}
+    return sorted(set(_files.images_under(root)) - named)

@@ -16,6 +16,10 @@ _KINDS = ('u1', 'u2', 'u4', 'u8', 'i1', 'i2', 'i4', 'i8')
 _ORDERS = ('|', '<', '>', '=')
 
 
+class RefusedError(pickle.UnpicklingError):
+    """A pickle has something other than plain data in it."""
+
+
 def loads(data: bytes) -> Any:
     """The content of a pickle, without running what it names.
 
@@ -31,8 +35,14 @@ def loads(data: bytes) -> Any:
     """
     try:
         return _finished(_Unpickler(io.BytesIO(data), encoding='bytes').load())
+    except RefusedError as e:
+        raise ValueError(' '.join(str(e).split())) from e
     except Exception as e:  # Damaged pickles raise a dozen types.
-        raise ValueError(' '.join(str(e).split()) or type(e).__name__) from e
+        reason = ' '.join(str(e).split()) or type(e).__name__
+        raise ValueError(
+            f'no pickle, or a damaged one ({reason}): must be as in the '
+            "archive from CIFAR's page"
+        ) from e
 
 
 class _Immutable:
@@ -41,7 +51,7 @@ class _Immutable:
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> NoReturn:
-        raise pickle.UnpicklingError('changes what it may only call')
+        raise RefusedError('changes what it may only call')
 
 
 class _ArrayType(_Immutable):
@@ -58,14 +68,14 @@ class _Dtype:
     def __init__(self, name: Any, *_: Any) -> None:
         self._name, self._order = _text(name).lstrip('|<>='), '|'
         if self._name not in _KINDS:
-            raise pickle.UnpicklingError(
+            raise RefusedError(
                 f'an array of type {_text(name)!r}: must be of integers'
             )
 
     def __setstate__(self, state: Any) -> None:
         order = _text(state[1])
         if order not in _ORDERS:
-            raise pickle.UnpicklingError(f'byte order {order!r}')
+            raise RefusedError(f'byte order {order!r}')
         self._order = order
 
     def made(self) -> np.dtype:
@@ -86,7 +96,7 @@ class _Array:
 
     def made(self) -> np.ndarray:
         if self._state is None:
-            raise pickle.UnpicklingError('an array without content')
+            raise RefusedError('an array without content')
         return _array(*self._state)
 
 
@@ -136,7 +146,7 @@ class _Encode(_Immutable):
             'latin1',
             'latin-1',
         ):
-            raise pickle.UnpicklingError(f'bytes as {_text(encoding)!r}')
+            raise RefusedError(f'bytes as {_text(encoding)!r}')
         return text.encode('latin1')
 
 
@@ -170,7 +180,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The object of this module that stands for a name."""
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(
+            raise RefusedError(
                 f'names {module}.{name}, which is not run: must hold arrays of '
                 'integers, numbers, texts, lists and dicts alone'
             )
@@ -185,20 +195,18 @@ def _text(value: Any) -> str:
 def _array(raw: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     """An array from its bytes, of which it has exactly as many."""
     if not isinstance(dtype, _Dtype) or order not in ('C', 'F'):
-        raise pickle.UnpicklingError('an array without a type')
+        raise RefusedError('an array without a type')
     if not isinstance(shape, tuple) or not all(
         type(n) is int and n >= 0 for n in shape
     ):
-        raise pickle.UnpicklingError(f'an array of shape {shape!r}')
+        raise RefusedError(f'an array of shape {shape!r}')
     if isinstance(raw, str):
         raw = raw.encode('latin1')
     if not isinstance(raw, bytes | bytearray):
-        raise pickle.UnpicklingError('an array without bytes')
+        raise RefusedError('an array without bytes')
     made = dtype.made()
     if len(raw) != math.prod(shape) * made.itemsize:
-        raise pickle.UnpicklingError(
-            f'{len(raw)} bytes in an array of shape {shape}'
-        )
+        raise RefusedError(f'{len(raw)} bytes in an array of shape {shape}')
     return np.frombuffer(raw, made).reshape(shape, order=order)  # type: ignore
 
 
@@ -215,5 +223,5 @@ def _finished(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_finished, value))
     if isinstance(value, _Immutable | _Dtype):
-        raise pickle.UnpicklingError('a name in place of a value')
+        raise RefusedError('a name in place of a value')
     return value

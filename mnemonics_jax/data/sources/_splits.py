@@ -98,9 +98,7 @@ def hold_out(files: Files, fraction: float, seed: int) -> dict[str, Files]:
         is_test[rows[np.argsort(ranks)[:num]]] = True
     return {
         'train': files.take(np.flatnonzero(~is_test)),
-        'test': files.take(np.flatnonzero(is_test))._replace(
-            left_out=(), unlabelled=()
-        ),
+        'test': files.take(np.flatnonzero(is_test)).without_unread(),
     }
 
 

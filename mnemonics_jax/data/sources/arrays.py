@@ -64,7 +64,7 @@ def make(options: Any) -> Source:
         options, 'dir', 'the path of an .npz file with train_images'
     )
     field = f'data.dir={path!r}'
-    arrays, others = _load(path, field)
+    arrays, others = _load(checks.located(path, field), field)
     try:
         source = _source(arrays)
     except ValueError as e:
@@ -89,23 +89,38 @@ def _source(arrays: dict[str, np.ndarray]) -> Source:
     return in_memory(pixels, labels, class_names, statistics)
 
 
-def _load(path: str, field: str) -> tuple[dict[str, np.ndarray], list[str]]:
+def _load(
+    path: epath.Path, field: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """The known arrays of the file, and the names of the others."""
     name = 'no .npz file'
     found = {}
     try:
         with (
-            epath.Path(path).expanduser().open('rb') as file,
+            path.open('rb') as file,
             zipfile.ZipFile(file),  # NumPy may take other files for a pickle.
             np.load(file, allow_pickle=False) as arrays,
         ):
             others = sorted(set(arrays.files) - _KNOWN)
             for name in sorted(_KNOWN & set(arrays.files)):
-                found[name] = arrays[name]
+                found[name] = _read(arrays, name)
     except _UNREADABLE as e:
         reason = getattr(e, 'strerror', None) or f'{name}: {e}'
         raise ValueError(f'{field}: {reason}; {_EXPECTED}') from e
     return found, others
+
+
+def _read(arrays: Any, name: str) -> np.ndarray:
+    """An array; of Python objects, which stay unread, only type and shape."""
+    try:
+        return arrays[name]
+    except ValueError:
+        with arrays.zip.open(f'{name}.npy') as member:
+            np.lib.format.read_magic(member)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        if not dtype.hasobject:
+            raise
+        return np.broadcast_to(np.empty((), dtype), shape)
 
 
 def _described(name: str, array: np.ndarray) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 
 def positive_option(options: Any, field: str, default: int) -> int:
@@ -40,6 +41,31 @@ def text_option(options: Any, field: str, meaning: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f'data.{field}={value!r}: must be {meaning}')
     return value
+
+
+def located(path: str, field: str) -> epath.Path:
+    """A path that a user gave, on disk or in a bucket, which there is or not.
+
+    Args:
+        path: may start with `~` or `gs://`.
+        field: what has the path, for messages.
+
+    Raises:
+        ValueError: its bucket cannot be read, or needs a missing package.
+    """
+    found = epath.Path(path).expanduser()
+    if '://' not in path:
+        return found
+    try:
+        found.exists()
+    except ImportError as e:
+        raise ValueError(
+            f"{field}: {e}; to install it: pip install 'mnemonics-jax[gcs]'"
+        ) from e
+    except Exception as e:  # Each client of a bucket has types of its own.
+        reason = ' '.join(f'{type(e).__name__}: {e}'.split())
+        raise ValueError(f'{field}: cannot be read: {reason[:300]}') from e
+    return found
 
 
 def option(options: Any, field: str, default: Any = None) -> Any:

@@ -167,7 +167,7 @@ def _find(path: str, given: str | None) -> tuple[epath.Path, str] | None:
     Raises:
         ValueError: there is no such path, it has another set alone, or two.
     """
-    root = epath.Path(path).expanduser()
+    root = checks.located(path, f'data.dir={path!r}')
     if not root.exists():
         raise ValueError(
             f'data.dir={path!r}: no such file or folder; must be '
@@ -193,12 +193,19 @@ def _find(path: str, given: str | None) -> tuple[epath.Path, str] | None:
 
 
 def _place_in(root: epath.Path, form: _Format) -> epath.Path | None:
-    """Where in a folder a set is, unpacked or packed."""
-    for folder in (root, root / form.folder):
+    """Where in a folder a set is, unpacked, packed or in part."""
+    folders = (root, root / form.folder)
+    for folder in folders:
         if (folder / form.names).exists():
             return folder
     archive = root / form.archive
-    return archive if archive.exists() else None
+    if archive.exists():
+        return archive
+    for folder in folders:
+        named = folder.name == form.folder and folder.is_dir()
+        if named or any((folder / name).is_file() for name in form.files()):
+            return folder  # `_contents` says what it lacks.
+    return None
 
 
 def _set_in(archive: epath.Path) -> str:

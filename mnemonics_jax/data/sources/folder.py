@@ -6,8 +6,9 @@ split has `<class>/*`, or `train/<class>/*` alone; then `data.test_fraction` of
 each class is held out. With `data.labels` files lie anywhere, and a CSV says
 which class each has: see `_labels_file`.
 
-Files of the formats of `data.pillow` are read; what else there is is left out
-and counted in `Source.notes` and `Source.about`. The name of a class is that of
+Files of the formats of `data.pillow` are read; what else there is, and images
+that are in the folder of no class or have no row, is left out and counted in
+`Source.notes` and `Source.about`. The name of a class is that of
 its folder, or is given by a line `<folder> <tab> <name>` in a file `labels.txt`
 beside `train`; labels follow the sorted names of folders.
 
@@ -18,6 +19,7 @@ images; computing them would require reading every file.
 """
 
 import collections
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from mnemonics_jax.core.text import counted
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import (
     IMAGENET_STATISTICS,
@@ -43,6 +46,7 @@ POLICIES = ('fail', 'skip')
 
 _MAX_LISTED = 20
 _MAX_IN_NOTE = 3
+_NAMES = 'labels.txt'
 
 
 class _Options(NamedTuple):
@@ -75,9 +79,9 @@ def make(options: Any) -> Source:
     given = _read_options(options)
     size, shorter = given.size, given.shorter
     field = f'data.dir={given.path!r}'
-    root = _open(epath.Path(given.path).expanduser(), field)
+    root = _open(checks.located(given.path, field), field)
     files, about, notes = _divide(root, given, field)
-    left, lines = _left_out(files, field)
+    left, lines = _left_out(files, root, field)
     about, notes = {**about, **left}, (*notes, *lines)
     shape = (size, size, 3)
     skipped: tuple[str, ...] = ()
@@ -157,11 +161,7 @@ def _divide(
             chosen = _splits.choose(list(found), field)
         else:
             chosen = _choose_folders(root, fraction, field)
-            found = {
-                name: _files.list_classes(root / name if name else root)
-                for name in (chosen[:2] if chosen else ('',))
-                if name is not None
-            }
+            found = _list_splits(root, chosen)
     except OSError as e:
         raise ValueError(f'{field}: cannot be listed: {e}') from e
     _splits.check_fraction(chosen, fraction, field)
@@ -190,12 +190,41 @@ def _classes_with_files(files: Files) -> set[str]:
     return {files.classes[label] for label in np.unique(files.labels)}
 
 
+def _list_splits(
+    root: Folder, chosen: _splits.Chosen | None
+) -> dict[str, Files]:
+    """The files of the splits that are read; '' if there are none."""
+    if chosen is None:
+        return {'': _files.list_classes(root, known=[_NAMES])}
+    train, test, others = chosen
+    found = {
+        name: _files.list_classes(root / name)
+        for name in (train, test)
+        if name is not None
+    }
+    used = {train, test, *others, _NAMES}
+    beside = [name for name in _files.names_in(root) if name not in used]
+    left_out, misplaced = _files.unread(root, beside)
+    found[train] = found[train]._replace(
+        left_out=found[train].left_out + left_out,
+        misplaced=found[train].misplaced + misplaced,
+    )
+    return found
+
+
 def _choose_folders(
     root: Folder, fraction: float | None, field: str
 ) -> _splits.Chosen | None:
     """The folders of the splits; None if the root has those of the classes."""
     names = _files.folders_in(root)
-    chosen = _splits.choose(names, field)
+    named = [name for name in names if _splits.kind_of(name)]
+    if fraction is not None:
+        # Of images alone, it is a class called so, as CIFAR-100 has `train`.
+        splits = [name for name in named if not _files.is_class(root / name)]
+        if not splits and len(named) < len(names):
+            return None
+        named = splits or named
+    chosen = _splits.choose(named, field)
     if chosen is not None:
         if chosen.test is None and fraction is None:
             raise ValueError(
@@ -204,8 +233,6 @@ def _choose_folders(
                 f'images of {chosen.train}'
             )
         return chosen
-    if fraction is not None and not any(map(_splits.kind_of, names)):
-        return None
     near = [root / name for name in names[:_MAX_LISTED]]
     if isinstance(root, epath.Path) and _splits.kind_of(root.name):
         near = [root.parent]
@@ -220,10 +247,26 @@ def _choose_folders(
 
 
 def _left_out(
-    files: Mapping[str, Files], field: str
+    files: Mapping[str, Files], root: Folder, field: str
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """What `Source.about` and `Source.notes` say of files left out."""
     about, notes = {}, []
+    folders = collections.Counter(
+        posixpath.dirname(posixpath.relpath(path, str(root))) or '.'
+        for split in files.values()
+        for path in split.misplaced
+    )
+    about['misplaced_images'] = dict(folders.most_common())
+    if folders:
+        listed = [
+            f'{num} in {root if name == "." else root / name}'
+            for name, num in folders.most_common(_MAX_IN_NOTE)
+        ]
+        more = ', ...' if len(folders) > _MAX_IN_NOTE else ''
+        notes.append(
+            f'{field}: {counted(folders.total(), "image")} left out, in the '
+            f'folder of no class: {", ".join(listed)}{more}'
+        )
     for key, what in (
         ('left_out', 'not images by their names'),
         ('unlabelled', 'images without a row in data.labels'),
@@ -233,8 +276,9 @@ def _left_out(
         if paths:
             counts = ', '.join(f'{num} {kind}' for kind, num in kinds.items())
             more = ', ...' if len(paths) > _MAX_IN_NOTE else ''
+            number = counted(len(paths), 'file')
             notes.append(
-                f'{field}: {len(paths)} files left out, {what}: {counts} '
+                f'{field}: {number} left out, {what}: {counts} '
                 f'({", ".join(paths[:_MAX_IN_NOTE])}{more})'
             )
     return about, tuple(notes)
@@ -262,7 +306,7 @@ def _skip_bad(
 
 def _display_names(root: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
     """Unique class names by label, from labels.txt if it exists."""
-    path = root / 'labels.txt'
+    path = root / _NAMES
     if not path.exists():
         return classes
     names = {}
@@ -291,4 +335,5 @@ def _warn(what: str, paths: Sequence[str]) -> None:
     if paths:
         more = ', ...' if len(paths) > _MAX_LISTED else ''
         listed = ', '.join(paths[:_MAX_LISTED])
-        logging.warning('%d files %s: %s%s', len(paths), what, listed, more)
+        number = counted(len(paths), 'file')
+        logging.warning('%s %s: %s%s', number, what, listed, more)

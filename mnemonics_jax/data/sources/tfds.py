@@ -76,7 +76,10 @@ def make(options: Any) -> Source:
     )
     size = positive_option(options, 'image_size', 0)
     shorter = checks.eval_resize_option(options, size)
-    builder = _tfds_builders.find_set(name, checks.option(options, 'dir'))
+    path = checks.option(options, 'dir')
+    if path is not None:
+        checks.located(path, f'data.dir={path!r}')
+    builder = _tfds_builders.find_set(name, path)
     _tfds_builders.prepare(builder, name)
     image_key, label_key = _keys(builder, name)
     features = builder.info.features
