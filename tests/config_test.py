@@ -83,7 +83,9 @@ RULES = {
         ['icarl'],
     ),
     'one of paper, bilevel, tuned': ('exemplars.preset', ['Paper', 'best']),
-    'one of uint8, float32': ('exemplars.storage', ['float16']),
+    'one of float32, jpeg, uint8, webp': ('exemplars.storage', ['float16']),
+    'one of 4:2:0, 4:4:4': ('exemplars.subsampling', ['4:2:2', None]),
+    'an integer from 1 to 100': ('exemplars.quality', [0, 101]),
     'one of herding, random': ('exemplars.init', ['mnemonics']),
     'one of sgd, adam': ('exemplars.outer_optimizer', ['rmsprop']),
     'one of all, head': ('exemplars.inner_scope', ['trunk']),
@@ -239,13 +241,34 @@ def test_unknown_names_are_answered_with_the_names_there_are():
 TOGETHER = {
     'no memory': (
         {'exemplars.per_class': 0},
-        'exemplars.per_class=0, exemplars.total=0: one must be >= 1 and the '
-        'other 0',
+        'exemplars.per_class=0, exemplars.total=0, exemplars.bytes_per_class=0,'
+        ' exemplars.bytes_total=0: one must be >= 1 and the others 0',
     ),
     'two memories': (
         {'exemplars.total': 2000},
-        'exemplars.per_class=20, exemplars.total=2000: one must be >= 1 and '
-        'the other 0',
+        'exemplars.per_class=20, exemplars.total=2000, '
+        'exemplars.bytes_per_class=0, exemplars.bytes_total=0: one must be >= '
+        '1 and the others 0',
+    ),
+    'two budgets of bytes': (
+        {
+            'exemplars.per_class': 0,
+            'exemplars.bytes_per_class': 100,
+            'exemplars.bytes_total': 1000,
+        },
+        'exemplars.per_class=0, exemplars.total=0, '
+        'exemplars.bytes_per_class=100, exemplars.bytes_total=1000: one must '
+        'be >= 1 and the others 0',
+    ),
+    'learning through a codec without gradients': (
+        {'exemplars.storage': 'webp'},
+        "exemplars.storage='webp': must be uint8, float32 or jpeg with "
+        'exemplars.strategy=mnemonics, which learns pixels',
+    ),
+    'adjusting what is compressed': (
+        {'exemplars.storage': 'jpeg', 'exemplars.adjust': True},
+        'exemplars.adjust=True: must be false with exemplars.storage=jpeg: '
+        'adjusted images would be compressed once more in each phase',
     ),
     'no outer steps': (
         {'exemplars.outer_steps': 0},

@@ -13,7 +13,8 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import exemplars, experiment
 from mnemonics_jax.backbones import heads
 from mnemonics_jax.core.rng import Stage, draw_minibatches
-from mnemonics_jax.exemplars import inner_problem, memory
+from mnemonics_jax.data.device_batch import to_float
+from mnemonics_jax.exemplars import inner_problem, memory, stored
 from mnemonics_jax.experiment import components, exemplar_stages, model_stages
 from mnemonics_jax.experiment import context as context_lib
 from mnemonics_jax.train.loop import ResumableLoops
@@ -77,10 +78,12 @@ def learn_base_phase(parts, workdir):
         images, mask = exemplar_stages.select_exemplars(
             context, variables, data
         )
-        learned, report = exemplar_stages.learn_exemplars(
-            context, variables, images, mask, data
+        start = stored.store(parts.storage, images, mask)
+        rows, report = exemplar_stages.learn_exemplars(
+            context, variables, images, start, data
         )
-    return context, variables, images, mask, np.asarray(learned), report
+    learned = np.asarray(to_float(rows.images))
+    return context, variables, images, mask, learned, report
 
 
 @pytest.fixture(scope='module')
@@ -137,8 +140,8 @@ def test_learned_exemplars_lower_the_held_out_loss(learned_base, seed):
     np.testing.assert_allclose(grey, np.round(grey), atol=1e-4)
     model = exemplars.train_on_exemplars(learner, problem, learned)
     batches = context_lib.in_order(held_out, batch)
-    stored = exemplars.held_out_loss(learner, model, problem.phase, batches)
-    assert report['held_out_loss_after'] == pytest.approx(stored, rel=1e-5)
+    found = exemplars.held_out_loss(learner, model, problem.phase, batches)
+    assert report['held_out_loss_after'] == pytest.approx(found, rel=1e-5)
     assert report['held_out_loss_after'] < report['held_out_loss_before']
     change = np.abs(learned - images).mean() * 255
     assert report['drift_grey_levels'] == pytest.approx(change, rel=1e-4)
@@ -149,7 +152,8 @@ def test_adjustment_moves_old_exemplars_and_no_others(learned_base, tmp_path):
     parts = context.parts
     source = parts.source
     empty = memory.empty(source.num_classes, 2, source.image_shape, 'uint8')
-    held = exemplar_stages.put_rows(empty, images, mask, np.int32(0))
+    rows = stored.store(parts.storage, images, mask).images
+    held = exemplar_stages.put_rows(empty, rows, mask, np.int32(0))
     # Class 3 is not old here: its exemplars must stay as they are.
     with Recorder(tmp_path, first_phase=0) as recorder:
         context = context._replace(index=1, recorder=recorder)

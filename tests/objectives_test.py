@@ -15,7 +15,13 @@ from mnemonics_jax.config.fields import default_config
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data import augment
-from mnemonics_jax.exemplars import inner_problem, memory, objectives, steps
+from mnemonics_jax.exemplars import (
+    inner_problem,
+    memory,
+    objectives,
+    steps,
+    stored,
+)
 from mnemonics_jax.exemplars.inner_problem import (
     ExemplarProblem,
     FlatExemplars,
@@ -405,16 +411,16 @@ def synthetic(tiny_config, **fields):
     return tiny_config
 
 
-def held_out_nme(context, variables, images, mask):
+def held_out_nme(context, variables, rows):
     """Accuracy on test images of new classes by the exemplars' means."""
     parts = context.parts
     held = memory.empty(
         parts.source.num_classes,
-        mask.shape[1],
+        rows.mask.shape[1],
         parts.source.image_shape,
-        'float32',
+        parts.storage.dtype,
     )
-    held = exemplar_stages.put_rows(held, images, mask, np.int32(0))
+    held = exemplar_stages.put_rows(held, rows.images, rows.mask, np.int32(0))
     means = evaluation.means_of(parts.evaluator, variables, held, 8)
     test = context.examples('test', 0, context.num_seen)
     found = context_lib.features_of(context, variables, test)
@@ -443,8 +449,11 @@ def test_learned_exemplars_classify_held_out_images_better(
         variables = model_stages.train_model(
             context, carry, carry.variables, data
         )
-        chosen = exemplar_stages.select_exemplars(context, variables, data)
-        before = held_out_nme(context, variables, *chosen)
+        images, mask = exemplar_stages.select_exemplars(
+            context, variables, data
+        )
+        start = stored.store(parts.storage, images, mask)
+        before = held_out_nme(context, variables, start)
         for objective in ('means', 'prototypes'):
             made = steps.make_learner(
                 parts.backbone,
@@ -453,9 +462,9 @@ def test_learned_exemplars_classify_held_out_images_better(
             )
             where = context._replace(parts=parts._replace(learner=made))
             learned, _ = exemplar_stages.learn_exemplars(
-                where, variables, *chosen, data
+                where, variables, images, start, data
             )
-            after = held_out_nme(context, variables, learned, chosen[1])
+            after = held_out_nme(context, variables, learned)
             assert after >= before + 0.1, objective
 
 

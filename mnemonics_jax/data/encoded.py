@@ -13,7 +13,7 @@ Rows = list[list[bytes]]
 
 # Arrays of a result file with images, and with encoded ones.
 IMAGES = ('images', 'mask')
-ENCODED = ('data', 'lengths', 'image_shape', 'codec')
+ENCODED = (*EncodedImages._fields, 'image_shape', 'codec')
 
 
 def join(rows: Rows, num_classes: int, slots: int) -> EncodedImages:
@@ -98,8 +98,7 @@ def to_arrays(
         return {'images': np.asarray(held.images)[seen], 'mask': mask}
     codec = options.storage, str(options.quality), options.subsampling
     return {
-        'data': np.asarray(encoded.data),
-        'lengths': np.asarray(encoded.lengths)[seen],
+        **encoded._replace(lengths=encoded.lengths[seen])._asdict(),
         'image_shape': np.array(held.images.shape[2:]),
         'codec': np.array(codec),
         'mask': mask,
@@ -125,5 +124,5 @@ def from_arrays(
     name, quality, subsampling = map(str, arrays['codec'])
     height, width, channels = map(int, arrays['image_shape'])
     codec = make(name, (height, width, channels), int(quality), subsampling)
-    encoded = EncodedImages(arrays['data'], arrays['lengths'])
+    encoded = EncodedImages(*(arrays[n] for n in EncodedImages._fields))
     return decode(codec, encoded)

@@ -15,6 +15,7 @@ from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data import storage
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.device_batch import to_float
+from mnemonics_jax.data.errors import BadDataError
 from mnemonics_jax.data.loader import PhaseExamples
 from mnemonics_jax.exemplars import memory, objectives, stored, strategies
 from mnemonics_jax.exemplars.inner_problem import (
@@ -72,7 +73,7 @@ def renew_memory(
         clock: clock of the stages.
 
     Raises:
-        ValueError: no exemplar of a class fits into a budget of bytes.
+        BadDataError: no exemplar of a class fits into a budget of bytes.
     """
     parts, config = context.parts, context.parts.config.exemplars
     budget = parts.budget(context.index)
@@ -146,12 +147,12 @@ def say_if_full(context: PhaseContext, rows: stored.StoredRows) -> None:
 def check_all_have_some(
     context: PhaseContext, mask: np.ndarray, start: stored.StoredRows
 ) -> None:
-    """Raises ValueError if no image of a class fits into its bytes."""
+    """Raises BadDataError if no image of a class fits into its bytes."""
     lost = np.flatnonzero(mask.any(axis=1) & ~start.mask.any(axis=1))
     if not len(lost):
         return
     name = context.parts.plan.classes[context.num_old + int(lost[0])]
-    raise ValueError(
+    raise BadDataError(
         f'exemplars: class {name!r} has {context.parts.budget(context.index)} '
         'bytes, too few for its best image: start anew with more bytes or a '
         'lower exemplars.quality'

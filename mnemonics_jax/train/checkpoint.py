@@ -310,10 +310,11 @@ def _encoded(
     """
     if 'encoded' not in found:
         return None
-    data, saved = (np.asarray(found['encoded'][n]) for n in ('data', 'lengths'))
+    saved = EncodedImages(**jax.tree.map(np.asarray, found['encoded']))
     lengths = np.zeros(shape, np.int32)
-    lengths[: saved.shape[0], : saved.shape[1]] = saved
-    return EncodedImages(data, lengths)
+    rows, slots = saved.lengths.shape
+    lengths[:rows, :slots] = saved.lengths
+    return saved._replace(lengths=lengths)
 
 
 def _variables(found: dict[str, Any]) -> Variables:
