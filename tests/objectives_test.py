@@ -310,12 +310,16 @@ def test_microbatches_have_the_gradient_of_the_whole(objective):
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12 * scale)
 
 
-def learned(objective, placement):
-    """Change of the pixels by two steps of learning."""
+def learned(objective, placement, codec=None):
+    """Change of the pixels by two steps, through a codec or as they are."""
+    start = arrays()[0].astype(np.float32)
     backbone = small.make_model('cosine')
     settings = make_settings(objective, mirror=True, inner_augment=True)
+    settings = settings._replace(shown=codec and codec.shown)
     made = steps.make_learner(backbone, settings, placement)
     problem = make_problem(backbone, jnp.float32)
+    if codec is not None:
+        problem = problem._replace(kept=codec.kept(start))
     query = problem.query
     columns = {
         'image': np.round(query.images * 255).astype(np.uint8),
@@ -335,7 +339,6 @@ def learned(objective, placement):
             parallel.replicate(placement, np.int32(0)),
         ),
     )
-    start = arrays()[0].astype(np.float32)
     state = made.init(parallel.replicate(placement, start))
     state, metrics = made.learn(state, problem, 2)
     assert np.all(np.isfinite(metrics['outer_loss']))

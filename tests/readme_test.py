@@ -17,7 +17,7 @@ import mnemonics_jax
 from mnemonics_jax import backbones, main, methods
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.config import arguments, command_line, presets
-from mnemonics_jax.data import sources
+from mnemonics_jax.data import sources, storage
 from mnemonics_jax.exemplars import strategies
 from mnemonics_jax.experiment import components
 
@@ -226,7 +226,7 @@ def test_the_names_in_the_tables_exist():
         'data.source': sources.source_names(),
         'exemplars.preset': presets.Presets._fields,
         'exemplars.strategy': strategies.strategy_names(),
-        'exemplars.storage': ('uint8', 'float32'),
+        'exemplars.storage': storage.names(),
     }
     for field, names in known.items():
         shown = re.findall(r'`(\w+)`', takes[f'`{field}`'])

@@ -26,9 +26,18 @@ def join(rows: Rows, num_classes: int, slots: int) -> EncodedImages:
 
 
 def split(encoded: EncodedImages) -> Rows:
-    """The images of each class, in rank order."""
+    """The images of each class, in rank order.
+
+    Raises:
+        ValueError: there are more or fewer bytes than the images have.
+    """
     data, lengths = bytes(np.asarray(encoded.data)), np.asarray(encoded.lengths)
     ends = np.cumsum(lengths, dtype=np.int64).reshape(lengths.shape)
+    if len(data) != lengths.sum():
+        raise ValueError(
+            f'exemplars: {len(data)} bytes: must be {lengths.sum()}, those of '
+            'the encoded images'
+        )
     return [
         [data[end - size : end] for end, size in zip(*row, strict=True) if size]
         for row in zip(ends, lengths, strict=True)

@@ -134,7 +134,8 @@ def budget(case: Case) -> str:
         'bytes_per_class': '{:,} bytes per class',
         'bytes_total': '{:,} bytes in total',
     }
-    given = {n: case.fields[f'exemplars.{n}'] for n in forms}
+    # Runs of older versions lack the budgets in bytes.
+    given = {n: case.fields.get(f'exemplars.{n}') for n in forms}
     name = next(n for n, size in given.items() if size)
     return forms[name].format(given[name])
 
