@@ -12,7 +12,12 @@ import optax
 import pytest
 
 from mnemonics_jax.core import parallel
-from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
+from mnemonics_jax.data import encoded
+from mnemonics_jax.train.checkpoint import (
+    Checkpointer,
+    LoopPosition,
+    read_end,
+)
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 RESULTS = [
@@ -318,3 +323,42 @@ def test_rows_of_further_classes_are_those_of_the_carry_that_asks(
         )
     momentum = state.a[1][0].trace['kernel']
     assert momentum.shape == (7, 4)
+
+
+def encoded_carry(rows, num_classes, slots):
+    """A carry with encoded images, whose decoded ones say nothing of them."""
+    carry = make_carry()
+    exemplars = ExemplarSet(
+        np.full((num_classes, slots, 2, 2, 1), 7, np.uint8),
+        np.zeros((num_classes, slots), bool),
+    )
+    joined = encoded.join(rows, num_classes, slots)
+    exemplars = exemplars.replace(mask=joined.lengths > 0)
+    return Carry(carry.variables, exemplars, joined)
+
+
+def test_encoded_images_are_saved_in_place_of_decoded_ones(
+    tmp_path, one_device
+):
+    """Byte for byte, also where there are more classes and slots by now."""
+    rows = [[b'ab', b'c'], [], [bytes(range(256))]]
+
+    def placed(carry):
+        arrays = carry.variables, carry.exemplars
+        return Carry(*parallel.replicate(one_device, arrays), carry.encoded)
+
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        checkpointer.save(0, placed(encoded_carry(rows, 3, 2)), RESULTS)
+    like = placed(encoded_carry([], 5, 3))
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        found, _ = checkpointer.restore_latest(like)
+    assert encoded.split(found.encoded) == [*rows, [], []]
+    assert found.encoded.lengths.shape == (5, 3)
+    np.testing.assert_array_equal(
+        found.exemplars.mask, found.encoded.lengths > 0
+    )
+    # Those of `like`: they are to be decoded.
+    assert np.all(np.asarray(found.exemplars.images) == 7)
+    read, _, _ = read_end(tmp_path, 0)
+    assert encoded.split(read.encoded) == rows
+    assert read.exemplars.images.size == 0

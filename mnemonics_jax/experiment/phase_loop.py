@@ -16,7 +16,7 @@ from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data.sources import Source
-from mnemonics_jax.exemplars import memory, stored
+from mnemonics_jax.exemplars import memory, stored, strategies
 from mnemonics_jax.experiment import (
     base_run,
     components,
@@ -229,7 +229,7 @@ def first_carry(parts: components.Components) -> Carry:
         source.num_classes, slots, source.image_shape, parts.storage.dtype
     )
     encoded = None
-    if parts.storage.compresses:
+    if parts.storage.compresses and strategies.keeps(config.exemplars.strategy):
         encoded = encodings.join([], source.num_classes, slots)
     variables, exemplars = parallel.replicate(
         parts.placement, (variables, exemplars)
