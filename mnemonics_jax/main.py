@@ -181,7 +181,7 @@ def main(argv: Sequence[str]) -> None:
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
     # A user's mistakes show here, before any work; what fails later is a defect
-    # and keeps its traceback.
+    # and keeps its traceback, unless a plug-in's function raised it.
     place = str(_WORKDIR.value)
     precision.allow(getattr(_CONFIG.value, 'precision', ''))
     try:
@@ -197,7 +197,10 @@ def main(argv: Sequence[str]) -> None:
         parts = experiment.prepare(_CONFIG.value, place, given=given_fields())
     except ValueError as e:
         fail(e)
-    except OSError as e:
+    except Exception as e:
+        cli.fail_in_plugin(e)
+        if not isinstance(e, OSError):
+            raise
         fail(
             f'--workdir={place}: must be a writable directory '
             f'({e.strerror or e})'
@@ -218,6 +221,7 @@ def main(argv: Sequence[str]) -> None:
             fail(memory_check.EXHAUSTED)
         reason = cli.why_full(e)
         if reason is None:
+            cli.fail_in_plugin(e)
             raise
         fail(explain_full(reason, place))
     multihost.leave()

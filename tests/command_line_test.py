@@ -84,8 +84,14 @@ def test_a_missing_device_and_a_missing_package_are_one_line(tmp_path):
         f'--workdir={tmp_path}/run',
         JAX_PLATFORMS='cuda',
     )
-    assert_refused(done, 'JAX_PLATFORMS=cuda: must be a platform with a device')
+    platform = 'JAX_PLATFORMS=cuda: must be a platform with a device'
+    assert_refused(done, platform)
     assert not (tmp_path / 'run').exists()
+    code = (
+        'import mnemonics_jax as m; m.run_experiment(m.default_config(), "run")'
+    )
+    done = run('-c', code, JAX_PLATFORMS='cuda')
+    assert done.stderr.splitlines()[-1].startswith(f'ValueError: {platform}')
     code = (
         'import sys; sys.modules["optax"] = None; '
         'from mnemonics_jax.main import command; command()'

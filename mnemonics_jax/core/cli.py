@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from mnemonics_jax.core import dependencies
+from mnemonics_jax.core import dependencies, plugins
 
 # No space left, no quota left, and a file larger than the system allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -38,6 +38,15 @@ def answer(command: Callable[[], None]) -> None:
         fail(f'{e.filename}: {e.strerror}' if e.filename else e)
     except ValueError as e:
         fail(e)
+    except Exception as e:
+        fail_in_plugin(e)
+        raise
+
+
+def fail_in_plugin(error: Exception) -> None:
+    """Fails with one line if a plug-in's function raised the error."""
+    if (line := plugins.explain(error)) is not None:
+        fail(line)
 
 
 def quieten() -> None:
