@@ -150,7 +150,9 @@ def count_classes(name: str, options: Any) -> int | None:
         return find(options)
     field = f'data.source={name!r}: num_classes'
     count = plugins.attempt(field, find, options)
-    if count is not None and not isinstance(count, int | np.integer):
+    if isinstance(count, np.integer):
+        count = int(count)
+    if count is not None and not isinstance(count, int):
         raise plugins.PluginError(
             f'{field}: returned {plugins.described(count)}: must be an integer '
             f'or None{plugins.defined_at(find)}'
