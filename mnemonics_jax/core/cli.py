@@ -1,5 +1,6 @@
 """What all commands share: one-line errors and a quiet Orbax."""
 
+import argparse
 import errno
 import logging as standard_logging
 import os
@@ -13,6 +14,14 @@ from mnemonics_jax.core import dependencies, plugins
 
 # No space left, no quota left, and a file larger than the system allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message and exits with status 2."""
+        fail(message)
 
 
 def fail(error: BaseException | str) -> NoReturn:
