@@ -216,7 +216,7 @@ def learn_exemplars(
         learning never saw, before and after.
 
     Raises:
-        ValueError: the strategy returns something else than images.
+        PluginError: the strategy returns something else than images.
     """
     classes = (context.num_old, context.num_seen)
     ex, learner = context.parts.config.exemplars, context.parts.learner
@@ -226,14 +226,9 @@ def learn_exemplars(
         context, variables, Stage.LEARN, steps, listed, old
     )
     dispatches = query_dispatches(context, steps, data)
-    learned = strategies.strategy(ex.strategy).learn(
-        learner, problem, images, dispatches, context.run
+    learned = strategies.learn(
+        ex.strategy, learner, problem, images, dispatches, context.run
     )
-    if np.shape(learned) != images.shape:
-        raise ValueError(
-            f'{ex.strategy}.learn: returned {type(learned).__name__} of shape '
-            f'{np.shape(learned)}, must be images of shape {images.shape}'
-        )
     stored = to_storage(learned, ex.storage)
     # In this form, unchanged pixels are equal to the bit.
     drift = drift_grey_levels(to_storage(images, ex.storage), stored, mask)
