@@ -7,15 +7,22 @@ shows the first exemplar of each class before and after it was learned, the
 change, and the accuracy after each phase.
 """
 
-import argparse
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+# The package of this checkout, even if none is installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from mnemonics_jax.core import dependencies
+
+with dependencies.explained():
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mnemonics_jax.core import cli
 
 GAIN = 4  # Changes are shown enlarged, around mid-grey.
 HEADS = {'cnn': 'CNN', 'nme': 'NME', 'finetuned': 'fine-tuned'}
@@ -90,14 +97,19 @@ def draw(workdir: pathlib.Path) -> Figure:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draws the picture and returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = cli.Parser(description=__doc__.partition('\n')[0])
     parser.add_argument(
         'workdir', type=pathlib.Path, help='work directory of a run'
     )
     parser.add_argument('--out', type=pathlib.Path, default='runs/digits.png')
     args = parser.parse_args(argv)
-    draw(args.workdir).savefig(args.out, dpi=120, metadata={'Software': None})
-    print(f'picture: {args.out}')
+
+    def save():
+        figure = draw(args.workdir)
+        figure.savefig(args.out, dpi=120, metadata={'Software': None})
+        print(f'picture: {args.out}')
+
+    cli.answer(save)
     return 0
 
 

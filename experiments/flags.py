@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sweep import Parser
+from mnemonics_jax.core.cli import Parser
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'experiments' / 'results'

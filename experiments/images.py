@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mnemonics_jax.config import fields
+from mnemonics_jax.core.cli import Parser
 from mnemonics_jax.data import sources
 
 # Seed of the random split of classes.
@@ -123,7 +124,7 @@ def cut(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the files and returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = Parser(description=__doc__.partition('\n')[0])
     add = parser.add_argument
     add('dir', help='with train/<class>/* and validation/<class>/*, or .npz')
     add('--out', required=True, type=pathlib.Path, help='folder to write to')

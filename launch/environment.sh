@@ -19,7 +19,8 @@ extras_there_are() {
 make_environment() {
   local python="${PYTHON:-python3}" stamp=.venv/.installed
   local extras='' there extra missing=false
-  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    2>/dev/null; then
     echo "error: PYTHON=$python: must be Python 3.11 or newer" >&2
     exit 2
   fi

@@ -33,20 +33,18 @@ import sweep_grid  # noqa: E402
 import sweep_table  # noqa: E402
 import sweep_worker  # noqa: E402
 
-from mnemonics_jax.config import arguments  # noqa: E402
+from mnemonics_jax.core import dependencies  # noqa: E402
 
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the message and exits with status 2."""
-        self.exit(2, f'error: {" ".join(message.split())}\n')
+with dependencies.explained():
+    from mnemonics_jax.config import arguments
+    from mnemonics_jax.core import cli
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the flags; `grid` and `set` become dicts by field."""
-    parser = Parser(description=__doc__.partition('\n')[0], allow_abbrev=False)
+    parser = cli.Parser(
+        description=__doc__.partition('\n')[0], allow_abbrev=False
+    )
     add = parser.add_argument
     add('--config', required=True, help='file with get_config(), or its name')
     add('--out', required=True, type=pathlib.Path, help='directory to write to')

@@ -233,7 +233,7 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, by default the process's, and runs it."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog='python -m mnemonics_jax.evaluate',
         description='Evaluates a finished phase of a run.',
         epilog='Every field of the data is a flag, such as --data.dir=DIR.',

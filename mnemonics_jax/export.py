@@ -206,7 +206,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, by default the process's, and runs it."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog='python -m mnemonics_jax.export',
         description='Exports exemplars and models for use elsewhere.',
     )

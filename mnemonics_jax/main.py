@@ -7,6 +7,7 @@ to resume; after the end of the run it says so and exits with 0. With
 `--print_config` it prints all fields of the configuration as flags instead.
 """
 
+import contextlib
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -19,11 +20,11 @@ with dependencies.explained():
 
     from mnemonics_jax import config
     from mnemonics_jax.config import command_line, tables
-    from mnemonics_jax.core import cli, workdir
+    from mnemonics_jax.core import cli, plugins, workdir
     from mnemonics_jax.core.cli import fail
 
 DEFAULT_CONFIG = 'digits'
-HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull')
+HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull', '--helpxml')
 START = (
     'for example: python -m mnemonics_jax.main --config=digits '
     '--workdir=runs/digits; --help lists configurations and fields'
@@ -65,7 +66,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistake is reported in one line."""
     # Help exits here, without a configuration, which would load jax.
     if asked := [word for word in argv if word in HELP]:
-        flags.FLAGS([argv[0], *asked])
+        with contextlib.suppress(SystemExit):  # With status 1.
+            flags.FLAGS([argv[0], *asked])
+        sys.exit()
     if len(argv) == 1:
         fail(f'no arguments; {START}')
     given = DEFAULT_CONFIG
@@ -184,12 +187,11 @@ def main(argv: Sequence[str]) -> None:
     )
     from mnemonics_jax.core.workdir import BucketError
     from mnemonics_jax.data.errors import BadDataError
-    from mnemonics_jax.experiment import memory_check
     from mnemonics_jax.train.metric_writer import DivergedError
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
     # A user's mistakes show here, before any work; what fails later is a defect
-    # and keeps its traceback.
+    # and keeps its traceback, unless a plug-in's function raised it.
     place = str(_WORKDIR.value)
     precision.allow(getattr(_CONFIG.value, 'precision', ''))
     try:
@@ -205,7 +207,10 @@ def main(argv: Sequence[str]) -> None:
         parts = experiment.prepare(_CONFIG.value, place, given=given_fields())
     except ValueError as e:
         fail(e)
-    except OSError as e:
+    except Exception as e:
+        cli.fail_in_plugin(e)
+        if not isinstance(e, OSError):
+            raise
         fail(
             f'--workdir={place}: must be a writable directory '
             f'({e.strerror or e})'
@@ -222,13 +227,22 @@ def main(argv: Sequence[str]) -> None:
         multihost.leave()
         sys.exit(EXIT_CODE)
     except Exception as e:  # Orbax's storage raises many types.
-        if memory_check.is_exhausted(e):
-            fail(memory_check.EXHAUSTED)
-        reason = cli.why_full(e)
-        if reason is None:
+        line = explain_late(e, place)
+        if line is None:
             raise
-        fail(explain_full(reason, place))
+        fail(line)
     multihost.leave()
+
+
+def explain_late(error: Exception, place: str) -> str | None:
+    """The message for an error in a run that a user can mend, or None."""
+    from mnemonics_jax.experiment import memory_check
+
+    if memory_check.is_exhausted(error):
+        return memory_check.EXHAUSTED
+    if (reason := cli.why_full(error)) is not None:
+        return explain_full(reason, place)
+    return plugins.explain(error)
 
 
 def explain_full(reason: str, place: str) -> str:

@@ -1,6 +1,6 @@
 """Classifies images by a finished phase of a run.
 
-    python -m mnemonics_jax.predict WORKDIR IMAGE_OR_FOLDER
+    python -m mnemonics_jax.predict WORKDIR IMAGE_OR_FOLDER [...]
 
 prints the five likeliest classes of each image, without the run's data.
 """
@@ -8,6 +8,7 @@ prints the five likeliest classes of each image, without the run's data.
 import argparse
 import csv
 import io
+import itertools
 import json
 import pathlib
 import sys
@@ -33,6 +34,22 @@ SCORES = {'cnn': 'probability', 'nme': 'cosine', 'finetuned': 'probability'}
 
 
 def find_images(
+    paths: Sequence[str],
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The images that are named, and those in folders and their subfolders.
+
+    Returns:
+        The images, in the order of the paths, and the other files of folders.
+
+    Raises:
+        ValueError: see `_find`.
+    """
+    found = [_find(pathlib.Path(path)) for path in paths]
+    images, others = zip(*found, strict=True)
+    return [*itertools.chain(*images)], [*itertools.chain(*others)]
+
+
+def _find(
     path: pathlib.Path,
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """The image itself, or all images in a folder and its subfolders.
@@ -192,7 +209,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.workdir, arguments.phase, allow_float64=True
     )
     classifier = choose_classifier(phase, arguments.classifier)
-    files, skipped = find_images(pathlib.Path(arguments.images))
+    files, skipped = find_images(arguments.images)
     for file in skipped:
         print(f'skipped {file}: not an image by its name', file=sys.stderr)
     compilation_cache.keep_programs(arguments.workdir)
@@ -215,12 +232,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, by default the process's, and runs it."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog='python -m mnemonics_jax.predict',
         description='Classifies images by a finished phase of a run.',
     )
     parser.add_argument('workdir', metavar='WORKDIR', help='of the run')
-    parser.add_argument('images', metavar='IMAGE_OR_FOLDER')
+    parser.add_argument('images', metavar='IMAGE_OR_FOLDER', nargs='+')
     parser.add_argument(
         '--phase', type=int, default=-1, help='default: the last one'
     )
@@ -232,7 +249,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--top', type=int, default=5, help='classes per image')
     parser.add_argument('--format', choices=('csv', 'json'), default='csv')
     parser.add_argument('--out', help='a file; default: the terminal')
-    arguments = parser.parse_args(argv)
+    # Flags may stand between images.
+    arguments = parser.parse_intermixed_args(argv)
     cli.answer(lambda: run(arguments))
 
 

@@ -70,10 +70,19 @@ def test_a_field_may_be_none_and_stand_before_its_file():
     assert '--config.exemplars.adjust=false' in found
 
 
-@pytest.mark.parametrize('name', ['main', 'predict', 'report'])
-def test_without_the_environment_a_command_says_so(name, tmp_path):
+@pytest.mark.parametrize(
+    'command',
+    [
+        '-m mnemonics_jax.main',
+        '-m mnemonics_jax.predict',
+        '-m mnemonics_jax.report',
+        'launch/sweep.py',
+        'benchmarks/readme_picture.py',
+    ],
+)
+def test_without_the_environment_a_command_says_so(command, tmp_path):
     # -S leaves out what is installed.
-    done = run('-S', '-m', f'mnemonics_jax.{name}', f'{tmp_path}/run')
+    done = run('-S', *command.split(), f'{tmp_path}/run')
     assert_refused(done, 'not installed for', 'source .venv/bin/activate')
 
 
@@ -84,8 +93,14 @@ def test_a_missing_device_and_a_missing_package_are_one_line(tmp_path):
         f'--workdir={tmp_path}/run',
         JAX_PLATFORMS='cuda',
     )
-    assert_refused(done, 'JAX_PLATFORMS=cuda: must be a platform with a device')
+    platform = 'JAX_PLATFORMS=cuda: must be a platform with a device'
+    assert_refused(done, platform)
     assert not (tmp_path / 'run').exists()
+    code = (
+        'import mnemonics_jax as m; m.run_experiment(m.default_config(), "run")'
+    )
+    done = run('-c', code, JAX_PLATFORMS='cuda')
+    assert done.stderr.splitlines()[-1].startswith(f'ValueError: {platform}')
     code = (
         'import sys; sys.modules["optax"] = None; '
         'from mnemonics_jax.main import command; command()'
@@ -129,6 +144,7 @@ def test_settings_of_other_methods_are_refused_where_the_user_set_them():
 
 def test_help_lists_configurations_and_how_to_see_fields():
     done = run('-m', 'mnemonics_jax.main', '--help')
+    assert done.returncode == 0
     for name in arguments.configurations():
         assert f'\n  {name}: ' in done.stdout
     assert '--print_config' in done.stdout

@@ -78,6 +78,10 @@ def test_an_installation_that_failed_is_done_again(clone):
             'cuda,tpu,tfds,gcs,export,docs,bench,dev\n',
         ),
         ({'OLD': '1'}, '/python: must be Python 3.11 or newer\n'),
+        (
+            {'PYTHON': 'no-such-python'},
+            'error: PYTHON=no-such-python: must be Python 3.11 or newer\n',
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_installs_nothing(

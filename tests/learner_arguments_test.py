@@ -68,6 +68,14 @@ ARRAYS = {
         {'labels': ONE_HOT},
         r'labels: shape \(4, 4\): must be \(4,\); of one-hot labels take arg',
     ),
+    'a column': (
+        {'targets': np.arange(QUERY)[:, None] % CLASSES},
+        r'targets: shape \(8, 1\): must be \(8,\); take targets\[:, 0\]',
+    ),
+    'a cube': (
+        {'labels': np.zeros((NUM, 2, 2), np.int32)},
+        r'labels: shape \(4, 2, 2\): must be \(4,\)(\n|$)',
+    ),
     'floats as labels': (
         {'labels': np.arange(4, dtype=np.float32)},
         'labels: dtype float32: must be integers',
@@ -125,21 +133,26 @@ def test_each_part_of_a_call_is_checked():
         lambda: learner.step(pixels, params, labels, images, targets),
         'state: ndarray: must be an ExemplarState, which init makes',
     )
-    for steps in (2.5, True, -1):
+    for steps in (2.5, True, -1, '2'):
         refused(
             functools.partial(
                 learner.train, params, pixels, labels, num_steps=steps
             ),
-            f'num_steps={steps}: must be an integer >= 0',
+            f'num_steps={steps!r}: must be an integer >= 0',
         )
 
 
-def test_labels_of_later_batches_are_looked_at_too():
+def test_later_batches_are_looked_at_too():
     learner = make_exemplar_learner(apply, **SETTINGS)
     grads, _ = learner.gradient(*arrays())
     assert np.isfinite(grads).all()
-    later = arrays(targets=np.full(QUERY, CLASSES))
-    refused(lambda: learner.gradient(*later), 'targets: values in 4..4')
+    for to in (np.asarray, jnp.asarray):
+        for changes, message in (
+            ({'targets': to(np.full(QUERY, CLASSES))}, 'targets: values in 4'),
+            ({'images': to(255 * IMAGES)}, 'images: values in .* by 255'),
+        ):
+            later = functools.partial(learner.gradient, *arrays(**changes))
+            refused(later, message)
     # Of a loss of one's own, labels may be anything, one for each image.
     squares = make_exemplar_learner(
         apply,
@@ -148,6 +161,7 @@ def test_labels_of_later_batches_are_looked_at_too():
     )
     soft = arrays(labels=ONE_HOT, targets=np.tile(ONE_HOT, (2, 1)))
     jax.eval_shape(squares.gradient, *soft)
+    jax.eval_shape(learner.gradient, *arrays())  # Shapes that are known.
     refused(lambda: squares.gradient(*arrays(labels=ONE_HOT[:3])), '3 for 4')
 
 
@@ -155,6 +169,9 @@ class Normed(nnx.Module):
     def __init__(self):
         self.norm = nnx.BatchNorm(SIZE, rngs=nnx.Rngs(0))
         self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+    def __call__(self, images):
+        return self.drop(self.norm(images))
 
 
 LEARNERS = {
@@ -177,7 +194,12 @@ LEARNERS = {
         {'apply': nn.Dense(3)},
         'apply: a linen module: must be .* its method apply',
     ),
+    'a class': (
+        {'apply': Normed},
+        'apply: the class Normed: must be a function .*split_nnx',
+    ),
     'a number': ({'apply': 3}, 'apply: int: must be a function'),
+    'a text': ({'inner_steps': '2'}, "inner_steps='2': must be an integer"),
 }
 
 
@@ -206,7 +228,13 @@ def test_functions_that_return_something_else_are_one_line():
     )
 
 
-def test_an_nnx_module_in_training_mode_is_refused():
+def test_what_is_no_nnx_module_in_evaluation_mode_is_refused():
+    for what, found in (
+        (Normed, 'the class Normed'),
+        (apply, 'function'),
+        (nn.Dense(3), 'Dense'),
+    ):
+        refused(lambda what=what: split_nnx(what), f'model: {found}: must be')
     model = Normed()
     refused(lambda: split_nnx(model), r"Dropout 'drop' .* model.eval\(\)")
     model.drop.deterministic = True

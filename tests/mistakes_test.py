@@ -14,9 +14,11 @@ from extras import skip_without_tfds
 
 from experiments import from_scratch
 from mnemonics_jax import evaluate, export, predict
+from mnemonics_jax.report import command as report_command
 
-sys.path.insert(0, str(ROOT / 'launch'))
+sys.path[:0] = [str(ROOT / 'launch'), str(ROOT / 'benchmarks')]
 
+import readme_picture
 import sweep
 
 COMMANDS = {
@@ -24,6 +26,8 @@ COMMANDS = {
     'predict': predict,
     'export': export,
     'sweep': sweep,
+    'report': report_command,
+    'picture': readme_picture,
     'from_scratch': from_scratch,
 }
 # A file of a configuration with a misspelt field.
@@ -128,6 +132,10 @@ MISTAKES = r"""
     --config.train.epochs=5 or --config.finetune.epochs=5
 {config}digits --workdri=x
     --workdri=x: no such flag; nearest: --workdir | --help
+{config}digits --config=cifar100
+    --config=digits, --config=cifar100: must be given once
+{config}cifar100:phases=2,phases=5
+    argument 'phases': must be given once
 main
     no arguments | --config=digits --workdir= | --help
 {digits} --config.method.icarl.temperature=3.0
@@ -235,6 +243,22 @@ evaluate {run} --phase=0
     --phase=0 | 1, 2
 evaluate {run} --phase=-3
     --phase=-3 | 1, 2
+predict
+    WORKDIR
+predict {run} {image} {here}/absent.png
+    {here}/absent.png: no such file
+predict {run} {image} --phase=last
+    --phase | 'last'
+evaluate
+    WORKDIR
+export {run}
+    --out
+report
+    WORKDIR
+report --outt=x {here}
+    --outt=x
+picture {here}/no
+    {here}/no/results.json: No such file
 predict {run} {here}
     no image in it
 predict {run} {here}/absent.png
@@ -299,7 +323,7 @@ ROWS = re.findall(
 
 def test_each_row_of_the_table_is_read():
     lines = MISTAKES.replace(' \\\n ', '').strip().splitlines()
-    assert len(lines) == 2 * len(ROWS) == 2 * 87
+    assert len(lines) == 2 * len(ROWS) == 2 * 97
 
 
 def below(*folders):

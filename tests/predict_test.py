@@ -89,6 +89,17 @@ def test_probabilities_of_all_classes_add_up_to_one(saved_run, capsys):
     assert total == pytest.approx(1, abs=1e-5)
 
 
+def test_several_images_are_told_in_the_order_of_their_names(saved_run, capsys):
+    files = sorted((saved_run.data / 'validation').rglob('*.png'))
+    found = []
+    for given in ([files[4], '--top=1', files[0]], [files[0].parent]):
+        predict.main([str(saved_run.workdir), *map(str, given), '--top=1'])
+        found.append([*csv.DictReader(io.StringIO(capsys.readouterr().out))])
+    named, folder = found
+    assert [row['image'] for row in named] == [str(files[4]), str(files[0])]
+    assert named[1] in folder
+
+
 def test_the_command_takes_a_folder_and_the_head_that_judges(
     saved_run, without_data, tmp_path
 ):

@@ -4,6 +4,7 @@ Shapes and dtypes are checked at each call with new ones, also under `jax.jit`;
 ranges only outside of it, where there are values to look at.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raises ValueError unless `value` is an integer >= `least`."""
     is_integer = isinstance(value, int | np.integer) and value is not True
     if not is_integer or value < least:
-        raise ValueError(f'{name}={value}: must be an integer >= {least}')
+        raise ValueError(f'{name}={value!r}: must be an integer >= {least}')
 
 
 def check_transform(name: str, value: Any) -> None:
@@ -42,7 +43,7 @@ def check_transform(name: str, value: Any) -> None:
     if not callable(getattr(value, 'update', None)):
         rate = value if isinstance(value, float) else 0.1
         raise ValueError(
-            f'{name}={value}: must be an optax transform, such as '
+            f'{name}={value!r}: must be an optax transform, such as '
             f'optax.sgd({rate})'
         )
 
@@ -59,6 +60,12 @@ def check_apply(apply: Any) -> None:
             'apply: a linen module: must be a function (params, images) -> '
             'logits, such as its method apply'
         )
+    if inspect.isclass(apply):
+        raise ValueError(
+            f'apply: the class {apply.__name__}: must be a function (params, '
+            'images) -> logits, such as split_nnx makes of an nnx module, or '
+            'the method apply of a linen module'
+        )
     if not callable(apply):
         raise ValueError(
             f'apply: {type(apply).__name__}: must be a function (params, '
@@ -66,11 +73,20 @@ def check_apply(apply: Any) -> None:
         )
 
 
-def check_mode(model: nnx.Module) -> None:
-    """Raises ValueError if a part of an nnx module is in training mode.
+def check_module(model: Any) -> None:
+    """Raises ValueError unless `model` is an nnx module in evaluation mode.
 
-    Its state would change, or be random, at each call; a function's cannot.
+    In training mode its state would change, or be random, at each call; a
+    function's cannot.
     """
+    if not isinstance(model, nnx.Module) or not callable(model):
+        found = type(model).__name__
+        if inspect.isclass(model):
+            found = f'the class {model.__name__}'
+        raise ValueError(
+            f'model: {found}: must be an nnx module that can be called, such '
+            'as nnx.Linear(4, 3, rngs=nnx.Rngs(0))'
+        )
     for path, part in nnx.iter_graph(model):
         for field, wrong in (
             ('use_running_average', False),
@@ -136,11 +152,20 @@ def check_labels(batch: Batch, *, own_loss: bool) -> None:
         return
     if labels.ndim > 1:
         raise ValueError(
-            f'{name}: shape {tuple(labels.shape)}: must be ({count},); of '
-            'one-hot labels take argmax(axis=1)'
+            f'{name}: shape {tuple(labels.shape)}: must be ({count},)'
+            f'{_as_one_axis(name, labels.shape)}'
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f'{name}: dtype {labels.dtype}: must be integers')
+
+
+def _as_one_axis(name: str, shape: tuple[int, ...]) -> str:
+    """How labels of another shape become those that they mean, if known."""
+    if len(shape) != 2:
+        return ''
+    if shape[1] == 1:
+        return f'; take {name}[:, 0]'
+    return '; of one-hot labels take argmax(axis=1)'
 
 
 def check_label_range(name: str, labels: Any, num_classes: int) -> None:
@@ -180,10 +205,10 @@ def check_losses(losses: Any, count: int) -> None:
 
 
 class Checker:
-    """Checks batches once for each set of shapes, and NumPy labels always.
+    """Checks shapes when they are new, and at each call values on the host.
 
-    These cost microseconds to look at; values on a device would have to be
-    waited for.
+    Looking at these takes a fraction of a millisecond; those on an accelerator
+    would have to be waited for, and are looked at with new shapes alone.
     """
 
     def __init__(
@@ -213,10 +238,16 @@ class Checker:
             arrays = [x for batch in batches for x in batch[1:]]
             if not any(isinstance(x, jax.core.Tracer) for x in arrays):
                 self._known[key] = num_classes
-        elif (num_classes := self._known[key]) is not None:
+        else:
             for batch in batches:
-                if isinstance(batch.labels, np.ndarray):
-                    check_label_range(batch.names[1], batch.labels, num_classes)
+                self._look(batch, self._known[key])
+
+    def _look(self, batch: Batch, num_classes: int | None) -> None:
+        """Checks ranges of a batch whose shapes are known."""
+        if _is_on_host(batch.images):
+            check_image_range(batch.names[0], batch.images)
+        if num_classes is not None and _is_on_host(batch.labels):
+            check_label_range(batch.names[1], batch.labels, num_classes)
 
     def _check(self, params: Any, batches: tuple[Batch, ...]) -> int | None:
         """Checks all; returns the number of classes if the loss has any."""
@@ -240,6 +271,14 @@ class Checker:
         for batch in batches:
             check_label_range(batch.names[1], batch.labels, logits.shape[1])
         return logits.shape[1]
+
+
+def _is_on_host(array: Any) -> bool:
+    if isinstance(array, jax.core.Tracer):
+        return False
+    if not isinstance(array, jax.Array):
+        return True
+    return all(device.platform == 'cpu' for device in array.devices())
 
 
 def _values(array: Any) -> np.ndarray | None:

@@ -25,8 +25,9 @@ class ExemplarLearner(NamedTuple):
     """Functions that learn exemplars for a model; all but `init` are jitted.
 
     There are n exemplars and q query images of one shape [...], in [0, 1];
-    labels are int32 in 0..K-1. What they are given is checked once for each set
-    of shapes, labels in NumPy arrays at each call; a mistake is a ValueError.
+    labels are int32 in 0..K-1. A mistake is a ValueError. Shapes and dtypes are
+    checked when they are new, ranges of values on the host at each call, those
+    on an accelerator with new shapes alone.
 
     Attributes:
         init: `(pixels f32[n, ...] in [0, 1]) -> ExemplarState`.
@@ -82,7 +83,8 @@ def make_exemplar_learner(
 
     Raises:
         ValueError: a number is not a positive integer, a transform is none of
-            optax, `apply` is a module, or `hypergradient` is unknown.
+            optax, `apply` is a module or a class, or `hypergradient` is
+            unknown.
 
     Example:
         >>> import jax, optax
@@ -148,7 +150,7 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
         `(params, images) -> output of the model`, and the params.
 
     Raises:
-        ValueError: a part of the model is in training mode.
+        ValueError: it is no nnx module, or a part of it is in training mode.
 
     Example:
         >>> import jax
@@ -163,7 +165,7 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
         >>> apply(zeros, images).tolist()
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    arguments.check_mode(model)
+    arguments.check_module(model)
     graph, params, *rest = nnx.split(model, nnx.Param, ...)
 
     def apply(params: Any, images: jax.Array) -> Any:

@@ -136,11 +136,17 @@ def parse_arguments(text: str, defaults: dict[str, Any]) -> dict[str, Any]:
             standing for an optional truth value.
 
     Raises:
-        ValueError: an unknown name, or a value that is not of its type.
+        ValueError: an unknown name, one that is given twice, or a value that is
+            not of its type.
     """
-    arguments = dict(defaults)
+    arguments, given = dict(defaults), set()
     for part in filter(None, text.split(',')):
         name, _, value = part.partition('=')
+        if name in given:
+            raise ValueError(
+                f'--config argument {name!r}: must be given once, in {text!r}'
+            )
+        given.add(name)
         if name not in defaults:
             raise ValueError(
                 f'--config argument {name!r}: must be one of '

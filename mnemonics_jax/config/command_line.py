@@ -37,16 +37,19 @@ def config_first(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
         default: the configuration where none is given.
 
     Raises:
-        ValueError: there is no such configuration.
+        ValueError: there is no such configuration, or there are two.
     """
-    given, rest = default, list(argv[1:])
-    for i, word in enumerate(rest):
+    all_given, rest, words = [], [], iter(argv[1:])
+    for word in words:
         name, value = split(word)
         if name == '--config':
-            length = 1 if value is not None else 2
-            given = ''.join(rest[i + 1 : i + 2]) if value is None else value
-            del rest[i : i + length]
-            break
+            all_given.append(next(words, '') if value is None else value)
+        else:
+            rest.append(word)
+    if len(all_given) > 1:
+        both = ', '.join(f'--config={given}' for given in all_given)
+        raise ValueError(f'{both}: must be given once')
+    given = all_given[0] if all_given else default
     return given, [argv[0], f'--config={arguments.locate(given)}', *rest]
 
 

@@ -39,7 +39,7 @@ def resolve(
         ValueError: one line with the field, its value and what it must be.
     """
     # Loads jax, which `--help` does without.
-    from mnemonics_jax.config import method_contract
+    from mnemonics_jax.config import method_contract, strategy_contract
 
     check_form(config)
     config = config_dict.ConfigDict(config.to_dict())
@@ -70,6 +70,7 @@ def resolve(
         config.weight_transfer = transfers(config)
     for name in fields:
         check_field(config, name, fields)
+    strategy_contract.check_strategies(config)
     check_together(config)
     check_milestones(config)
     fill_by_sizes(config.protocol)

@@ -1,5 +1,6 @@
 """What all commands share: one-line errors and a quiet Orbax."""
 
+import argparse
 import errno
 import logging as standard_logging
 import os
@@ -9,10 +10,18 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from mnemonics_jax.core import dependencies
+from mnemonics_jax.core import dependencies, plugins
 
 # No space left, no quota left, and a file larger than the system allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message and exits with status 2."""
+        fail(message)
 
 
 def fail(error: BaseException | str) -> NoReturn:
@@ -38,6 +47,15 @@ def answer(command: Callable[[], None]) -> None:
         fail(f'{e.filename}: {e.strerror}' if e.filename else e)
     except ValueError as e:
         fail(e)
+    except Exception as e:
+        fail_in_plugin(e)
+        raise
+
+
+def fail_in_plugin(error: Exception) -> None:
+    """Fails with one line if a plug-in's function raised the error."""
+    if (line := plugins.explain(error)) is not None:
+        fail(line)
 
 
 def quieten() -> None:

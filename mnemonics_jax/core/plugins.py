@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import pathlib
 import pkgutil
+import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -28,6 +29,12 @@ KINDS = {
 OBJECT = 'python_object'
 
 _registered: dict[str, dict[str, types.ModuleType]] = {k: {} for k in KINDS}
+# Absolute path of each file that was loaded -> the path as it was given.
+_files: dict[str, str] = {}
+
+
+class PluginError(ValueError):
+    """A plug-in fails or breaks its contract: a user's mistake."""
 
 
 def registered(kind: str) -> Mapping[str, types.ModuleType]:
@@ -142,6 +149,7 @@ def load(path: str | pathlib.Path) -> None:
     if path.suffix != '.py' or not path.is_file() or not (spec and loader):
         raise ValueError(f'plugins={given!r}: must be a Python file')
     module = importlib.util.module_from_spec(spec)
+    _files[str(path)] = given
     attempt(f'plugins={given!r}', loader.exec_module, module)
     register(module, name)
 
@@ -195,13 +203,46 @@ def attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         *arguments: its arguments.
 
     Raises:
-        ValueError: the type and the first line of what the function raised.
+        PluginError: the type and the first line of what the function raised,
+            and the place in the plug-in's file.
     """
     try:
         return function(*arguments)
+    except PluginError:
+        raise
     except Exception as e:
-        reason = str(e).splitlines() or ['']
-        raise ValueError(f'{what}: {type(e).__name__}: {reason[0]}') from e
+        raise PluginError(f'{what}: {_reason(e)}') from e
+
+
+def explain(error: BaseException) -> str | None:
+    """The line for an error that a plug-in's function raised, else None."""
+    if isinstance(error, PluginError):
+        return str(error)
+    if _place(error) is None:
+        return None
+    return f'plug-in {_reason(error)}'
+
+
+def defined_at(function: Any) -> str:
+    """Where a plug-in's function is, as ' (file.py:3)'; '' if unknown."""
+    code = getattr(function, '__code__', None)
+    if code is None or code.co_filename not in _files:
+        return ''
+    return f' ({_files[code.co_filename]}:{code.co_firstlineno})'
+
+
+def _reason(error: BaseException) -> str:
+    """Type, first line and place of what a user's function raised."""
+    lines = str(error).splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}{_place(error) or ""}'
+
+
+def _place(error: BaseException) -> str | None:
+    """The innermost line of a plug-in's file in a traceback; see above."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in _files:
+            return f' ({_files[frame.filename]}:{frame.lineno})'
+    return None
 
 
 def described(value: Any) -> str:

@@ -295,7 +295,7 @@ def learn_exemplars(
         after.
 
     Raises:
-        ValueError: the strategy returns something else than images.
+        PluginError: the strategy returns something else than images.
     """
     classes = (context.num_old, context.num_seen)
     parts, ex = context.parts, context.parts.config.exemplars
@@ -312,14 +312,9 @@ def learn_exemplars(
         on_devices = parallel.replicate(parts.placement, flat)
         problem = problem._replace(kept=on_devices)
     dispatches = query_dispatches(context, steps, data)
-    learned = strategies.strategy(ex.strategy).learn(
-        learner, problem, images, dispatches, context.run
+    learned = strategies.learn(
+        ex.strategy, learner, problem, images, dispatches, context.run
     )
-    if np.shape(learned) != images.shape:
-        raise ValueError(
-            f'{ex.strategy}.learn: returned {type(learned).__name__} of shape '
-            f'{np.shape(learned)}, must be images of shape {images.shape}'
-        )
     rows = stored.store(
         codec, learned, start.mask, parts.budget(context.index), kept
     )

@@ -51,11 +51,13 @@ def prepare(
         given: see `config.resolve`.
 
     Raises:
-        ValueError: the config is invalid or differs from that of the run in the
-            work directory, the data lack classes of that run, or a step of a
-            new run does not fit the devices. Nothing is written then.
+        ValueError: JAX_PLATFORMS names a platform without a device, the config
+            is invalid or differs from that of the run in the work directory,
+            the data lack classes of that run, or a step of a new run does not
+            fit the devices. Nothing is written then.
         OSError: the work directory cannot be written.
     """
+    parallel.check_devices()
     config = config_lib.resolve(config, given)
     with Workdir(workdir, uploads=multihost.is_main()) as place:
         place.check_writable()

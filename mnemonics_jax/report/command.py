@@ -6,7 +6,6 @@ writes `report.html` and `figures/` of one run, finished or not, or of several
 runs side by side. Work directories may be in a bucket.
 """
 
-import argparse
 import contextlib
 import os
 import pathlib
@@ -18,6 +17,7 @@ import rich.box
 import rich.console
 import rich.table
 
+from mnemonics_jax.core import cli
 from mnemonics_jax.core.text import TITLES, counted, num_bytes, percent
 from mnemonics_jax.core.workdir import (
     Workdir,
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog='python -m mnemonics_jax.report',
         description='Writes the figures and the report of a run, or of '
         'several runs side by side.',

@@ -123,14 +123,17 @@ def make_source(name: str, options: Any) -> Source:
                     f'data.{field}={value!r}: must be None with '
                     f'data.source={name}; folder has it'
                 )
-    source = _module(name).make(options)
-    if is_own:
-        if not isinstance(source, Source):
-            raise ValueError(
-                f'data.source={name!r}: make: returned '
-                f'{type(source).__name__}: must be a Source'
-            )
-        contract.check_source(source, name)
+    make = _module(name).make
+    if not is_own:
+        return make(options)
+    field = f'data.source={name!r}'
+    source = plugins.attempt(f'{field}: make', make, options)
+    if not isinstance(source, Source):
+        raise plugins.PluginError(
+            f'{field}: make: returned {type(source).__name__}: must be a Source'
+            f'{plugins.defined_at(make)}'
+        )
+    contract.check_source(source, name)
     return source
 
 
@@ -142,7 +145,20 @@ def count_classes(name: str, options: Any) -> int | None:
         options: see `make_source`.
     """
     find = getattr(_module(name), 'num_classes', None)
-    return None if find is None else find(options)
+    if find is None:
+        return None
+    if name not in plugins.registered('sources'):
+        return find(options)
+    field = f'data.source={name!r}: num_classes'
+    count = plugins.attempt(field, find, options)
+    if isinstance(count, np.integer):
+        count = int(count)
+    if count is not None and not isinstance(count, int):
+        raise plugins.PluginError(
+            f'{field}: returned {plugins.described(count)}: must be an integer '
+            f'or None{plugins.defined_at(find)}'
+        )
+    return count
 
 
 def take_classes(source: Source, chosen: np.ndarray) -> Source:

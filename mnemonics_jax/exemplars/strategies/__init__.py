@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 import types
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,14 +95,17 @@ def select(name: str, candidates: Candidates) -> np.ndarray:
     """What a strategy selects, int32[c, num]; see the module.
 
     Raises:
-        ValueError: the strategy breaks its contract.
+        PluginError: the strategy breaks its contract.
     """
-    chosen = np.asarray(strategy(name).select(candidates))
+    function = strategy(name).select
+    found = function(candidates)
+    chosen = plugins.attempt(f'{name}.select: returned', np.asarray, found)
+    where = plugins.defined_at(function)
     shape = (len(candidates.members()), candidates.num)
     if chosen.shape != shape or not np.issubdtype(chosen.dtype, np.integer):
-        raise ValueError(
-            f'{name}.select: returned {chosen.dtype}{list(chosen.shape)}, must '
-            f'be int32{list(shape)}'
+        raise plugins.PluginError(
+            f'{name}.select: returned {plugins.described(found)}, must be '
+            f'int32{list(shape)}{where}'
         )
     for row, members in zip(chosen, candidates.members(), strict=True):
         kept = row[row != -1]
@@ -110,11 +113,27 @@ def select(name: str, candidates: Candidates) -> np.ndarray:
             len(set(kept.tolist())) < len(kept)
             or not np.isin(kept, members).all()
         ):
-            raise ValueError(
+            raise plugins.PluginError(
                 f'{name}.select: a row must hold different positions of its '
-                'own class, and -1'
+                f'own class, and -1{where}'
             )
     return chosen.astype(np.int32)
+
+
+def learn(name: str, *arguments: Any) -> Any:
+    """What a strategy learns, f32[c, s, H, W, C]; see `learning.learn`.
+
+    Raises:
+        PluginError: the strategy returns something else than images.
+    """
+    function = strategy(name).learn
+    learned, shape = function(*arguments), arguments[2].shape
+    if getattr(learned, 'shape', None) != shape:
+        raise plugins.PluginError(
+            f'{name}.learn: returned {plugins.described(learned)}, must be '
+            f'images of shape {shape}{plugins.defined_at(function)}'
+        )
+    return learned
 
 
 def keeps(name: str) -> bool:
