@@ -104,9 +104,9 @@ def renew_memory(
         report['adjust_drift_grey_levels'] = float(drift)
         clock.lap('adjust')
     kept = kept_slots(context, carry)
-    held = put_rows(
-        shrink(held, kept), rows.images, rows.mask, np.int32(context.num_old)
-    )
+    # As the memory lies in all phases, so that they share compilations.
+    new_rows = parallel.replicate(parts.placement, (rows.images, rows.mask))
+    held = put_rows(shrink(held, kept), *new_rows, np.int32(context.num_old))
     encoded = None
     if carry.encoded is not None:
         encoded = encodings.replace(
