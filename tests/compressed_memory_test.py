@@ -303,7 +303,7 @@ def test_a_class_that_gets_no_image_is_named(tmp_path, one_device):
     flags = command_line.as_flags(config_lib.resolve(config))
     done = call_main(f'--workdir={tmp_path}/few', *shlex.split(' '.join(flags)))
     assert_refused(
-        done, f'has {few} bytes', "exemplars: class 'class ", 'more bytes'
+        done, f'a class has {few} bytes', "exemplar of 'class ", 'more bytes'
     )
 
 

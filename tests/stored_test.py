@@ -284,3 +284,22 @@ def test_other_pixels_than_recorded_are_one_line(monkeypatch):
     assert before.startswith('exemplars: decode to other pixels')
     assert f'pillow {recorded["decoder"]["pillow"]}' in before
     assert now.startswith('pillow 99.1')
+
+
+def test_rows_that_end_up_too_large_are_kept_as_they_were_selected():
+    codec = make('4:2:0')
+    images, mask = make_rows()
+    selected = stored.store(codec, images, mask)
+    learned = stored.store(codec, 1 - images[..., ::-1], mask)
+    sizes = [len(row[0]) if row else np.inf for row in learned.encoded]
+    budget = sorted(sizes)[1]
+    which = stored.too_large(learned, budget)
+    np.testing.assert_array_equal(which, np.array(sizes) > budget)
+    assert which.sum() == 2
+    assert not stored.too_large(learned, 0).any()
+    found = stored.replace_rows(learned, selected, which)
+    for k, choose in enumerate(which):
+        expected = selected if choose else learned
+        assert found.encoded[k] == expected.encoded[k]
+        np.testing.assert_array_equal(found.images[k], expected.images[k])
+        np.testing.assert_array_equal(found.mask[k], expected.mask[k])

@@ -64,6 +64,30 @@ def store(
     return StoredRows(decoded, fits, rows)
 
 
+def too_large(rows: StoredRows, budget: int) -> np.ndarray:
+    """The rows that would be empty with a budget, bool[c]; none without one."""
+    sizes = [len(row[0]) if row else budget + 1 for row in rows.encoded]
+    return (np.array(sizes) > budget) & (budget > 0)
+
+
+def replace_rows(
+    rows: StoredRows, others: StoredRows, which: np.ndarray
+) -> StoredRows:
+    """Rows with those where `which`, bool[c], is true from `others`."""
+    chosen = which.reshape(-1, 1)
+    encoded = [
+        other if choose else own
+        for own, other, choose in zip(
+            rows.encoded, others.encoded, which, strict=True
+        )
+    ]
+    return StoredRows(
+        np.where(chosen[..., None, None, None], others.images, rows.images),
+        np.where(chosen, others.mask, rows.mask),
+        encoded,
+    )
+
+
 def fitting(lengths: np.ndarray, budget: int) -> np.ndarray:
     """The slots of each row that fit into a budget, bool[c, s].
 

@@ -73,13 +73,14 @@ def renew_memory(
         clock: clock of the stages.
 
     Raises:
-        BadDataError: no exemplar of a class fits into a budget of bytes.
+        BadDataError: a class will not keep an exemplar, see
+            `check_first_images`.
     """
     parts, config = context.parts, context.parts.config.exemplars
     budget = parts.budget(context.index)
     real, mask = select_exemplars(context, variables, data)
     start = stored.store(parts.storage, real, mask, budget)
-    check_all_have_some(context, mask, start)
+    check_first_images(context, start)
     new = slice(context.num_seen - context.num_old)
     selected = ExemplarSet(start.images[new], start.mask[new])
     clock.lap('select')
@@ -89,7 +90,8 @@ def renew_memory(
         rows, report = learn_exemplars(
             context, variables, real, start, data, old=old
         )
-        check_all_have_some(context, mask, rows)
+        last = parts.budget(len(parts.bounds) - 1)
+        rows = stored.replace_rows(rows, start, stored.too_large(rows, last))
         report['num_dropped'] = int(start.mask.sum() - rows.mask.sum())
         clock.lap('learn')
     say_if_full(context, rows)
@@ -144,19 +146,23 @@ def say_if_full(context: PhaseContext, rows: stored.StoredRows) -> None:
         )
 
 
-def check_all_have_some(
-    context: PhaseContext, mask: np.ndarray, start: stored.StoredRows
-) -> None:
-    """Raises BadDataError if no image of a class fits into its bytes."""
-    lost = np.flatnonzero(mask.any(axis=1) & ~start.mask.any(axis=1))
-    if not len(lost):
-        return
-    name = context.parts.plan.classes[context.num_old + int(lost[0])]
-    raise BadDataError(
-        f'exemplars: class {name!r} has {context.parts.budget(context.index)} '
-        'bytes, too few for its best image: start anew with more bytes or a '
-        'lower exemplars.quality'
-    )
+def check_first_images(context: PhaseContext, start: stored.StoredRows) -> None:
+    """Checks that each new class will keep an exemplar to the end of the run.
+
+    Raises:
+        BadDataError: its first one has more bytes than the class will have.
+    """
+    parts = context.parts
+    last = parts.budget(len(parts.bounds) - 1)
+    num = context.num_seen - context.num_old
+    lost = np.flatnonzero(stored.too_large(start, last)[:num])
+    if len(lost):
+        name = parts.plan.classes[context.num_old + int(lost[0])]
+        raise BadDataError(
+            f'exemplars: a class has {last} bytes at the end of the run, too '
+            f'few for the first exemplar of {name!r}: start anew with more '
+            'bytes or a lower exemplars.quality'
+        )
 
 
 def select_exemplars(
