@@ -238,7 +238,7 @@ def test_a_run_killed_while_it_learns_and_between_phases_resumes_bit_for_bit(
         ):
             experiment.run(ran.parts, workdir)
     experiment.run(ran.parts, workdir)
-    assert compiled == []
+    assert 'jit(learn)' not in compiled
     starts = json.loads((workdir / 'config.json').read_text())['starts']
     places = [start['resumed'] for start in starts]
     assert [place and (place['phase'], place['stage']) for place in places] == [

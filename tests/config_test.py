@@ -82,7 +82,10 @@ RULES = {
         'exemplars.strategy',
         ['icarl'],
     ),
-    'one of paper, bilevel, tuned': ('exemplars.preset', ['Paper', 'best']),
+    'one of paper, bilevel, tuned, compact': (
+        'exemplars.preset',
+        ['Paper', 'best'],
+    ),
     'one of float32, jpeg, uint8, webp': ('exemplars.storage', ['float16']),
     'one of 4:2:0, 4:4:4': ('exemplars.subsampling', ['4:2:2', None]),
     'an integer from 1 to 100': ('exemplars.quality', [0, 101]),

@@ -100,6 +100,12 @@ def parsed(*words):
     flags.DEFINE_string('workdir', None, '', flag_values=values)
     rest = values(argv)
     assert rest == ['main'], rest
+    # As the command does: one budget of the memory replaces the file's.
+    given = config_flags.get_override_values(values['config'])
+    budgets = {f'exemplars.{name}' for name in config_lib.BUDGETS}
+    if budgets & set(given):
+        zeros = dict.fromkeys(budgets - set(given), 0)
+        values.config.update_from_flattened_dict(zeros)
     return values.config, values.workdir
 
 
