@@ -8,7 +8,7 @@ from experiments.results_parts import HEADS, Row, Table, load, present
 
 STUDY = 'by_the_byte'
 # Columns of absolute accuracies, and of differences.
-SHOWN = ('cnn', 'finetuned', 'nme')
+SHOWN = ('cnn', 'nme')
 COMPARED = ('cnn', 'nme', 'best')
 
 

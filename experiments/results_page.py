@@ -9,7 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks import tables
-from experiments import comparison, results_studies, statistics
+from experiments import (
+    comparison,
+    results_bytes,
+    results_studies,
+    statistics,
+)
 from experiments.results_parts import (
     DATA,
     HEADS,
@@ -207,6 +212,9 @@ def sections(results: pathlib.Path) -> Iterator[Table]:
     }.items():
         yield results_studies.from_scratch(results, name, title)
     yield results_studies.border(results)
+    yield results_bytes.equal_bytes(results)
+    yield results_bytes.compressed(results)
+    yield results_bytes.learned(results)
 
 
 def summary(results: pathlib.Path) -> str:
