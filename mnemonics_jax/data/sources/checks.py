@@ -1,5 +1,6 @@
 """Checks of options and labels, shared by the sources."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def text_option(options: Any, field: str, meaning: str) -> str:
     return value
 
 
-def located(path: str, field: str) -> epath.Path:
+def located(path: str | os.PathLike[str], field: str) -> epath.Path:
     """A path that a user gave, on disk or in a bucket, which there is or not.
 
     Args:
@@ -54,7 +55,7 @@ def located(path: str, field: str) -> epath.Path:
         ValueError: its bucket cannot be read, or needs a missing package.
     """
     found = epath.Path(path).expanduser()
-    if '://' not in path:
+    if '://' not in str(path):
         return found
     try:
         found.exists()
