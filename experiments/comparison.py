@@ -148,7 +148,7 @@ def measures(records: Sequence[Record]) -> dict[str, Any]:
     """Memory size, pixel drift and other measures of the runs of a case.
 
     Returns:
-        'bytes' of the memory at the end of a run, and summaries over runs:
+        mean 'bytes' of the memory at the end of a run, and summaries over runs:
         'count' of exemplars there; 'psnr', mean over phases in dB;
         'drift' by learning and 'adjust_drift' by each adjustment, means over
         phases in grey levels; 'held_out', the mean decrease of the held-out
@@ -175,7 +175,9 @@ def measures(records: Sequence[Record]) -> dict[str, Any]:
         )
     ]
     return {
-        'bytes': by_run[0][-1]['bytes'],
+        'bytes': round(
+            sum(phases[-1]['bytes'] for phases in by_run) / len(by_run)
+        ),
         # Older records have no counts.
         'count': statistics.summary(
             [phases[-1]['count'] for phases in by_run if 'count' in phases[-1]]

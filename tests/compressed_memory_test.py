@@ -18,7 +18,12 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import evaluate, experiment, export, predict
 from mnemonics_jax.config import command_line
 from mnemonics_jax.data import encoded, storage
-from mnemonics_jax.experiment import components, finished
+from mnemonics_jax.experiment import (
+    byte_budget,
+    components,
+    finished,
+    phase_loop,
+)
 from mnemonics_jax.report import command as report
 from mnemonics_jax.train.checkpoint import Checkpointer
 from mnemonics_jax.types import EncodedImages
@@ -305,6 +310,21 @@ def test_a_class_that_gets_no_image_is_named(tmp_path, one_device):
     assert_refused(
         done, f'a class has {few} bytes', "exemplar of 'class ", 'more bytes'
     )
+
+
+def test_classes_that_leave_others_too_few_bytes_are_refused(ran, tmp_path):
+    """As if so many had been added that a class has 14 bytes."""
+    workdir = shutil.copytree(ran.workdir, tmp_path / 'run')
+    plan = ran.parts.plan
+    end = plan.bounds[-1][1]
+    more = ran.parts._replace(
+        plan=plan._replace(bounds=(*plan.bounds, (end, 100)))
+    )
+    with (
+        Checkpointer(workdir, keep=3) as checkpointer,
+        pytest.raises(byte_budget.TooFewBytesError, match='has 14 bytes'),
+    ):
+        phase_loop.restore(more, checkpointer)
 
 
 # Commands on the work directory.

@@ -247,6 +247,17 @@ def test_slots_have_room_for_the_class_whose_images_are_smallest():
     assert found == pytest.approx(min(means) / 1.25, rel=0.05)
 
 
+def test_slots_have_room_where_a_class_gives_one_sample():
+    source = make_source(num_classes=4, train_per_class=1)
+    codec = storage.make('jpeg', (8, 8, 3))
+    positions = np.arange(len(source.labels['train']))
+    sizes = [
+        len(each) for each in codec.encode(source.read('train', positions))
+    ]
+    found = byte_budget.slot_bytes(codec, source)
+    assert found == pytest.approx(min(sizes) / 1.25)
+
+
 def test_a_large_class_is_sampled_all_over():
     source = make_source(num_classes=2, train_per_class=1000)
     read = []

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mnemonics_jax.data.errors import BadDataError
 from mnemonics_jax.data.sources import Source
 from mnemonics_jax.data.storage import Storage
 
@@ -17,6 +18,18 @@ _OF_A_CLASS = 32
 _IN_ALL = 4096
 # A class may hold this many times the images that its sample suggests.
 _ROOM = 1.25
+
+
+class TooFewBytesError(BadDataError):
+    """A class will not keep any exemplar to the end of the run."""
+
+    def __init__(self, name: str, num_bytes: int) -> None:
+        """Names the class and the bytes that it has at the end."""
+        super().__init__(
+            f'exemplars: a class has {num_bytes} bytes at the end of the run, '
+            f'too few for the first exemplar of {name!r}: start anew with more '
+            'bytes or a lower exemplars.quality'
+        )
 
 
 def given(exemplars: Any) -> bool:
@@ -48,6 +61,6 @@ def slot_bytes(storage: Storage, source: Source) -> float:
         ValueError: a class has no training images.
     """
     sizes = sample_sizes(storage, source)
-    if all(np.ptp(each) == 0 for each in sizes):  # Arrays: all have one size.
-        return float(np.max(sizes[0]))
-    return float(min(each.mean() for each in sizes)) / _ROOM
+    smallest = float(min(each.mean() for each in sizes))
+    # Arrays all have one size.
+    return smallest / _ROOM if storage.compresses else smallest

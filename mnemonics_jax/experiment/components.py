@@ -345,6 +345,12 @@ def check_memory(components: Components) -> None:
             'and must have at least 2 per class in every phase'
         )
     if ex.adjust and last > 0 and components.slots(last - 1) < 2:
+        if components.plan.slot_bytes:
+            raise ValueError(
+                'exemplars.adjust=True: must be false, or a class must have '
+                'the bytes of two images in every phase: it splits each class '
+                'into halves'
+            )
         raise ValueError(
             f'exemplars.total={ex.total}: must be at least '
             f'{2 * components.bounds[last - 1][1]} with exemplars.adjust=True, '

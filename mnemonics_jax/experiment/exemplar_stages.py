@@ -15,7 +15,6 @@ from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data import storage
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.data.device_batch import to_float
-from mnemonics_jax.data.errors import BadDataError
 from mnemonics_jax.data.loader import PhaseExamples
 from mnemonics_jax.exemplars import memory, objectives, stored, strategies
 from mnemonics_jax.exemplars.inner_problem import (
@@ -24,6 +23,7 @@ from mnemonics_jax.exemplars.inner_problem import (
     OldExemplars,
 )
 from mnemonics_jax.exemplars.strategies import Candidates
+from mnemonics_jax.experiment import byte_budget
 from mnemonics_jax.experiment.context import (
     Batches,
     Clock,
@@ -73,8 +73,7 @@ def renew_memory(
         clock: clock of the stages.
 
     Raises:
-        BadDataError: a class will not keep an exemplar, see
-            `check_first_images`.
+        TooFewBytesError: a class will not keep an exemplar.
     """
     parts, config = context.parts, context.parts.config.exemplars
     budget = parts.budget(context.index)
@@ -90,15 +89,15 @@ def renew_memory(
         rows, report = learn_exemplars(
             context, variables, real, start, data, old=old
         )
-        last = parts.budget(len(parts.bounds) - 1)
-        rows = stored.replace_rows(rows, start, stored.too_large(rows, last))
         report['num_dropped'] = int(start.mask.sum() - rows.mask.sum())
         clock.lap('learn')
     say_if_full(context, rows)
     if parts.storage.compresses:
-        report['psnr'] = storage.mean_psnr(
+        found = storage.mean_psnr(
             storage.psnr(rows.images[rows.mask], real[rows.mask])
         )
+        if np.isfinite(found):  # Else all images are stored without a loss.
+            report['psnr'] = found
     held = carry.exemplars
     if config.adjust and context.num_old:
         before, held = held, adjust_exemplars(context, variables, held)
@@ -150,7 +149,7 @@ def check_first_images(context: PhaseContext, start: stored.StoredRows) -> None:
     """Checks that each new class will keep an exemplar to the end of the run.
 
     Raises:
-        BadDataError: its first one has more bytes than the class will have.
+        TooFewBytesError: its first one has more bytes than the class will have.
     """
     parts = context.parts
     last = parts.budget(len(parts.bounds) - 1)
@@ -158,11 +157,7 @@ def check_first_images(context: PhaseContext, start: stored.StoredRows) -> None:
     lost = np.flatnonzero(stored.too_large(start, last)[:num])
     if len(lost):
         name = parts.plan.classes[context.num_old + int(lost[0])]
-        raise BadDataError(
-            f'exemplars: a class has {last} bytes at the end of the run, too '
-            f'few for the first exemplar of {name!r}: start anew with more '
-            'bytes or a lower exemplars.quality'
-        )
+        raise byte_budget.TooFewBytesError(name, last)
 
 
 def select_exemplars(
@@ -324,6 +319,8 @@ def learn_exemplars(
     rows = stored.store(
         codec, learned, start.mask, parts.budget(context.index), kept
     )
+    last = parts.budget(len(parts.bounds) - 1)
+    rows = stored.replace_rows(rows, start, stored.too_large(rows, last))
     # In this form, unchanged pixels are equal to the bit.
     drift = drift_grey_levels(start.images, rows.images, rows.mask)
     problem = problem._replace(
@@ -336,8 +333,14 @@ def learn_exemplars(
         return exemplars.held_out_loss(learner, model, problem.phase, batches)
 
     def loss_after_training_on(rows):
+        # Of those that are kept: others have no image.
+        listed = exemplars.flat_exemplars(rows.mask, classes)
+        listed = parallel.replicate(parts.placement, listed)
         pixels = to_float(rows.images, images.dtype)
-        return loss_of(exemplars.train_on_exemplars(learner, problem, pixels))
+        model = exemplars.train_on_exemplars(
+            learner, problem._replace(exemplars=listed), pixels
+        )
+        return loss_of(model)
 
     return rows, {
         'drift_grey_levels': float(drift),

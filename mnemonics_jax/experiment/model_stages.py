@@ -125,6 +125,9 @@ def hold_out(context: PhaseContext, pool: Pool) -> Pool:
     but at most half of a class, so that training keeps the others.
     """
     most = context.parts.held_out_per_class(context.index)
+    if context.parts.plan.slot_bytes:  # Slots are more than exemplars then.
+        mean = np.sum(pool.labels < context.num_old) / context.num_old
+        most = min(most, max(1, round(context.parts.method.holdout * mean)))
     order = context.order(Stage.HOLD_OUT, 0, len(pool.labels))
     members = [order[pool.labels[order] == k] for k in range(context.num_seen)]
     chosen = [each[: min(most, len(each) // 2)] for each in members]

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from flax import linen as nn
 
 from mnemonics_jax import config as config_lib
@@ -19,6 +20,7 @@ from mnemonics_jax.data.sources import Source
 from mnemonics_jax.exemplars import memory, stored, strategies
 from mnemonics_jax.experiment import (
     base_run,
+    byte_budget,
     components,
     data_check,
     memory_check,
@@ -246,13 +248,19 @@ def restore(
 
     Raises:
         errors.BadDataError: stored exemplars decode to other pixels than they
-            did in the run so far.
+            did in the run so far, or a class has too few bytes for them.
     """
     first = first_carry(parts)
     carry, phases = checkpointer.restore_latest(first) or (first, [])
     if phases and carry.encoded is not None:
         decoded = encodings.decode(parts.storage, carry.encoded)
         stored.check_decoded(*decoded, phases[-1]['exemplars'])
+        # Classes added after the start leave the others fewer bytes.
+        last = parts.budget(len(parts.bounds) - 1)
+        lost = np.flatnonzero(carry.encoded.lengths[:, 0] > last)
+        if last and len(lost):
+            name = parts.plan.classes[int(lost[0])]
+            raise byte_budget.TooFewBytesError(name, last)
         images, mask = parallel.replicate(parts.placement, decoded)
         carry = carry.replace(exemplars=ExemplarSet(images, mask))
     return carry, phases

@@ -1,5 +1,6 @@
 """`config.json`: configuration and plan of the run in a work directory."""
 
+import copy
 import datetime
 import importlib.metadata
 import json
@@ -15,6 +16,8 @@ import jax
 import ml_collections
 
 from mnemonics_jax import config as config_lib
+from mnemonics_jax.config.fields import FIELDS
+from mnemonics_jax.config.presets import ByMethod, Presets
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core.workdir import Workdir, write_atomically
 from mnemonics_jax.data.phase_plan import Plan, from_json
@@ -85,7 +88,9 @@ def follow(
         begun = ml_collections.ConfigDict(run_config.config)
         config = data.with_feed(config, begun.data.feed)
     fields = differences(
-        config_lib.to_json(config), run_config.config, ignored=ignored
+        config_lib.to_json(config),
+        completed(run_config.config),
+        ignored=ignored,
     )
     if fields:
         raise ValueError(
@@ -93,6 +98,26 @@ def follow(
             f'of the same configuration, or a new one ({"; ".join(fields)})'
         )
     return config
+
+
+def completed(content: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run with the fields that came after its start.
+
+    They have the defaults by which nothing changes; those that a preset or a
+    method fills in have none, and are left out.
+    """
+    filled = copy.deepcopy(content)
+    for name, field in FIELDS.items():
+        *sections, last = name.split('.')
+        node: Any = filled
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        has_default = not isinstance(field.default, Presets | ByMethod)
+        if has_default and isinstance(node, dict):
+            default = field.default
+            is_tuple = isinstance(default, tuple)
+            node.setdefault(last, list(default) if is_tuple else default)
+    return filled
 
 
 def may_differ(fields: Sequence[str], *, recorded: bool) -> list[str]:

@@ -102,9 +102,11 @@ def _size(run: Run, name: str) -> int:
     """Bytes of the images in a file, 0 if it cannot be read."""
     try:
         with zipfile.ZipFile(run.folder / name) as archive:
-            held = {'images.npy', 'data.npy'} & set(archive.namelist())
-            return sum(archive.getinfo(each).file_size for each in held)
-    except (OSError, KeyError, zipfile.BadZipFile):
+            if 'images.npy' in archive.namelist():
+                return archive.getinfo('images.npy').file_size
+        with np.load(run.folder / name) as stored:  # Of all slots, decoded.
+            return stored['lengths'].size * int(np.prod(stored['image_shape']))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return 0
 
 
