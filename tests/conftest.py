@@ -26,6 +26,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '0')
 
 import jax
 import pytest
+from absl import logging
 from ml_collections import config_dict
 
 from mnemonics_jax.config import default_config
@@ -40,6 +41,14 @@ def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     for kind in plugins.KINDS:
         monkeypatch.setitem(plugins._registered, kind, {})
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """A command that runs in this process silences logs; only till its end."""
+    before = logging.get_verbosity()
+    yield
+    logging.set_verbosity(before)
 
 
 @pytest.fixture(scope='session')
