@@ -33,6 +33,7 @@ from mnemonics_jax.config import default_config
 from mnemonics_jax.core import parallel, plugins
 from tests import saved_runs
 
+LOG_LEVEL = logging.get_verbosity()
 STEPS = ('jit(train)', 'jit(learn)', 'jit(adjust)')
 
 
@@ -44,11 +45,9 @@ def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def log_level() -> Iterator[None]:
-    """A command that runs in this process silences logs; only till its end."""
-    before = logging.get_verbosity()
-    yield
-    logging.set_verbosity(before)
+def log_level() -> None:
+    """A command that ran in this process silenced logs for later tests."""
+    logging.set_verbosity(LOG_LEVEL)
 
 
 @pytest.fixture(scope='session')
