@@ -57,36 +57,20 @@ def equal_bytes(results: pathlib.Path) -> Table:
 
 def compressed(results: pathlib.Path) -> Table:
     """Compressed herding less raw herding."""
-    lines = [
-        [
-            *place(title, row),
-            row['labels']['stored'],
-            *[
-                statistics.tested(difference(row, 'raw herding', head))
-                for head in COMPARED
-            ],
-        ]
+    found = [
+        (title, row)
         for title, row in rows(results)
         if row['labels']['exemplars'] == 'herding'
         and row['labels']['stored'] != 'uint8'
     ]
     claim = 'Compressed images by herding less raw ones, at equal bytes.'
-    titles = ('data, method', 'raw images', 'stored')
-    shown = (HEADS[head] for head in COMPARED)
-    return Table('Compressed less raw', claim, (*titles, *shown), lines)
+    return less('Compressed less raw', claim, found, 'raw herding')
 
 
 def learned(results: pathlib.Path) -> Table:
     """Exemplars learned through their storage less those that were not."""
-    lines = [
-        [
-            *place(title, row),
-            row['labels']['stored'],
-            *[
-                statistics.tested(difference(row, 'herding so stored', head))
-                for head in COMPARED
-            ],
-        ]
+    found = [
+        (title, row)
         for title, row in rows(results)
         if row['labels']['exemplars'] == 'tuned'
     ]
@@ -94,6 +78,24 @@ def learned(results: pathlib.Path) -> Table:
         'Learned exemplars less herding, both stored alike and in equal bytes: '
         'where pixels are compressed, they were learned through the codec.'
     )
+    return less('Learned less herded', claim, found, 'herding so stored')
+
+
+def less(
+    heading: str, claim: str, found: list[tuple[str, Row]], reference: str
+) -> Table:
+    """A table of differences to a reference."""
+    lines = [
+        [
+            *place(title, row),
+            row['labels']['stored'],
+            *[
+                statistics.tested(difference(row, reference, head))
+                for head in COMPARED
+            ],
+        ]
+        for title, row in found
+    ]
     titles = ('data, method', 'raw images', 'stored')
     shown = (HEADS[head] for head in COMPARED)
-    return Table('Learned less herded', claim, (*titles, *shown), lines)
+    return Table(heading, claim, (*titles, *shown), lines)
