@@ -204,6 +204,44 @@ def decode_raw(
     return pixels.reshape(-1, *image_shape).copy()
 
 
+def arrays(
+    image_shape: tuple[int, int, int],
+    dtype: DTypeLike,
+    to_dtype: Callable[[np.ndarray], np.ndarray],
+    suffix: str,
+    to_file: Callable[[np.ndarray], bytes],
+) -> Storage:
+    """A codec that stores the bytes of arrays.
+
+    Args:
+        image_shape: H, W and C.
+        dtype: of what is stored.
+        to_dtype: converts the images of `Storage.encode`.
+        suffix: see `Storage`.
+        to_file: an image file of one array [H, W, C].
+    """
+
+    def encode(images, kept=None):
+        del kept
+        converted = to_dtype(check_images(images, image_shape))
+        return [image.tobytes() for image in converted]
+
+    def decode(encoded):
+        return decode_raw(encoded, dtype, image_shape)
+
+    return Storage(
+        dtype=np.dtype(dtype).name,
+        suffix=suffix,
+        header=b'',
+        encode=encode,
+        decode=decode,
+        num_bytes=len,
+        file=lambda encoded: to_file(decode([encoded])[0]),
+        learnable=True,
+        compresses=False,
+    )
+
+
 # What a codec loses.
 
 

@@ -1,7 +1,6 @@
 """Pixels as 32-bit numbers, not rounded."""
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,30 +16,16 @@ def make(
     """See `storage.make`; the quality and the subsampling are not used."""
     del quality, subsampling
 
-    def encode(images, kept=None):
-        del kept
-        images = storage.check_images(images, image_shape)
-        if images.dtype == np.uint8:
-            images = images.astype(_DTYPE) / np.float32(255)
-        clipped = np.clip(images, 0, 1).astype(_DTYPE)
-        return [image.tobytes() for image in clipped]
+    return storage.arrays(image_shape, _DTYPE, _to_float32, '.npy', _npy)
 
-    def decode(encoded: Sequence[bytes]) -> np.ndarray:
-        return storage.decode_raw(encoded, _DTYPE, image_shape)
 
-    def file(encoded):
-        written = io.BytesIO()
-        np.save(written, decode([encoded])[0])
-        return written.getvalue()
+def _to_float32(images: np.ndarray) -> np.ndarray:
+    if images.dtype == np.uint8:
+        images = images.astype(_DTYPE) / np.float32(255)
+    return np.clip(images, 0, 1).astype(_DTYPE)
 
-    return storage.Storage(
-        dtype='float32',
-        suffix='.npy',
-        header=b'',
-        encode=encode,
-        decode=decode,
-        num_bytes=len,
-        file=file,
-        learnable=True,
-        compresses=False,
-    )
+
+def _npy(pixels: np.ndarray) -> bytes:
+    written = io.BytesIO()
+    np.save(written, pixels)
+    return written.getvalue()
