@@ -10,6 +10,7 @@ from mnemonics_jax.core.cli import Parser
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'experiments' / 'results'
+IMAGES = 'experiments/small_images.py'
 
 
 class Data(NamedTuple):
@@ -53,6 +54,7 @@ def parse(
     parser = Parser(description=doc.partition('\n')[0], allow_abbrev=False)
     add = parser.add_argument
     add('--data', default='digits', help='digits or a folder of npz files')
+    add('--config', default=IMAGES, help='configuration of such a folder')
     add('--seeds', default=seeds, help='of class order, classes and weights')
     add('--only', default='', help='select cases by their first label')
     add('--where', default='', help='select by other labels: method=icarl')
@@ -65,7 +67,7 @@ def parse(
         if args.jobs < 1:
             raise ValueError(f'--jobs={args.jobs}: must be an integer >= 1')
         args.seeds = parse_seeds(args.seeds)
-        args.data = find_data(args.data, part, args.seeds)
+        args.data = find_data(args.data, part, args.seeds, args.config)
         args.where = parse_where(args.where)
     except ValueError as e:
         parser.error(str(e))
@@ -104,7 +106,9 @@ def parse_where(text: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def find_data(text: str, part: str, seeds: Sequence[int]) -> Data:
+def find_data(
+    text: str, part: str, seeds: Sequence[int], config: str = IMAGES
+) -> Data:
     """The data that `--data` names: digits, or those of a folder by its name.
 
     Raises:
@@ -128,7 +132,6 @@ def find_data(text: str, part: str, seeds: Sequence[int]) -> Data:
             f'--data={text}: a folder of images must have another name, since '
             'results are named after it'
         )
-    config = 'experiments/small_images.py'
     if list(folder.glob(f'{part}-*.npz')):
         paths = {seed: folder / f'{part}-{seed}.npz' for seed in seeds}
         check_files(text, paths.values())

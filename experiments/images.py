@@ -12,6 +12,11 @@ classes.
 
 reads a file for the source `arrays` and writes `confirm-0.npz`, `confirm-1.npz`
 and so on, for each seed 20 classes that no other seed has.
+
+    python -m experiments.images IN.npz --out=runs/cifar100_all --choose=0 \
+      --train=500 --test=100
+
+writes all classes, in `confirm.npz`.
 """
 
 import argparse
@@ -56,7 +61,8 @@ def parts(num: int, args: argparse.Namespace) -> dict[str, np.ndarray]:
         dealt = deal_classes(num, args.disjoint)
         return {f'confirm-{seed}': part for seed, part in enumerate(dealt)}
     choose, confirm = split_classes(num, args.choose)
-    return {'choose': choose, 'confirm': confirm}
+    both = {'choose': choose, 'confirm': confirm}
+    return {name: part for name, part in both.items() if len(part)}
 
 
 def pick(
