@@ -4,7 +4,7 @@
 draws its classes, their order and the initial weights.
 
 `small_images.py:all` has all classes of the file, which must be 100: 50 + 5 x
-10, as Liu et al. have CIFAR-100, and 60 epochs instead of 20. The network is
+10, as Liu et al. have CIFAR-100, and 30 epochs instead of 20. The network is
 that of all studies on images, not the paper's ResNet-32.
 """
 
@@ -28,7 +28,7 @@ def get_config(classes: str = '20') -> config_dict.ConfigDict:
     config.plugins = 'experiments/small_network.py'
     config.backbone.name = 'folded'
     config.weight_transfer = False
-    config.train.epochs = 20 if classes == '20' else 60
+    config.train.epochs = 20 if classes == '20' else 30
     config.train.batch_size = 64
     config.train.lr = 0.05
     config.train.schedule = 'cosine'
