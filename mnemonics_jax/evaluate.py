@@ -221,6 +221,7 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     phase = finished.restore_phase(
         arguments.workdir, arguments.phase, allow_float64=True
     )
+    cli.warn(phase.warning)
     config = with_data(phase, given)
     compilation_cache.keep_programs(arguments.workdir)
     parallel.avoid_cached_collectives()

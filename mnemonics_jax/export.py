@@ -195,6 +195,7 @@ def run(arguments: argparse.Namespace) -> None:
     phase = finished.restore_phase(
         arguments.workdir, arguments.phase, allow_float64=True
     )
+    cli.warn(phase.warning)
     written = export(phase, folder)
     count = int(np.asarray(phase.exemplars.mask).sum())
     print(

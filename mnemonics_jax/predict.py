@@ -208,6 +208,7 @@ def run(arguments: argparse.Namespace) -> None:
     phase = finished.restore_phase(
         arguments.workdir, arguments.phase, allow_float64=True
     )
+    cli.warn(phase.warning)
     classifier = choose_classifier(phase, arguments.classifier)
     files, skipped = find_images(arguments.images)
     for file in skipped:

@@ -264,13 +264,16 @@ decode_files = storage.decode_files
 
 
 def test_a_resume_with_another_decoder_is_one_line(ran, tmp_path):
-    """And with the same one it goes on."""
+    """And with the same one it goes on; other commands warn."""
     workdir = tmp_path / 'run'
     shutil.copytree(ran.workdir, workdir)
     with mock.patch.object(storage, 'decode_files', another_decoder):
         done = call_command(ran, workdir)
+        read = call(lambda: export.main([str(workdir), f'--out={tmp_path}/x']))
     version = ran.phases[-1]['exemplars']['decoder']['pillow']
-    assert_refused(done, 'other pixels', f'resumed with pillow {version}')
+    assert_refused(done, 'other pixels', f'read with pillow {version}')
+    assert read.returncode == 0
+    assert read.stderr.startswith('warning: exemplars: decode to other pixels')
     done = call_command(ran, workdir)
     assert done.returncode == 0, done.stderr
     assert 'already finished' in done.stdout

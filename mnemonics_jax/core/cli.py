@@ -52,6 +52,12 @@ def answer(command: Callable[[], None]) -> None:
         raise
 
 
+def warn(line: str | None) -> None:
+    """Prints a warning, if there is one, where it is not in the results."""
+    if line is not None:
+        print(f'warning: {line}', file=sys.stderr)
+
+
 def fail_in_plugin(error: Exception) -> None:
     """Fails with one line if a plug-in's function raised the error."""
     if (line := plugins.explain(error)) is not None:

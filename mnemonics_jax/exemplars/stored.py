@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 
 from mnemonics_jax.data import storage
 from mnemonics_jax.data.encoded import Rows
-from mnemonics_jax.data.errors import BadDataError
 from mnemonics_jax.data.storage import Storage
 from mnemonics_jax.types import EncodedImages, ExemplarSet
 
@@ -122,7 +121,7 @@ def fingerprint(
 ) -> dict[str, Any]:
     """What encoded images were decoded to and by what, for `results.json`.
 
-    Another version of the decoder may give other pixels; see `check_decoded`.
+    Another version of the decoder may give other pixels; see `other_pixels`.
     """
     if encoded is None:
         return {}
@@ -132,25 +131,22 @@ def fingerprint(
     }
 
 
-def check_decoded(
+def other_pixels(
     images: np.ndarray, mask: np.ndarray, recorded: Mapping[str, Any]
-) -> None:
-    """Checks that images decode to the same pixels as in the run so far.
+) -> str | None:
+    """What to say if images decode to other pixels than in the run; else None.
 
     Args:
         images: [K, m, H, W, C], just decoded.
         mask: bool[K, m].
         recorded: `fingerprint` of it, with other entries.
-
-    Raises:
-        BadDataError: they do not.
     """
     if _digest(images, mask) == recorded['decoded_sha256']:
-        return
+        return None
     versions, now = recorded['decoder'], storage.decoder_version()
-    raise BadDataError(
-        'exemplars: decode to other pixels than in the run so far: must be '
-        f'resumed with {_in_words(versions)}, not {_in_words(now)}'
+    return (
+        'exemplars: decode to other pixels than in the run: must be read with '
+        f'{_in_words(versions)}, not {_in_words(now)}'
     )
 
 

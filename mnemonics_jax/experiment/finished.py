@@ -17,6 +17,7 @@ from mnemonics_jax.core import parallel, plugins, precision
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data.phase_plan import Plan, from_json
+from mnemonics_jax.exemplars import stored
 from mnemonics_jax.experiment import components, results, run_config
 from mnemonics_jax.methods import make_method
 from mnemonics_jax.train import checkpoint, evaluation
@@ -45,6 +46,8 @@ class FinishedPhase(NamedTuple):
         classifiers: the evaluated `evaluation.CLASSIFIERS` whose models are
             saved.
         predictor: the classifier reported for the run.
+        warning: what the user should know of it, such as that another decoder
+            gives exemplars other pixels; None for nothing.
     """
 
     config: config_dict.FrozenConfigDict
@@ -58,6 +61,7 @@ class FinishedPhase(NamedTuple):
     encoded: EncodedImages | None
     classifiers: tuple[str, ...]
     predictor: str
+    warning: str | None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -93,9 +97,12 @@ def restore_phase(
             precision.allow(config.precision)
         precision.check(config.precision)
         carry, other, phases = checkpoint.read_end(place.root, index)
+    warning = None
     if carry.encoded is not None:
         codec = components.make_storage(config, begun.plan.image_shape)
         images, mask = encodings.decode(codec, carry.encoded)
+        recorded = phases[index]['exemplars']
+        warning = stored.other_pixels(images, mask, recorded)
         held = ExemplarSet(jnp.asarray(images), jnp.asarray(mask))
         carry = carry.replace(exemplars=held)
     # Classes may have been added after the phase.
@@ -116,6 +123,7 @@ def restore_phase(
         encoded=carry.encoded,
         classifiers=classifiers_of(phases[index], other, config),
         predictor=results.predictor(method_of(config), phases),
+        warning=warning,
     )
 
 

@@ -16,6 +16,7 @@ from mnemonics_jax.core import multihost, parallel
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.data import encoded as encodings
+from mnemonics_jax.data import errors
 from mnemonics_jax.data.sources import Source
 from mnemonics_jax.exemplars import memory, stored, strategies
 from mnemonics_jax.experiment import (
@@ -254,7 +255,8 @@ def restore(
     carry, phases = checkpointer.restore_latest(first) or (first, [])
     if phases and carry.encoded is not None:
         decoded = encodings.decode(parts.storage, carry.encoded)
-        stored.check_decoded(*decoded, phases[-1]['exemplars'])
+        if line := stored.other_pixels(*decoded, phases[-1]['exemplars']):
+            raise errors.BadDataError(line)
         # Classes added after the start leave the others fewer bytes.
         last = parts.budget(len(parts.bounds) - 1)
         lost = np.flatnonzero(carry.encoded.lengths[:, 0] > last)
