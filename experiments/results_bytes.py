@@ -1,8 +1,9 @@
 """The tables of docs/results.md on exemplars at equal bytes (study E)."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
+from benchmarks import tables
 from experiments import statistics
 from experiments.results_parts import HEADS, Row, Table, load, present
 
@@ -12,38 +13,56 @@ SHOWN = ('cnn', 'nme')
 COMPARED = ('cnn', 'nme', 'best')
 
 
-def rows(results: pathlib.Path) -> list[tuple[str, Row]]:
-    """All rows, each with the title of its data."""
-    return [
-        (title, row)
-        for data, title in present(results, STUDY).items()
-        for row in load(results, STUDY, data)['rows']
-    ]
+class Found(NamedTuple):
+    """A row of the study.
+
+    Attributes:
+        title: title of its data.
+        classes: number of classes of a run.
+        row: see `comparison.rows`.
+    """
+
+    title: str
+    classes: int
+    row: Row
+
+    def place(self) -> list[str]:
+        """Cells of data and method, and of the raw images of equal bytes."""
+        labels = self.row['labels']
+        return [f'{self.title}, {labels["method"]}', labels['raw images']]
+
+    def difference(self, reference: str, head: str) -> dict[str, Any] | None:
+        """Average incremental accuracy less that of a reference, if it ran."""
+        found = self.row['differences'].get(reference)
+        return found and found[head]['average']
 
 
-def place(title: str, row: Row) -> list[str]:
-    """Cells of data and method, and of the raw images of equal bytes."""
-    labels = row['labels']
-    return [f'{title}, {labels["method"]}', labels['raw images']]
-
-
-def difference(row: Row, reference: str, head: str) -> dict[str, Any]:
-    """Average incremental accuracy of a row less that of its reference."""
-    return row['differences'][reference][head]['average']
+def rows(results: pathlib.Path, **labels: str) -> list[Found]:
+    """All rows with these labels."""
+    found = []
+    for data, title in present(results, STUDY).items():
+        content = load(results, STUDY, data)
+        classes = len(content['runs'][0]['classes'])
+        found += [
+            Found(title, classes, row)
+            for row in content['rows']
+            if labels.items() <= row['labels'].items()
+        ]
+    return found
 
 
 def equal_bytes(results: pathlib.Path) -> Table:
     """Accuracies of all cases."""
     lines = []
-    for title, row in rows(results):
-        labels, classes = row['labels'], 20
-        each = row['count']['mean'] / classes
+    for found in rows(results):
+        row, labels = found.row, found.row['labels']
+        each = row['count']['mean'] / found.classes
         scores = [
             f'{100 * row["scores"][head]["average"]["mean"]:.1f}'
             for head in SHOWN
         ]
         name = f'{labels["exemplars"]}, {labels["stored"]}'
-        lines.append([*place(title, row), name, f'{each:.1f}', *scores])
+        lines.append([*found.place(), name, f'{each:.1f}', *scores])
     claim = (
         'A class has the bytes of as many raw images as its row says. '
         '`repeated` are two raw images, each shown 15 times an epoch: a '
@@ -58,10 +77,9 @@ def equal_bytes(results: pathlib.Path) -> Table:
 def compressed(results: pathlib.Path) -> Table:
     """Compressed herding less raw herding."""
     found = [
-        (title, row)
-        for title, row in rows(results)
-        if row['labels']['exemplars'] == 'herding'
-        and row['labels']['stored'] != 'uint8'
+        each
+        for each in rows(results, exemplars='herding')
+        if each.row['labels']['stored'] != 'uint8'
     ]
     claim = 'Compressed images by herding less raw ones, at equal bytes.'
     return less('Compressed less raw', claim, found, 'raw herding')
@@ -69,11 +87,7 @@ def compressed(results: pathlib.Path) -> Table:
 
 def learned(results: pathlib.Path) -> Table:
     """Exemplars learned through their storage less those that were not."""
-    found = [
-        (title, row)
-        for title, row in rows(results)
-        if row['labels']['exemplars'] == 'tuned'
-    ]
+    found = rows(results, exemplars='tuned')
     claim = (
         'Learned exemplars less herding, both stored alike and in equal bytes: '
         'where pixels are compressed, they were learned through the codec.'
@@ -81,21 +95,38 @@ def learned(results: pathlib.Path) -> Table:
     return less('Learned less herded', claim, found, 'herding so stored')
 
 
-def less(
-    heading: str, claim: str, found: list[tuple[str, Row]], reference: str
-) -> Table:
+def less(heading: str, claim: str, found: list[Found], reference: str) -> Table:
     """A table of differences to a reference."""
-    lines = [
-        [
-            *place(title, row),
-            row['labels']['stored'],
-            *[
-                statistics.tested(difference(row, reference, head))
-                for head in COMPARED
-            ],
-        ]
-        for title, row in found
-    ]
+    lines = []
+    for each in found:
+        cells = [each.difference(reference, head) for head in COMPARED]
+        shown = [cell and statistics.tested(cell) for cell in cells]
+        if all(shown):
+            lines.append([*each.place(), each.row['labels']['stored'], *shown])
     titles = ('data, method', 'raw images', 'stored')
     shown = (HEADS[head] for head in COMPARED)
     return Table(heading, claim, (*titles, *shown), lines)
+
+
+def summary(results: pathlib.Path) -> str:
+    """The table of the README: JPEG in the bytes of two raw images."""
+    chosen = {'stored': 'jpeg 50', 'raw images': '2'}
+    learned = {
+        each.place()[0]: each
+        for each in rows(results, exemplars='tuned', **chosen)
+    }
+    lines = []
+    for each in rows(results, exemplars='herding', **chosen):
+        name = each.place()[0]
+        pairs = (each, 'raw herding'), (learned.get(name), 'herding so stored')
+        cells = [
+            own and own.difference(reference, head)
+            for own, reference in pairs
+            for head in SHOWN
+        ]
+        shown = [statistics.marked(cell) if cell else '' for cell in cells]
+        lines.append([name, *shown])
+    heads = [HEADS[head] for head in SHOWN]
+    titles = [f'herded: {head}' for head in heads]
+    titles += [f'learned: {head}' for head in heads]
+    return tables.markdown(('data, method', *titles), lines)

@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks import tables
 from experiments import (
     comparison,
     results_bytes,
@@ -215,40 +214,3 @@ def sections(results: pathlib.Path) -> Iterator[Table]:
     yield results_bytes.equal_bytes(results)
     yield results_bytes.compressed(results)
     yield results_bytes.learned(results)
-
-
-def summary(results: pathlib.Path) -> str:
-    """The table of the README: own classifiers less herding, and then NME.
-
-    Digits, on which nothing shows, are counted below it.
-    """
-    lines, counts = [], []
-    for data, title in present(results, STUDY).items():
-        rows = {tuple(case(row)): row for row in learned(results, data)}
-        counts.append(survivors(list(rows.values()), title))
-        shown = {size for _, size in rows} if data != 'digits' else set()
-        for size in sorted(shown, key=int):
-            cells = [
-                statistics.marked(difference(rows[method, size], 'herding', h))
-                for method, h in (
-                    ('lucir', 'cnn'),
-                    ('icarl', 'nme'),
-                    ('lucir', 'nme'),
-                )
-            ]
-            lines.append([title, size, *cells])
-    heads = ('LUCIR, CNN', 'iCaRL, NME', 'LUCIR, NME')
-    body = tables.markdown(('data', 'exemplars a class', *heads), lines)
-    return (
-        f"{body}\n\nBold: p < 0.05 after Holm's correction for the comparisons "
-        'with herding on a data set, by both methods and four classifiers. '
-        f'These are {"; ".join(counts)}.'
-    )
-
-
-def survivors(rows: Sequence[Row], title: str) -> str:
-    """How many differences to herding survive, gains and losses."""
-    found = [difference(row, 'herding', head) for row in rows for head in HEADS]
-    left = [cell['mean'] > 0 for cell in found if statistics.survives(cell)]
-    gains, losses = sum(left), len(left) - sum(left)
-    return f'{gains} higher and {losses} lower of {len(found)} on {title}'

@@ -11,6 +11,7 @@ from experiments import comparison, statistics
 # By name in result files. CIFAR-100 comes first: it took part in no choice.
 DATA = {
     'cifar100': 'CIFAR-100',
+    'cifar100_all': 'CIFAR-100, 100 classes',
     'images': 'Tiny-ImageNet',
     'digits': 'digits',
 }

@@ -8,7 +8,7 @@ replaces the text between two marks in both files by tables of
 
 import pathlib
 
-from experiments import results_page
+from experiments import results_bytes, results_page
 from experiments.flags import RESULTS, ROOT
 
 BEGIN = '<!-- experiments:begin -->'
@@ -22,7 +22,7 @@ def bodies(results: pathlib.Path) -> dict[pathlib.Path, str]:
     sections = [table.markdown() for table in results_page.sections(results)]
     return {
         PAGE: '\n\n'.join(sections),
-        README: results_page.summary(results),
+        README: results_bytes.summary(results),
     }
 
 

@@ -22,9 +22,9 @@ from experiments import (
 
 
 def test_the_documents_have_what_the_results_give():
-    for path, body in tables.bodies(tables.RESULTS).items():
+    for path, found in tables.bodies(tables.RESULTS).items():
         text = path.read_text()
-        assert tables.insert(text, body) == text
+        assert tables.insert(text, found) == text
 
 
 def test_a_document_without_the_marks_is_refused():
@@ -69,20 +69,8 @@ def made_cifar100(folder: pathlib.Path) -> None:
 
 def test_cifar100_is_in_the_tables_once_it_has_results(tmp_path):
     made_cifar100(tmp_path)
-    without = results_page.summary(tables.RESULTS)
-    lines = results_page.summary(tmp_path).splitlines()
-    own = [line for line in lines if line.startswith('| CIFAR-100 | ')]
-    assert [line.split(' | ')[1] for line in own] == ['2', '5', '10']
-    assert lines[0] == (
-        '| data | exemplars a class | LUCIR, CNN | iCaRL, NME | LUCIR, NME |'
-    )
-    if 'CIFAR-100' not in without:
-        assert 'CIFAR-100' not in {
-            *' '.join(
-                table.markdown()
-                for table in results_page.sections(tables.RESULTS)
-            ).split()
-        }
+    before = {t.heading for t in results_page.sections(tables.RESULTS)}
+    assert 'Learned less herding, CIFAR-100' in before
     found = {t.heading: t for t in results_page.sections(tmp_path)}
     herding = found['Learned less herding, CIFAR-100']
     assert len(herding.lines) == 6
