@@ -257,7 +257,7 @@ def do(
     (folder / 'logs').mkdir(parents=True, exist_ok=True)
     progress = sweep.Progress(runs, folder, about)
     options = argparse.Namespace(
-        out=args.runs, jobs=args.jobs, in_process=True, small=False
+        out=args.runs, jobs=args.jobs, devices=0, in_process=True, small=False
     )
     try:
         sweep.run_all(options, progress)

@@ -9,8 +9,13 @@ does a run for each combination, with the command that `--dry-run` prints. After
 each run it writes `sweep.md`, `sweep.csv` and `sweep.json` to `--out`: mean,
 standard deviation and count over seeds. Rerun the command to resume: finished
 runs are kept, failed ones are repeated. Fields of the configuration have their
-full names or short ones: method, strategy, adjust, phases, transfer. With one
-accelerator keep `--jobs` at 1.
+full names or short ones: method, strategy, adjust, phases, transfer.
+
+With `--devices=4` runs share a machine of four GPUs or TPU chips: each has one
+of them, and four go at a time. A run gives the numbers that it gives alone on
+one device. Small networks leave most of a chip idle, and steps shared by chips
+wait for each other, so this is how several seeds use a machine best. Without
+`--devices` keep `--jobs` at 1 on accelerators.
 """
 
 import argparse
@@ -51,12 +56,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     grid_help = 'F=A,B: a field and its values; repeatable; averages over seed'
     add('--grid', required=True, action='append', help=grid_help)
     add('--set', default=[], action='append', help='F=V: a field of all runs')
-    add('--jobs', default=1, type=int, help='number of runs at a time')
+    add('--jobs', type=int, help='runs at a time; default: 1, or --devices')
+    add('--devices', default=0, type=int, help='accelerators, one for each run')
     add('--dry-run', action='store_true', help='print the commands only')
     add('--in-process', action='store_true', help='many runs per process')
     add('--small', action='store_true', help='tiny runs, in process')
     args = parser.parse_args(argv)
     try:
+        if args.devices < 0:
+            raise ValueError(f'--devices={args.devices}: must be >= 0')
+        if args.jobs is None:
+            args.jobs = max(1, args.devices)
         if args.jobs < 1:
             raise ValueError(f'--jobs={args.jobs}: must be an integer >= 1')
         args.config = arguments.locate(args.config)
@@ -220,7 +230,9 @@ def run_all(args: argparse.Namespace, progress: Progress) -> None:
     """Does the remaining runs of a sweep."""
     signal.signal(signal.SIGTERM, interrupt)
     processes = sweep_worker.Processes(
-        environment(args.out, args.jobs), shared=args.in_process or args.small
+        environment(args.out, args.jobs),
+        shared=args.in_process or args.small,
+        devices=args.devices,
     )
     with futures.ThreadPoolExecutor(args.jobs) as pool:
         ends = [pool.submit(execute, processes, r) for r in progress.left]

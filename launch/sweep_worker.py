@@ -7,6 +7,7 @@ it does the run and prints the exit status.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -19,17 +20,39 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 
+def device_variables(index: int) -> dict[str, str]:
+    """Environment variables that leave a process one accelerator.
+
+    Args:
+        index: index of a GPU or of a TPU chip of this machine. Such a chip is a
+            slice of its own: the process looks for no others.
+    """
+    return {
+        'CUDA_VISIBLE_DEVICES': str(index),
+        'TPU_VISIBLE_CHIPS': str(index),
+        'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1',
+        'TPU_PROCESS_BOUNDS': '1,1,1',
+        'TPU_WORKER_HOSTNAMES': 'localhost',
+        'TPU_WORKER_ID': '0',
+    }
+
+
 class Processes:
     """Starts and ends the processes for the threads of a sweep."""
 
-    def __init__(self, environment: dict[str, str], *, shared: bool) -> None:
+    def __init__(
+        self, environment: dict[str, str], *, shared: bool, devices: int = 0
+    ) -> None:
         """Starts no process yet.
 
         Args:
             environment: environment variables of the processes.
             shared: whether the runs of a thread share a process.
+            devices: accelerators of this machine, of which the threads get one
+                each in turn; 0: all processes see all of them.
         """
         self._environment, self._shared = environment, shared
+        self._devices, self._threads = devices, itertools.count()
         self._live: set[subprocess.Popen] = set()
         self._closed = False
         self._lock = threading.Lock()
@@ -91,9 +114,18 @@ class Processes:
         with self._lock:
             if self._closed:
                 raise InterruptedError('the sweep is ending')
-            process = subprocess.Popen(command, env=self._environment, **pipes)
+            environment = {**self._environment, **self._of_thread()}
+            process = subprocess.Popen(command, env=environment, **pipes)
             self._live.add(process)
             return process
+
+    def _of_thread(self) -> dict[str, str]:
+        """Variables of the accelerator that this thread's runs have."""
+        if not self._devices:
+            return {}
+        if not hasattr(self._own, 'number'):
+            self._own.number = next(self._threads)
+        return device_variables(self._own.number % self._devices)
 
     def _wait(self, process: subprocess.Popen) -> int:
         """Waits for the end of a process and returns its exit status."""

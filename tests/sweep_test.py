@@ -10,10 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
+import types
+from concurrent import futures
 
 import compiling
 import numpy as np
 import pytest
+
+from mnemonics_jax.core import multihost
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'launch'))
@@ -315,6 +319,35 @@ def test_a_shared_process_that_dies_fails_one_run_only(tmp_path):
     assert 'configs/digits.py.py' in log.read_text()
     with pytest.raises(InterruptedError):
         processes.run(wrong, log)
+
+
+def test_runs_at_a_time_have_an_accelerator_each(tmp_path, monkeypatch):
+    names = list(sweep_worker.device_variables(0))
+    program = f'import os; print(*(os.environ[n] for n in {names}))'
+    processes = sweep_worker.Processes(
+        dict(os.environ), shared=False, devices=2
+    )
+    together = threading.Barrier(4)
+
+    def do(number):
+        together.wait()
+        logs = [tmp_path / f'{number}-{i}' for i in range(2)]
+        for log in logs:
+            assert processes.run([sys.executable, '-c', program], log) == 0
+        first, second = (log.read_text().split() for log in logs)
+        assert first == second  # A thread keeps its accelerator.
+        return first
+
+    with futures.ThreadPoolExecutor(4) as pool:
+        found = sorted(pool.map(do, range(4)))
+    assert [each[:2] for each in found] == [['0', '0']] * 2 + [['1', '1']] * 2
+    # A chip is a slice of its own, whose process looks for no other.
+    config = types.SimpleNamespace(jax_platforms='tpu,cpu')
+    monkeypatch.setattr(multihost, 'jax', types.SimpleNamespace(config=config))
+    assert multihost.may_have_peers()
+    for name, value in sweep_worker.device_variables(1).items():
+        monkeypatch.setenv(name, value)
+    assert not multihost.may_have_peers()
 
 
 def test_a_sweep_continues_after_failures_and_says_so(tmp_path):
