@@ -139,7 +139,7 @@ def test_help_lists_the_fields_and_loads_no_jax():
     assert modules == '[]', done.stderr
     for name in FIELDS:
         assert any(line.startswith(f'  --config.{name}: ') for line in shown)
-    words = 'default: 20; must be an integer >= 0'
+    words = 'default: 20; must be an integer >= 0 and <= 1000000'
     assert f'    ({words})' in shown
 
 

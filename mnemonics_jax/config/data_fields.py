@@ -25,7 +25,7 @@ FIELDS = {
     ),
     'data.image_size': Field(
         None,
-        or_none(at_least(1)),
+        or_none(at_least(1, 4096)),
         'Side of the square that images are resized to; None: not resized.',
     ),
     'data.labels': Field(
@@ -55,18 +55,20 @@ FIELDS = {
     ),
     'data.memory_mb': Field(
         4096,
-        at_least(0),
+        at_least(0, 10**9),
         "Limit to keep a phase's images in memory; above, each epoch reads.",
     ),
     'data.read_ahead_mb': Field(
-        256, at_least(1), 'Memory for batches that are read ahead.'
+        256, at_least(1, 10**6), 'Memory for batches that are read ahead.'
     ),
     'data.eval_resize': Field(
         None,
-        or_none(at_least(1)),
+        or_none(at_least(1, 4096)),
         'Shorter side before the central crop of evaluation; None: image_size.',
     ),
-    'data.pad': Field(0, at_least(0), 'Zero padding before a random crop.'),
+    'data.pad': Field(
+        0, at_least(0, 512), 'Zero padding before a random crop.'
+    ),
     'data.flip': Field(
         False,
         BOOLEAN,
@@ -82,31 +84,35 @@ FIELDS = {
     ),
     'data.subset_classes': Field(
         None,
-        or_none(at_least(1)),
+        or_none(at_least(1, 10**6)),
         'Number of classes to draw, as for ImageNet-Subset; None: all.',
     ),
     'data.subset_seed': Field(
         1993, SEED, 'Seed of that draw and of test_fraction.'
     ),
     'data.num_classes': Field(
-        None, or_none(at_least(1)), 'Number of classes (synthetic).'
+        None, or_none(at_least(1, 100_000)), 'Number of classes (synthetic).'
     ),
     'data.channels': Field(
-        None, or_none(at_least(1)), 'Channels of images (synthetic).'
+        None, or_none(at_least(1, 1024)), 'Channels of images (synthetic).'
     ),
     'data.train_per_class': Field(
-        None, or_none(at_least(1)), 'Training images a class (synthetic).'
+        None,
+        or_none(at_least(1, 10**6)),
+        'Training images a class (synthetic).',
     ),
     'data.test_per_class': Field(
-        None, or_none(at_least(1)), 'Test images a class (synthetic).'
+        None, or_none(at_least(1, 10**6)), 'Test images a class (synthetic).'
     ),
     'protocol.base_classes': Field(
         None,
-        or_none(at_least(0)),
+        or_none(at_least(0, 10**6)),
         'Classes of phase 0; None: about half of them.',
     ),
     'protocol.phases': Field(
-        None, or_none(at_least(0)), 'Equal phases after phase 0; None: 5.'
+        None,
+        or_none(at_least(0, 10**6)),
+        'Equal phases after phase 0; None: 5.',
     ),
     'protocol.remainder': Field(
         None,
@@ -120,7 +126,7 @@ FIELDS = {
     ),
     'protocol.stop_after_phase': Field(
         None,
-        or_none(at_least(0)),
+        or_none(at_least(0, 10**6)),
         'Phase to end after; a later command can resume. None: the last.',
     ),
     'protocol.class_order_seed': Field(

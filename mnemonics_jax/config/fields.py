@@ -41,7 +41,7 @@ FIELDS = {
     **data_fields.FIELDS,
     'steps_per_dispatch': Field(
         None,
-        or_none(at_least(1)),
+        or_none(at_least(1, 4096)),
         'Steps in one program; None: 1 on CPU, up to 32 on accelerators.',
     ),
     'precision': Field(
@@ -80,8 +80,8 @@ FIELDS = {
         or_none(FOLDER),
         'Run whose model of phase 0 is taken over instead of trained again.',
     ),
-    'train.epochs': Field(160, at_least(1), 'Epochs in each phase.'),
-    'train.batch_size': Field(128, at_least(1), 'Images per SGD step.'),
+    'train.epochs': Field(160, at_least(1, 100_000), 'Epochs in each phase.'),
+    'train.batch_size': Field(128, at_least(1, 65_536), 'Images per SGD step.'),
     'train.lr': Field(0.1, POSITIVE, 'Learning rate at the start.'),
     'train.momentum': Field(0.9, number(0, 1), 'Momentum of SGD.'),
     'train.weight_decay': Field(5e-4, NOT_NEGATIVE, 'Weight decay.'),
@@ -105,14 +105,18 @@ FIELDS = {
         'tuned', one_of(Presets._fields), 'Fills the fields that are not set.'
     ),
     'exemplars.per_class': Field(
-        20, at_least(0), 'Exemplars of each class; 0 if another budget is set.'
+        20,
+        at_least(0, 10**6),
+        'Exemplars of each class; 0 if another budget is set.',
     ),
-    'exemplars.total': Field(0, at_least(0), 'Exemplars of all classes, or 0.'),
+    'exemplars.total': Field(
+        0, at_least(0, 10**9), 'Exemplars of all classes, or 0.'
+    ),
     'exemplars.bytes_per_class': Field(
-        0, at_least(0), 'Bytes of the exemplars of each class, or 0.'
+        0, at_least(0, 10**13), 'Bytes of the exemplars of each class, or 0.'
     ),
     'exemplars.bytes_total': Field(
-        0, at_least(0), 'Bytes of the exemplars of all classes, or 0.'
+        0, at_least(0, 10**13), 'Bytes of the exemplars of all classes, or 0.'
     ),
     'exemplars.storage': Field(
         Presets(paper='uint8', bilevel='uint8', tuned='uint8', compact='jpeg'),
@@ -139,12 +143,12 @@ FIELDS = {
     ),
     'exemplars.outer_epochs': Field(
         Presets(paper=50, bilevel=0, tuned=0),
-        at_least(0),
+        at_least(0, 100_000),
         'Passes over the real images; 0 if outer_steps is set.',
     ),
     'exemplars.outer_steps': Field(
         Presets(paper=0, bilevel=150, tuned=150),
-        at_least(0),
+        at_least(0, 10**6),
         'Outer steps; 0 if outer_epochs is set.',
     ),
     'exemplars.outer_optimizer': Field(
@@ -162,7 +166,7 @@ FIELDS = {
     # The query of an adjustment is half a memory: more steps overfit it.
     'exemplars.adjust_steps': Field(
         Presets(paper=0, bilevel=40, tuned=40),
-        at_least(0),
+        at_least(0, 10**6),
         'Outer steps of adjustment; 0: outer_epochs passes.',
     ),
     'exemplars.adjust_lr': Field(
@@ -172,7 +176,7 @@ FIELDS = {
     ),
     'exemplars.inner_steps': Field(
         Presets(paper=5, bilevel=20, tuned=20),
-        at_least(1),
+        at_least(1, 4096),
         'SGD steps of the temporary model.',
     ),
     'exemplars.inner_lr': Field(
@@ -182,7 +186,7 @@ FIELDS = {
     ),
     'exemplars.inner_batch': Field(
         Presets(paper=128, bilevel=0, tuned=0),
-        at_least(0),
+        at_least(0, 65_536),
         'Exemplars per inner step; 0: all.',
     ),
     'exemplars.inner_scope': Field(
@@ -197,7 +201,7 @@ FIELDS = {
     ),
     'exemplars.query_batch': Field(
         Presets(paper=128, bilevel=128, tuned=128),
-        at_least(1),
+        at_least(1, 65_536),
         'Query images per outer step.',
     ),
     'exemplars.objective': Field(
@@ -221,19 +225,21 @@ FIELDS = {
         'How inner steps are differentiated; unroll is exact.',
     ),
     'exemplars.hypergradient_terms': Field(
-        10, at_least(1), 'Terms of a hypergradient other than unroll.'
+        10, at_least(1, 4096), 'Terms of a hypergradient other than unroll.'
     ),
     'exemplars.microbatch': Field(
         None,
-        or_none(at_least(1)),
+        or_none(at_least(1, 65_536)),
         'Images at once while exemplars are learned; None: a minibatch.',
     ),
     'finetune.epochs': Field(
         ByMethod(50),
-        at_least(1),
+        at_least(1, 100_000),
         'Epochs of fine-tuning a copy on all exemplars.',
     ),
-    'finetune.batch_size': Field(128, at_least(1), 'Exemplars per SGD step.'),
+    'finetune.batch_size': Field(
+        128, at_least(1, 65_536), 'Exemplars per SGD step.'
+    ),
     'finetune.lr': Field(ByMethod(0.01), POSITIVE, 'Learning rate.'),
     'finetune.momentum': Field(ByMethod(0.0), number(0, 1), 'Momentum of SGD.'),
     'finetune.scope': Field(
@@ -244,13 +250,17 @@ FIELDS = {
         BOOLEAN,
         'The next phase starts from the fine-tuned copy.',
     ),
-    'evaluate.batch_size': Field(256, at_least(1), 'Images per batch.'),
+    'evaluate.batch_size': Field(256, at_least(1, 65_536), 'Images per batch.'),
     'evaluate.oracle': Field(
         False, BOOLEAN, 'Means of all training images classify, too: a ceiling.'
     ),
-    'checkpoint.keep': Field(2, at_least(1), 'Newest checkpoints to keep.'),
+    'checkpoint.keep': Field(
+        2, at_least(1, 10**6), 'Newest checkpoints to keep.'
+    ),
     'checkpoint.every_steps': Field(
-        0, at_least(0), 'Steps between checkpoints within a phase; 0: none.'
+        0,
+        at_least(0, 10**9),
+        'Steps between checkpoints within a phase; 0: none.',
     ),
     'checkpoint.every_seconds': Field(
         300.0,

@@ -38,16 +38,20 @@ class Field(NamedTuple):
     text: str
 
 
-def at_least(least: int) -> Rule:
-    """An integer >= `least`.
+def at_least(least: int, most: int | None = None) -> Rule:
+    """An integer >= `least` and, if given, <= `most`.
 
     Example:
         >>> from mnemonics_jax import rules
-        >>> rules.at_least(1).holds(0)
-        False
+        >>> rules.at_least(1).holds(0), rules.at_least(0, 9).words
+        (False, 'an integer >= 0 and <= 9')
     """
+    end = '' if most is None else f' and <= {most}'
+    top = float('inf') if most is None else most
     return Rule(
-        lambda v: type(v) is int and v >= least, f'an integer >= {least}', int
+        lambda v: type(v) is int and least <= v <= top,
+        f'an integer >= {least}{end}',
+        int,
     )
 
 
@@ -128,12 +132,13 @@ def number(low: float, high: float, *, above: bool = False) -> Rule:
 
 def _positive_integers(value: Any) -> bool:
     return isinstance(value, tuple | list) and all(
-        type(v) is int and v > 0 for v in value
+        type(v) is int and 0 < v <= 10**6 for v in value
     )
 
 
-POSITIVE = number(0, float('inf'), above=True)
-NOT_NEGATIVE = number(0, float('inf'))
+# Rates, weights and temperatures. Beyond, float32 would soon overflow.
+POSITIVE = number(0, 1e9, above=True)
+NOT_NEGATIVE = number(0, 1e9)
 BOOLEAN = Rule(lambda v: type(v) is bool, 'true or false', bool)
 TEXT = Rule(lambda v: type(v) is str, 'a string', str)
 FOLDER = Rule(lambda v: type(v) is str and v != '', 'a work directory', str)
@@ -145,7 +150,11 @@ SEED = Rule(
 )
 SIZES = Rule(
     lambda v: _positive_integers(v) and len(v) > 0,
-    'integers >= 1 separated by commas',
+    'integers >= 1 and <= 1000000 separated by commas',
     tuple,
 )
-INTEGERS = Rule(_positive_integers, 'integers >= 1 separated by commas', tuple)
+INTEGERS = Rule(
+    _positive_integers,
+    'integers >= 1 and <= 1000000 separated by commas',
+    tuple,
+)

@@ -30,7 +30,11 @@ SETTINGS = {
         rules.NOT_NEGATIVE,
         'Weight of the margin ranking term.',
     ),
-    'top_k': (2, rules.at_least(1), 'Number of nearest new classes to rank.'),
+    'top_k': (
+        2,
+        rules.at_least(1, 10**6),
+        'Number of nearest new classes to rank.',
+    ),
 }
 DEFAULTS = {'method.freeze_old_rows': True}
 HEADS = ('cosine',)
