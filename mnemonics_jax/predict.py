@@ -22,6 +22,7 @@ with dependencies.explained():
     import numpy as np
 
     from mnemonics_jax.core import cli, compilation_cache, parallel
+    from mnemonics_jax.core.regular import regular
     from mnemonics_jax.core.workdir import write_atomically
     from mnemonics_jax.data import decode
     from mnemonics_jax.data.pillow import SUFFIXES
@@ -95,7 +96,7 @@ def read_images(
     """
     height, width, _ = phase.plan.image_shape
     return decode.decode_many(
-        lambda row: files[row].read_bytes(),
+        lambda row: regular(files[row]).read_bytes(),
         lambda row: str(files[row]),
         len(files),
         phase.plan.image_shape,

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mnemonics_jax.core.regular import regular
+
 _MAX_SEED = 2**32 - 1
 # As in the most common protocol.
 _DEFAULT_PHASES = 5
@@ -69,7 +71,7 @@ def read_names(path: str) -> list[str]:
         ValueError: the file cannot be read.
     """
     try:
-        text = pathlib.Path(path).read_text()
+        text = regular(pathlib.Path(path)).read_text()
     except (OSError, UnicodeDecodeError) as e:
         reason = getattr(e, 'strerror', None) or 'not a text file'
         raise ValueError(f'protocol.class_order_file={path!r}: {reason}') from e

@@ -46,6 +46,9 @@ def _available() -> tuple[str, ...]:
 FORMATS = _available()
 SUFFIXES = tuple(suffix for name in FORMATS for suffix in _SAFE[name])
 
+# An image takes three bytes for each, in several threads.
+MOST_PIXELS = 2**26
+
 # Top, left, height and width in pixels, possibly fractional.
 Box = tuple[float, float, float, float]
 
@@ -74,6 +77,7 @@ def opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_range(image)
+            _check_size(image)
             if image.format == 'TIFF':
                 # Pillow turns these upright when it loads them.
                 image.load()
@@ -92,6 +96,15 @@ def _check_range(image: Image.Image) -> None:
     scaled = image.format in ('PNG', 'PPM')
     if image.mode == 'F' or (image.mode == 'I' and not scaled):
         raise BadImageError('pixels of 32 bits: must have 8 or 16')
+
+
+def _check_size(image: Image.Image) -> None:
+    """Raises BadImageError if the pixels would take too much memory."""
+    if image.width * image.height > MOST_PIXELS:
+        raise BadImageError(
+            f'{image.width} x {image.height} pixels: must be at most '
+            f'{MOST_PIXELS} in all'
+        )
 
 
 def load(image: Image.Image, channels: int) -> Image.Image:

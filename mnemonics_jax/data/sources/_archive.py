@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from mnemonics_jax.core.regular import MOST_BYTES, regular
 from mnemonics_jax.data.sources._files import is_image
 
 # A larger member is no image, and a larger compressed tar is to be unpacked.
-_MOST_BYTES_OF_A_FILE = 2**28
 _MOST_BYTES = 2**31
 UNREADABLE = (
     OSError,
@@ -135,7 +135,7 @@ def open_archive(path: epath.Path, field: str) -> Inside:
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(path.open('rb'))
+            file = stack.enter_context(regular(path, None).open('rb'))
             is_zip = zipfile.is_zipfile(file)
             members = _zip(file) if is_zip else _tar(file, field)
         except tarfile.ReadError as e:
@@ -226,5 +226,5 @@ def _no_file() -> bytes:
 
 
 def _check_size(size: int) -> None:
-    if size > _MOST_BYTES_OF_A_FILE:
+    if size > MOST_BYTES:
         raise OSError(f'{size} bytes are too many for an image')

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.data.errors import BadImageError
 from mnemonics_jax.data.pillow import SUFFIXES, reason
 from mnemonics_jax.data.sources import digest_of_files
@@ -46,11 +47,11 @@ class Files(NamedTuple):
 
     def load(self, position: int) -> bytes:
         """Reads a file."""
-        return (self.root / self.names[position]).read_bytes()
+        return regular(self.root / self.names[position]).read_bytes()
 
     def describe(self, position: int) -> str:
-        """The path of a file."""
-        return str(self.root / self.names[position])
+        """The path of a file, as it can be printed."""
+        return printable(str(self.root / self.names[position]))
 
     def digest(self, positions: np.ndarray) -> str:
         """Digest of names and, but for those in a bucket, sizes of files.
@@ -120,6 +121,11 @@ def kinds(left_out: Iterable[str]) -> dict[str, int]:
     return dict(collections.Counter(map(kind, left_out)).most_common())
 
 
+def printable(name: str) -> str:
+    """A name in which bytes that are not UTF-8 are escaped."""
+    return name.encode('utf-8', 'backslashreplace').decode()
+
+
 def names_in(folder: Folder) -> list[str]:
     """Sorted names of the entries of a folder, without hidden ones."""
     # Path objects of a million files would take ten seconds.
@@ -146,7 +152,7 @@ def images_under(folder: Folder) -> list[str]:
     for name in names:
         path = posixpath.join(str(folder), name)
         if is_image(name):
-            found.append(path)
+            found.append(printable(path))
         # A link may lead back to a folder above.
         elif not os.path.islink(path) and (folder / name).is_dir():
             found += images_under(folder / name)
@@ -167,7 +173,7 @@ def unread(
     """
     others, images = [], []
     for name in names:
-        path = str(folder / name)
+        path = printable(str(folder / name))
         if is_image(name):
             images.append(path)
         elif not (folder / name).is_dir():
@@ -184,7 +190,8 @@ def contents(folder: Folder) -> str:
     entries = []
     for name in names_in(folder):
         is_folder = not is_image(name) and (folder / name).is_dir()
-        entries.append((not is_folder, f'{name}/' if is_folder else name))
+        shown = printable(name)
+        entries.append((not is_folder, f'{shown}/' if is_folder else shown))
     listed = ', '.join(name for _, name in sorted(entries)[:_MAX_IN_ERROR])
     if len(entries) > _MAX_IN_ERROR:
         listed += f', ... ({len(entries)} in all)'
@@ -204,6 +211,11 @@ def list_classes(root: Folder, known: Iterable[str] = ()) -> Files:
     classes = folders_in(root)
     if not classes:
         raise ValueError(f'{root}: no folder; must have one per class')
+    for name in classes:
+        if printable(name) != name:
+            raise ValueError(
+                f'{root}: class {printable(name)}: must have a name in UTF-8'
+            )
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         listed = list(pool.map(lambda name: _list_class(root / name), classes))
     beside = set(names_in(root)) - {*classes, *known}

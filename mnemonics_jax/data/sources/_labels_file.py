@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.data.sources import _archive, _files, _splits, checks
 from mnemonics_jax.data.sources._files import Files, Folder
 
@@ -77,7 +78,7 @@ def _text(root: Folder, given: str, field: str) -> str:
     for place in places:
         try:
             if place.exists() and not place.is_dir():
-                return place.read_bytes().decode('utf-8-sig')
+                return regular(place).read_bytes().decode('utf-8-sig')
         except (OSError, UnicodeDecodeError) as e:
             raise ValueError(f'{field}: {place}: {e}') from e
     raise ValueError(

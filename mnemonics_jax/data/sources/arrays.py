@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import SPLITS, Source, checks, in_memory
 
@@ -97,7 +98,7 @@ def _load(
     found = {}
     try:
         with (
-            path.open('rb') as file,
+            regular(path, None).open('rb') as file,
             zipfile.ZipFile(file),  # NumPy may take other files for a pickle.
             np.load(file, allow_pickle=False) as arrays,
         ):

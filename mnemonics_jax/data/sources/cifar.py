@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import (
     CIFAR100_STATISTICS,
@@ -212,7 +213,7 @@ def _set_in(archive: epath.Path) -> str:
     """The set that an archive has, cifar100 if none is seen."""
     with (
         contextlib.suppress(*_UNREADABLE),
-        archive.open('rb') as file,
+        regular(archive, None).open('rb') as file,
         tarfile.open(fileobj=file, mode='r:*') as members,
     ):
         for member in members:
@@ -256,7 +257,7 @@ def _unpacked(folder: epath.Path, form: _Format) -> Iterator[tuple[str, bytes]]:
         path = folder / name
         if path.exists():
             try:
-                yield name, path.read_bytes()
+                yield name, regular(path, _MOST_BYTES).read_bytes()
             except OSError as e:
                 raise ValueError(f'{path}: {e.strerror or e}') from e
 
@@ -266,7 +267,7 @@ def _packed(path: epath.Path, form: _Format) -> Iterator[tuple[str, bytes]]:
     wanted = {f'{form.folder}/{name}': name for name in form.files()}
     try:
         with (
-            path.open('rb') as file,
+            regular(path, None).open('rb') as file,
             tarfile.open(fileobj=file, mode='r:*') as members,
         ):
             for member in members:

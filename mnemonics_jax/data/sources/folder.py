@@ -27,6 +27,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.core.text import counted
 from mnemonics_jax.data import decode
 from mnemonics_jax.data.sources import (
@@ -311,7 +312,7 @@ def _display_names(root: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes
     names = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = regular(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f'{path}: {e}') from e
     for number, line in enumerate(lines, start=1):
