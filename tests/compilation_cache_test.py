@@ -79,11 +79,94 @@ def test_programs_of_several_cpu_devices_are_not_kept(tmp_path):
             f'{pathlib.Path.home()}/.cache/mnemonics_jax/jax_cache',
         ),
         ('gs://b/one', {'MNEMONICS_JAX_CACHE': 'off'}, None),
+        ('gs://b/one', {'MNEMONICS_JAX_CACHE': 'gs://c/kept'}, 'gs://c/kept'),
+        ('/runs/one', {'MNEMONICS_JAX_CACHE': 'gs://c/kept'}, 'gs://c/kept'),
     ],
 )
 def test_where_programs_are_kept(workdir, variables, expected):
     found = compilation_cache.folder(workdir, variables)
-    assert (found and str(found)) == expected
+    assert found == expected
+
+
+# Compiles a program as process ID, with a folder in place of Cloud Storage.
+IN_BUCKET = """
+import os, sys, types
+import fsspec
+from fsspec.implementations import local
+
+class Buckets(local.LocalFileSystem):
+    def __init__(self, finalize_on_close):
+        super().__init__(auto_mkdir=True)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        path = path.replace('gs://', os.environ['BUCKETS'] + '/')
+        return local.LocalFileSystem._strip_protocol(path)
+
+fsspec.register_implementation('gcs', Buckets, clobber=True)
+for name in ('gcsfs', 'google', 'google.cloud', 'google.cloud.storage'):
+    sys.modules[name] = types.ModuleType(name)
+
+import jax
+from jax._src import distributed
+from mnemonics_jax.core import compilation_cache
+
+loaded = []
+jax.monitoring.register_event_listener(
+    lambda name, **_: loaded.append(name.endswith('/cache_hits'))
+)
+jax.devices()  # As in the real thing, no part of what names a program.
+distributed.global_state.process_id = int(os.environ['ID'])
+try:
+    compilation_cache.keep_programs('gs://bucket/run')
+except ValueError as e:
+    sys.exit(str(e))
+jax.jit(lambda x: 3 * x).lower(jax.ShapeDtypeStruct((2,), 'float32')).compile()
+print(sum(loaded), jax.config.jax_persistent_cache_enable_xla_caches)
+"""
+
+
+def compile_in_bucket(buckets, process_id):
+    """Ends `IN_BUCKET`, with the cache gs://bucket/cache."""
+    unset = {k: v for k, v in os.environ.items() if k not in start.CACHES}
+    return subprocess.run(
+        [sys.executable, '-c', IN_BUCKET],
+        cwd=ROOT,
+        env={
+            **unset,
+            **ONE_DEVICE,
+            'BUCKETS': str(buckets),
+            'ID': str(process_id),
+            'MNEMONICS_JAX_CACHE': 'gs://bucket/cache',
+            # Else the program is compiled too fast to be kept.
+            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        },
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_process_0_writes_programs_to_a_bucket_and_the_others_read_them(
+    tmp_path,
+):
+    cache = tmp_path / 'bucket' / 'cache'
+    cache.parent.mkdir()
+    for process_id, loads in ((1, 0), (0, 0), (1, 1), (0, 1)):
+        done = compile_in_bucket(tmp_path, process_id)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [str(loads), 'none']
+        wrote = bool(list(cache.glob('*-cache')))
+        assert wrote == ((process_id, loads) != (1, 0))
+    assert not list(ROOT.glob('gs:*'))
+
+
+def test_a_bucket_that_is_not_there_is_refused(tmp_path):
+    done = compile_in_bucket(tmp_path, 0)
+    assert done.returncode == 1
+    assert done.stderr == (
+        'MNEMONICS_JAX_CACHE=gs://bucket/cache: must be in a bucket that '
+        'exists\n'
+    )
 
 
 def test_what_jax_was_told_stays(tmp_path, monkeypatch):
@@ -107,6 +190,14 @@ def test_a_folder_that_cannot_be_written_is_refused_if_it_was_asked_for(
         done, f'MNEMONICS_JAX_CACHE={path}', 'must be a writable', 'off'
     )
     assert not (tmp_path / 'run').exists()
+
+    monkeypatch.setenv('MNEMONICS_JAX_CACHE', 's3://bucket/cache')
+    done = run_module('main', f'--workdir={tmp_path}/run')
+    assert_refused(
+        done,
+        'MNEMONICS_JAX_CACHE=s3://bucket/cache: must be a directory or '
+        'gs://BUCKET/FOLDER',
+    )
 
     monkeypatch.delenv('MNEMONICS_JAX_CACHE')
     with pytest.raises(subprocess.CalledProcessError) as caught:

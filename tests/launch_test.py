@@ -1,5 +1,7 @@
 """The scripts that start runs on many machines, with stand-ins for those."""
 
+import fcntl
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -11,6 +13,8 @@ import sys
 import time
 
 import pytest
+import yaml
+from packaging import requirements
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = ('commands', 'gpu_slurm', 'local_processes', 'tpu_pod')
@@ -95,9 +99,8 @@ def test_help_shows_the_usage(name):
         ('tpu_pod', ('--', *RUN), 'ZONE: missing'),
         ('tpu_pod', (*TPU, '--', '--workdir=runs/a'), '--workdir=runs/a'),
         ('tpu_pod', TPU, '--workdir=: must be gs://'),
-        ('tpu_pod', (*TPU, '--spot=yes'), 'SPOT=yes: must be true or false'),
+        ('tpu_pod', (*TPU, '--', '--workdir=gs://b/'), '--workdir=gs://b:'),
         ('tpu_pod', (*TPU, '--name=A_1'), 'NAME=A_1: must be'),
-        ('tpu_pod', (*TPU, '--type=v9-8'), 'VERSION: missing'),
         ('tpu_pod', (*TPU, '--', *RUN), 'gcloud: missing'),
     ],
 )
@@ -318,23 +321,25 @@ def test_a_slurm_job_runs_the_flags_and_is_queued_again_when_it_has_saved(
 
 
 def test_tpu_pod_prints_each_command():
-    commands = printed_commands('tpu_pod', *TPU, '--spot=true', '--', *RUN)
+    arguments = ('--connect=--internal-ip --tunnel-through-iap', '--', *RUN)
+    commands = printed_commands('tpu_pod', *TPU, *arguments)
+    slices = ['gcloud', 'compute', 'tpus', 'tpu-vm']
     where = ['--zone=us-central2-b', '--project=p']
-    request = ['gcloud', 'compute', 'tpus', 'queued-resources']
-    assert [*request, 'describe', 'mnemonics', *commands[0][-3:]] == commands[0]
+    connect = ['--internal-ip', '--tunnel-through-iap']
+    assert commands[0] == [
+        *[*slices, 'describe', 'mnemonics', '--format=value(state)', *where]
+    ]
     assert [
-        *[*request, 'create', 'mnemonics', '--node-id=mnemonics'],
-        *['--accelerator-type=v4-32', '--runtime-version=tpu-ubuntu2204-base'],
-        *['--spot', *where],
+        *[*slices, 'scp', 'runs/mnemonics/checkout.tar.gz'],
+        *['mnemonics:checkout.tar.gz', '--worker=all', *connect, *where],
     ] in commands
-    assert [
-        *[*request, 'delete', 'mnemonics', '--force', '--quiet', *where]
-    ] in commands
-    copied = ['gcloud', 'compute', 'tpus', 'tpu-vm', 'scp']
-    assert [
-        *[*copied, 'runs/mnemonics/checkout.tar.gz'],
-        *['mnemonics:checkout.tar.gz', '--worker=all', *where],
-    ] in commands
+    shells = [c for c in commands if c[:5] == [*slices, 'ssh']]
+    assert {c[6] for c in shells} == {'--worker=0', '--worker=all'}
+    for command in shells:
+        assert command[8:] == [
+            *['--ssh-flag=-oServerAliveInterval=30'],
+            *['--ssh-flag=-oServerAliveCountMax=4', *connect, *where],
+        ]
     assert [
         *['gcloud', 'storage', 'cp', 'gs://bucket/a/report.html'],
         *['gs://bucket/a/results.json', 'runs/mnemonics/'],
@@ -342,26 +347,11 @@ def test_tpu_pod_prints_each_command():
     assert not (ROOT / 'runs' / 'mnemonics').exists()
 
 
-@pytest.mark.parametrize(
-    ('kind', 'version'),
-    [
-        ('v3-8', 'tpu-ubuntu2204-base'),
-        ('v5litepod-16', 'v2-alpha-tpuv5-lite'),
-        ('v5p-32', 'v2-alpha-tpuv5'),
-        ('v6e-16', 'v2-alpha-tpuv6e'),
-    ],
-)
-def test_a_slice_gets_the_software_of_its_type(kind, version):
-    commands = printed_commands('tpu_pod', *TPU, f'--type={kind}', '--', *RUN)
-    (create,) = [c for c in commands if 'create' in c]
-    assert f'--accelerator-type={kind}' in create
-    assert f'--runtime-version={version}' in create
-
-
-# Two hosts as folders. The states that it tells are taken from files, one a
+# Two hosts as folders. The states of the slice are taken from a file, one a
 # question, the last for ever. The first log that is asked for, and what is
-# asked next, are cut off where there is a file `cut`; and with the hosts, as by
-# a preemption, where there is one `preempt`. The run lasts until then.
+# asked next, are cut off where there is a file `cut` or, for a preemption, one
+# `preempt`. The run lasts until then. Where there is a file `again`, the
+# command that starts the run is repeated.
 GCLOUD = r"""#!/usr/bin/env bash
 cd "$CLOUD"
 echo "$*" | head -n 1 >>calls
@@ -372,24 +362,13 @@ option() {  # Of the name $1, among the words that follow.
     case "$word" in "--$name="*) printf '%s' "${word#*=}" ;; esac
   done
 }
-next() {
-  head -n 1 "$1"
-  if [ "$(wc -l <"$1")" -gt 1 ]; then sed -i 1d "$1"; fi
-}
 case "$*" in
-  *'queued-resources describe'*)
-    state="$(next request)"
+  *'tpu-vm describe'*)
+    state="$(head -n 1 slice)"
+    if [ "$(wc -l <slice)" -gt 1 ]; then sed -i 1d slice; fi
     if [ "$state" = NONE ]; then echo 'ERROR: NOT_FOUND' >&2; exit 1; fi
     echo "$state"
     ;;
-  *'tpu-vm describe'*) next slice ;;
-  *'queued-resources create'*)
-    for host in host0 host1; do
-      mkdir -p "$host/.local/bin"
-      cp uv "$host/.local/bin"
-    done
-    ;;
-  *'queued-resources delete'*) rm -rf host0 host1 ;;
   *'tpu-vm scp'*) for host in host0 host1; do cp "$CHECKOUT/$5" "$host"; done ;;
   *'tpu-vm ssh'*)
     command="$(option command "$@")"
@@ -404,21 +383,23 @@ case "$*" in
       exit 255
     fi
     if [ -e preempt ] && [[ "$command" == *tail* ]]; then
-      rm preempt
-      for host in host0 host1; do
-        kill -- "-$(cat "$host/mnemonics_jax/run.pid")"
-      done
+      mv preempt cutting
       exit 255
+    fi
+    if [ -e again ] && [[ "$command" == *setsid* ]]; then
+      hosts+=("${hosts[@]}")
     fi
     for host in "${hosts[@]}"; do
       (cd "$host" && HOME="$PWD" bash -c "$command") || exit
     done
+    rm -f again
     ;;
   *'storage cp'*) touch "$CHECKOUT/$5"/{report.html,results.json} ;;
 esac
 """
 # Makes a .venv whose Python notes its flags, and may last, or fail.
 UV = r"""#!/usr/bin/env bash
+echo "$*" >>"$HOME/uv"
 if [ "$1" = venv ]; then
   mkdir -p .venv/bin
   cp "$CLOUD/python" .venv/bin
@@ -426,15 +407,14 @@ fi
 """
 HOST_PYTHON = r"""#!/usr/bin/env bash
 printf '%s\n' "$@" >"$HOME/flags"
+env >"$HOME/variables"
+echo start >>"$HOME/starts"
 echo 'the log'
-while [ -e "$CLOUD/preempt" ] || [ -e "$CLOUD/cut" ]; do
+while [ -e "$CLOUD/preempt" ] || [ -e "$CLOUD/cut" ] || [ -e "$CLOUD/again" ]
+do
   /bin/sleep 0.05
 done
-status="$(head -n 1 "$CLOUD/status")"
-if [ "${HOME##*/}" = host0 ] && [ "$(wc -l <"$CLOUD/status")" -gt 1 ]; then
-  sed -i 1d "$CLOUD/status"
-fi
-exit "$status"
+exit "$(cat "$CLOUD/status")"
 """
 
 
@@ -443,113 +423,193 @@ def cloud(checkout, tmp_path):
     """A function that runs the script in a cloud of this machine."""
     folder, programs = tmp_path / 'cloud', tmp_path / 'programs'
     make_program(programs / 'gcloud', GCLOUD)
-    make_program(programs / 'sleep', '#!/bin/sh\n')
-    make_program(folder / 'uv', UV)
+    make_program(programs / 'sleep', '#!/bin/sh\n/bin/sleep 0.01\n')
     make_program(folder / 'python', HOST_PYTHON)
+    for host in ('host0', 'host1'):
+        make_program(folder / host / '.local' / 'bin' / 'uv', UV)
     env = environment(programs, CLOUD=str(folder), CHECKOUT=str(checkout))
 
-    def run(request, *flags, slices=('READY',), status='0'):
-        (folder / 'request').write_text('\n'.join(request) + '\n')
+    def run(*flags, settings=(), slices=('READY',), status='0'):
         (folder / 'slice').write_text('\n'.join(slices) + '\n')
         (folder / 'status').write_text(f'{status}\n')
         (folder / 'calls').write_text('')
-        flags = flags or RUN
-        return launch('tpu_pod', *TPU, '--', *flags, root=checkout, env=env)
+        arguments = (*TPU, *settings, '--', *(flags or RUN))
+        return launch('tpu_pod', *arguments, root=checkout, env=env)
 
     return run
+
+
+def host_lines(tmp_path, name):
+    """The lines of a file on both hosts."""
+    hosts = [tmp_path / 'cloud' / host for host in ('host0', 'host1')]
+    return [(host / name).read_text().splitlines() for host in hosts]
 
 
 def calls(tmp_path):
     """What gcloud was asked to do, without the questions, in short."""
     lines = (tmp_path / 'cloud' / 'calls').read_text().splitlines()
-    words = ('create', 'delete', 'scp', 'storage')
+    words = ('scp', 'storage')
     return [w for line in lines for w in words if w in line.split()[:4]]
 
 
-def test_tpu_pod_requests_installs_runs_on_all_hosts_and_fetches(
-    cloud, tmp_path
-):
-    done = cloud(['NONE', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'])
+def test_tpu_pod_installs_runs_on_all_hosts_and_fetches(cloud, tmp_path):
+    done = cloud()
     assert done.returncode == 0, done.stderr
     assert 'the log' in done.stdout
-    assert calls(tmp_path) == ['create', 'scp', 'storage']
-    for host in ('host0', 'host1'):
-        flags = (tmp_path / 'cloud' / host / 'flags').read_text()
-        assert flags.splitlines() == ['-m', 'mnemonics_jax.main', *RUN]
-        installed = tmp_path / 'cloud' / host / 'mnemonics_jax' / 'launch'
-        assert (installed / 'tpu_pod.sh').exists()
+    assert calls(tmp_path) == ['scp', 'storage']
+    flags = ['-m', 'mnemonics_jax.main', *RUN]
+    assert host_lines(tmp_path, 'flags') == [flags, flags]
+    for lines in host_lines(tmp_path, 'variables'):
+        assert 'MNEMONICS_JAX_CACHE=gs://bucket/.jax_cache' in lines
+    for _, line in host_lines(tmp_path, 'uv'):
+        assert '--constraint=launch/tested.txt -e .[tpu,gcs,tfds]' in line
+    installed = tmp_path / 'cloud' / 'host1' / 'mnemonics_jax' / 'launch'
+    assert (installed / 'tpu_pod.sh').exists()
     assert (tmp_path / 'checkout/runs/mnemonics/report.html').exists()
-    assert 'queued-resources delete mnemonics' in done.stderr
+    assert 'billed until you delete it' in done.stderr
 
 
-@pytest.mark.slow
-def test_a_preempted_slice_is_requested_again_and_the_run_resumes(
-    cloud, tmp_path
-):
-    (tmp_path / 'cloud' / 'preempt').touch()
-    states = ['NONE', 'ACTIVE', 'SUSPENDING', 'SUSPENDED', 'NONE', 'ACTIVE']
-    done = cloud(states)
+def test_hosts_are_prepared_and_the_run_gets_its_variables(cloud, tmp_path):
+    done = cloud(
+        *["A=it's $HOME", 'MNEMONICS_JAX_CACHE=off', *RUN],
+        settings=['--prepare=echo "$HOME" >~/prepared'],
+    )
     assert done.returncode == 0, done.stderr
-    expected = ['create', 'scp', 'delete', 'create', 'scp', 'storage']
-    assert calls(tmp_path) == expected
+    hosts = [[str(tmp_path / 'cloud' / host)] for host in ('host0', 'host1')]
+    assert host_lines(tmp_path, 'prepared') == hosts
+    for lines in host_lines(tmp_path, 'variables'):
+        assert {"A=it's $HOME", 'MNEMONICS_JAX_CACHE=off'} <= set(lines)
+    flags = ['-m', 'mnemonics_jax.main', *RUN]
+    assert host_lines(tmp_path, 'flags') == [flags, flags]
+
+
+def test_a_start_that_is_repeated_starts_one_run(cloud, tmp_path):
+    (tmp_path / 'cloud' / 'again').touch()
+    done = cloud()
+    assert done.returncode == 0, done.stderr
+    assert host_lines(tmp_path, 'starts') == [['start'], ['start']]
+
+
+def test_a_preempted_slice_is_said(cloud, tmp_path):
+    (tmp_path / 'cloud' / 'preempt').touch()
+    done = cloud(slices=['READY', 'PREEMPTED'])
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert 'NAME=mnemonics: the slice is PREEMPTED, must be READY' in last
+    assert calls(tmp_path) == ['scp']
 
 
 def test_a_failed_run_ends_the_script_with_its_status(cloud, tmp_path):
-    done = cloud(['NONE', 'ACTIVE'], status='3')
+    done = cloud(status='3')
     assert done.returncode == 3
     assert 'status 3' in done.stderr
-    assert calls(tmp_path) == ['create', 'scp']
-
-
-@pytest.mark.slow
-def test_a_run_told_to_stop_on_a_slice_that_stays_resumes(cloud, tmp_path):
-    done = cloud(['NONE', 'ACTIVE'], status='75\n0')
-    assert done.returncode == 0, done.stderr
-    assert calls(tmp_path) == ['create', 'scp', 'scp', 'storage']
+    assert calls(tmp_path) == ['scp']
 
 
 def test_a_host_that_cannot_be_installed_on_starts_nothing(cloud, tmp_path):
-    make_program(tmp_path / 'cloud' / 'uv', '#!/bin/sh\nexit 1\n')
-    done = cloud(['NONE', 'ACTIVE'])
+    uv = tmp_path / 'cloud' / 'host1' / '.local' / 'bin' / 'uv'
+    make_program(uv, '#!/bin/sh\nexit 1\n')
+    done = cloud()
     assert done.returncode == 2
     assert 'cannot be started' in done.stderr.splitlines()[-1]
     assert not list((tmp_path / 'cloud').glob('host*/flags'))
 
 
 @pytest.mark.slow
-def test_a_slice_that_is_there_is_used_again(cloud, tmp_path):
-    assert cloud(['NONE', 'ACTIVE'], status='3').returncode == 3
-    assert cloud(['ACTIVE']).returncode == 0
+def test_a_run_that_has_ended_is_started_again(cloud, tmp_path):
+    assert cloud(status='75').returncode == 75
+    assert cloud().returncode == 0
     assert calls(tmp_path) == ['scp', 'storage']
+    assert host_lines(tmp_path, 'starts') == [['start'] * 2] * 2
 
 
 def test_a_connection_that_breaks_is_taken_up_again(cloud, tmp_path):
     (tmp_path / 'cloud' / 'cut').touch()
-    done = cloud(['NONE', 'ACTIVE'])
+    done = cloud()
     assert done.returncode == 0, done.stderr
     assert 'the log' in done.stdout
-    assert calls(tmp_path) == ['create', 'scp', 'storage']
+    assert calls(tmp_path) == ['scp', 'storage']
 
 
 def test_a_slice_that_does_another_run_is_left_alone(cloud, tmp_path):
-    assert cloud(['NONE', 'ACTIVE']).returncode == 0
-    host = tmp_path / 'cloud' / 'host0' / 'mnemonics_jax'
+    assert cloud().returncode == 0
     # As if the run had not ended.
-    (host / 'run.pid').write_text(str(os.getpid()))
-    done = cloud(['ACTIVE'], '--workdir=gs://bucket/b')
+    with (tmp_path / 'cloud' / 'host0' / 'run.lock').open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = cloud('--workdir=gs://bucket/b')
     assert done.returncode == 2
     assert '--workdir=gs://bucket/a' in done.stderr.splitlines()[-1]
     assert calls(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ('states', 'slices', 'words'),
+    ('state', 'words'),
+    [('NONE', 'gcloud: ERROR: NOT_FOUND'), ('STOPPED', 'is STOPPED, must be')],
+)
+def test_a_slice_that_is_not_ready_is_said(state, words, cloud):
+    done = cloud(slices=[state])
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# sky.yaml
+
+SKY = {'SKYPILOT_NODE_IPS': '10.0.0.1\n10.0.0.2', 'SKYPILOT_NODE_RANK': '1'}
+
+
+@pytest.mark.parametrize(
+    ('extra', 'nodes', 'joined'),
     [
-        (['NONE', 'FAILED'], ['READY'], 'the request has failed'),
-        (['ACTIVE'], ['STOPPED'], 'STOPPED'),
+        ('tpu', '4', []),
+        ('cuda', '1', []),
+        (
+            'cuda',
+            '2',
+            [
+                *['--coordinator=10.0.0.1:8476', '--num_processes=2'],
+                '--process_id=1',
+            ],
+        ),
     ],
 )
-def test_a_slice_that_cannot_be_had_is_said(states, slices, words, cloud):
-    done = cloud(states, slices=slices)
-    assert done.returncode == 2
-    assert words in done.stderr.splitlines()[-1]
+def test_a_sky_task_installs_and_runs_its_flags(
+    extra, nodes, joined, checkout, tmp_path
+):
+    task = yaml.safe_load((ROOT / 'launch' / 'sky.yaml').read_text())
+    make_program(tmp_path / '.local' / 'bin' / 'uv', UV)
+    make_program(tmp_path / 'python', HOST_PYTHON)
+    (tmp_path / 'status').write_text('75')
+    assert set(task['envs']) == {'WORKDIR', 'FLAGS', 'EXTRA'}
+    env = environment(
+        **task['envs'] | SKY | {'WORKDIR': 'gs://bucket/a', 'EXTRA': extra},
+        SKYPILOT_NUM_NODES=nodes,
+        CLOUD=str(tmp_path),
+    )
+    env['HOME'] = str(tmp_path)
+    for part, status in (('setup', 0), ('run', 75)):
+        done = subprocess.run(
+            ['bash', '-euc', task[part]], cwd=checkout, env=env
+        )
+        assert done.returncode == status
+    assert (tmp_path / 'flags').read_text().splitlines() == [
+        *['-m', 'mnemonics_jax.main', '--workdir=gs://bucket/a', *joined],
+        '--config=configs/cifar100.py',
+    ]
+    variables = (tmp_path / 'variables').read_text().splitlines()
+    assert 'MNEMONICS_JAX_CACHE=gs://bucket/.jax_cache' in variables
+    assert f'-e .[{extra},gcs,tfds]' in (tmp_path / 'uv').read_text()
+    assert task['resources']['job_recovery']['recover_on_exit_codes'] == [75]
+
+
+def test_tested_versions_are_among_those_that_the_package_allows():
+    declared = {}
+    for line in importlib.metadata.requires('mnemonics-jax'):
+        requirement = requirements.Requirement(line)
+        if requirement.marker is None:
+            declared[requirement.name] = requirement.specifier
+    lines = (ROOT / 'launch' / 'tested.txt').read_text().splitlines()
+    pins = [line.split('==') for line in lines if not line.startswith('#')]
+    assert {'jax', 'jaxlib', 'flax'} <= {name for name, _ in pins}
+    for name, version in pins:
+        assert version in declared[name], name

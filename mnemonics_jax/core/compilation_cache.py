@@ -1,4 +1,8 @@
-"""The persistent compilation cache: the next start loads compiled programs."""
+"""The persistent compilation cache: the next start loads compiled programs.
+
+Of several processes, JAX lets only process 0 write programs, and all read them.
+So hosts without a shared disk need a cache in a bucket.
+"""
 
 import os
 import pathlib
@@ -6,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+
+from mnemonics_jax.core import workdir as workdirs
 
 VARIABLE = 'MNEMONICS_JAX_CACHE'
 OFF = ('', 'off')
@@ -15,7 +21,7 @@ NAME = '.jax_cache'
 
 def folder(
     workdir: str | os.PathLike[str], environment: Mapping[str, str]
-) -> pathlib.Path | None:
+) -> str | None:
     """The cache directory of a run; None for no cache.
 
     It is the directory that `MNEMONICS_JAX_CACHE` names, or else one beside the
@@ -26,14 +32,20 @@ def folder(
     Args:
         workdir: work directory of the run; may be gs://BUCKET/FOLDER.
         environment: environment variables of the process.
+
+    Returns:
+        An absolute path, or the address gs://BUCKET/FOLDER that the variable
+        gives.
     """
     given = environment.get(VARIABLE)
     if given is not None:
-        return None if given in OFF else pathlib.Path(given).absolute()
+        if given in OFF:
+            return None
+        return given if '://' in given else str(pathlib.Path(given).absolute())
     if '://' not in os.fspath(workdir):
-        return pathlib.Path(workdir).absolute().parent / NAME
+        return str(pathlib.Path(workdir).absolute().parent / NAME)
     caches = environment.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-    return pathlib.Path(caches) / 'mnemonics_jax' / NAME.lstrip('.')
+    return str(pathlib.Path(caches) / 'mnemonics_jax' / NAME.lstrip('.'))
 
 
 def keep_programs(workdir: str | os.PathLike[str]) -> None:
@@ -48,7 +60,8 @@ def keep_programs(workdir: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: the directory that `MNEMONICS_JAX_CACHE` names cannot be
-            written. If the default one cannot, there is no cache.
+            written, or its bucket cannot be read. If the default one cannot be
+            written, there is no cache.
     """
     # Its attributes are added at run time.
     config: Any = jax.config
@@ -57,21 +70,47 @@ def keep_programs(workdir: str | os.PathLike[str]) -> None:
     path = folder(workdir, os.environ)
     if path is None:
         return
-    if not _can_be_made(path):
+    in_bucket = '://' in path
+    if in_bucket:
+        _check_bucket(path)
+    elif not _can_be_made(pathlib.Path(path)):
         if VARIABLE in os.environ:
             raise ValueError(
                 f'{VARIABLE}={os.environ[VARIABLE]}: must be a writable '
-                'directory, or off'
+                'directory, gs://BUCKET/FOLDER, or off'
             )
         return
-    jax.config.update('jax_compilation_cache_dir', str(path))
-    if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
-        # By default JAX skips programs that compile in less than a second. A
-        # run has dozens of those, and loading one takes milliseconds.
+    jax.config.update('jax_compilation_cache_dir', path)
+    if in_bucket:
+        # XLA's own cache for GPUs can only be on disk. Programs that compile in
+        # less than a second, which JAX skips by default, load no faster from a
+        # bucket.
+        jax.config.update('jax_persistent_cache_enable_xla_caches', 'none')
+    elif 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
+        # A run has dozens of small programs, and loading one from a disk takes
+        # milliseconds.
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
-def _can_be_made(path):
+def _check_bucket(path: str) -> None:
+    """Raises ValueError, in one line, if there is no bucket to read."""
+    try:
+        address = workdirs.address(path)
+    except ValueError as e:
+        raise ValueError(f'{VARIABLE}={e}') from e
+    assert address is not None
+    bucket = '/'.join(path.split('/', 3)[:3])
+    try:
+        with workdirs.as_bucket_error():
+            # Of the folder it is not an error to be missing.
+            found = type(address)(bucket).exists()
+    except workdirs.BucketError as e:
+        raise ValueError(f'{VARIABLE}={path}: cannot be read: {e}') from e
+    if not found:
+        raise ValueError(f'{VARIABLE}={path}: must be in a bucket that exists')
+
+
+def _can_be_made(path: pathlib.Path) -> bool:
     """Whether a writable directory exists or can be created there."""
     while not os.path.lexists(path):
         path = path.parent

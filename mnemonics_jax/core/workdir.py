@@ -162,7 +162,7 @@ class Workdir:
             return
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _as_bucket_error():
+        with as_bucket_error():
             if (self.root / name).exists():
                 (self.root / name).copy(target)
                 self._copied[name] = _state(target)
@@ -177,7 +177,7 @@ class Workdir:
             return
         # Taken before the copy: the file may grow during it.
         state = _state(self.local / name)
-        with _as_bucket_error():
+        with as_bucket_error():
             epath.Path(self.local / name).copy(self.root / name, overwrite=True)
         self._copied[name] = state
 
@@ -209,7 +209,7 @@ def _state(path: pathlib.Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _as_bucket_error() -> Iterator[None]:
+def as_bucket_error() -> Iterator[None]:
     """Turns the many error types of the storage into one-line BucketErrors."""
     try:
         yield

@@ -191,6 +191,8 @@ def _draft(image: Image.Image, side: float, size: int) -> int:
         The factor by which each side shrinks: 1, 2, 4 or 8.
     """
     scale = max(k for k in (1, 2, 4, 8) if k == 1 or k * 2 * size <= side)
+    if scale == 1:
+        return 1
     width, height = image.size
     drafted = image.draft(None, (width // scale, height // scale))
     return scale if drafted else 1
@@ -219,7 +221,9 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         image = Image.alpha_composite(white, image)
-    return image.convert('L' if channels == 1 else 'RGB')
+    mode = 'L' if channels == 1 else 'RGB'
+    # Pillow would copy an image that has the mode.
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _crop(
