@@ -15,24 +15,31 @@ from experiments import by_the_byte, comparison, flags, runner
 # The bytes of two raw images a class.
 RAW_IMAGES = '2'
 HERDING, TUNED = (by_the_byte.STRATEGIES[k] for k in ('herding', 'tuned'))
-NETWORK = 'experiments/small_network.py'
+# Those of all cases, so that they share the model of phase 0.
+PLUGINS = ','.join(
+    f'experiments/{name}.py'
+    for name in (
+        'small_network',
+        'soft_targets',
+        'herding_stored',
+        'weighted_selection',
+    )
+)
+COMMON = {
+    'plugins': PLUGINS,
+    'method.name': 'lucir',
+    # Read by the method `soft_targets` alone.
+    'method.soft_targets.share': '0.5',
+    'exemplars.storage': 'jpeg',
+    'exemplars.quality': '50',
+    'exemplars.per_class': '0',
+    'exemplars.adjust': 'false',
+}
 
 
 def with_soft_targets(share: str) -> dict[str, str]:
     """LUCIR with soft targets of old exemplars."""
-    return {
-        'plugins': f'{NETWORK},experiments/soft_targets.py',
-        'method.name': 'soft_targets',
-        'method.soft_targets.share': share,
-    }
-
-
-def selected_by(name: str) -> dict[str, str]:
-    """A strategy of this folder."""
-    return {
-        'plugins': f'{NETWORK},experiments/{name}.py',
-        'exemplars.strategy': name,
-    }
+    return {'method.name': 'soft_targets', 'method.soft_targets.share': share}
 
 
 # What each case changes: settings of herding or of `tuned`.
@@ -47,8 +54,12 @@ CHANGES: dict[str, dict[str, str]] = {
     'herding of quality 75': {**HERDING, 'exemplars.quality': '75'},
     'tuned of quality 25': {**TUNED, 'exemplars.quality': '25'},
     'tuned of quality 75': {**TUNED, 'exemplars.quality': '75'},
-    'herding of stored images': selected_by('herding_stored'),
-    'selected by weights': selected_by('weighted_selection'),
+    'herding of stored images': {'exemplars.strategy': 'herding_stored'},
+    'selected by weights': {'exemplars.strategy': 'weighted_selection'},
+    'tuned from those by weights': {
+        **TUNED,
+        'exemplars.init': 'weighted_selection',
+    },
     'herding with soft targets 0.25': {**HERDING, **with_soft_targets('0.25')},
     'herding with soft targets 0.5': {**HERDING, **with_soft_targets('0.5')},
     'herding with soft targets 1': {**HERDING, **with_soft_targets('1.0')},
@@ -63,16 +74,9 @@ REFERENCES = {
 def cases(data: str) -> list[runner.Case]:
     """All cases on `data`: 'digits', or the name of a folder of images."""
     each = by_the_byte.RAW_BYTES.get(data, by_the_byte.RAW_BYTES_OF_IMAGES)
-    common = {
-        'method.name': 'lucir',
-        'exemplars.storage': 'jpeg',
-        'exemplars.quality': '50',
-        'exemplars.per_class': '0',
-        'exemplars.bytes_per_class': str(int(RAW_IMAGES) * each),
-        'exemplars.adjust': 'false',
-    }
+    num_bytes = {'exemplars.bytes_per_class': str(int(RAW_IMAGES) * each)}
     return [
-        runner.Case({'case': name}, {**common, **changes})
+        runner.Case({'case': name}, {**COMMON, **num_bytes, **changes})
         for name, changes in CHANGES.items()
     ]
 
