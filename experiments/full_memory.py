@@ -28,8 +28,6 @@ PLUGINS = ','.join(
 COMMON = {
     'plugins': PLUGINS,
     'method.name': 'lucir',
-    # Read by the method `soft_targets` alone.
-    'method.soft_targets.share': '0.5',
     'exemplars.storage': 'jpeg',
     'exemplars.quality': '50',
     'exemplars.per_class': '0',

@@ -255,7 +255,12 @@ def do(
         'grid': {name: [] for name in axes},
     }
     (folder / 'logs').mkdir(parents=True, exist_ok=True)
-    progress = sweep.Progress(runs, folder, about)
+    # A method's own field is set by none of the others.
+    filled = [
+        run._replace(settings={k: run.settings.get(k, '') for k in axes})
+        for run in runs
+    ]
+    progress = sweep.Progress(filled, folder, about)
     options = argparse.Namespace(
         out=args.runs, jobs=args.jobs, in_process=True, small=False
     )
