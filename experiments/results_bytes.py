@@ -1,12 +1,15 @@
-"""The tables of docs/results.md on exemplars at equal bytes (study E)."""
+"""The tables of docs/results.md on exemplars at equal bytes (studies E, F)."""
 
 import pathlib
 from typing import Any
 
-from experiments import statistics
+from experiments import comparison, runner, statistics
 from experiments.results_parts import HEADS, Row, Table, load, present
 
 STUDY = 'by_the_byte'
+SCREEN = 'full_memory'
+# Of a run.
+CLASSES = 20
 # Columns of absolute accuracies, and of differences.
 SHOWN = ('cnn', 'nme')
 COMPARED = ('cnn', 'nme', 'best')
@@ -36,8 +39,8 @@ def equal_bytes(results: pathlib.Path) -> Table:
     """Accuracies of all cases."""
     lines = []
     for title, row in rows(results):
-        labels, classes = row['labels'], 20
-        each = row['count']['mean'] / classes
+        labels = row['labels']
+        each = row['count']['mean'] / CLASSES
         scores = [
             f'{100 * row["scores"][head]["average"]["mean"]:.1f}'
             for head in SHOWN
@@ -99,3 +102,72 @@ def less(
     titles = ('data, method', 'raw images', 'stored')
     shown = (HEADS[head] for head in COMPARED)
     return Table(heading, claim, (*titles, *shown), lines)
+
+
+def full_memories(results: pathlib.Path) -> Table:
+    """Study F: each case less herding and less `tuned`, seed by seed."""
+    lines, better = [], []
+    for data, title in present(results, SCREEN).items():
+        runs = load(results, SCREEN, data)['runs']
+        grouped = {
+            dict(labels)['case']: seeds
+            for labels, seeds in comparison.group(runs).items()
+        }
+        for name, seeds in grouped.items():
+            found = {
+                (reference, head): changes(seeds, grouped[reference], head)
+                for reference in ('herding', 'tuned')
+                if reference != name
+                for head in SHOWN
+            }
+            mark = any(map(runner.used_removed, seeds.values()))
+            row = f'{title}, {name}{" †" if mark else ""}'
+            lines.append([row, *screen_cells(seeds, found)])
+            if helps(found):
+                better.append(name)
+    claim = (
+        'One thing changed at a time about JPEG exemplars of quality 50 in the '
+        'bytes of two raw images a class, LUCIR. Better than `tuned` on two '
+        'seeds or more, by CNN on each and not worse by NME: '
+        f'{", ".join(better) or "none"}. Points, seed by seed; images are '
+        'those of a class at the end. Rows with † are records: they used an '
+        'option that the package had at the commit in the record and no longer '
+        'has.'
+    )
+    titles = [
+        f'{HEADS[h]}, to {r}' for r in ('herding', 'tuned') for h in SHOWN
+    ]
+    heading = 'Full compressed memories'
+    return Table(heading, claim, ('data, case', 'images', *titles), lines)
+
+
+def changes(
+    seeds: dict[str, Any], others: dict[str, Any], head: str
+) -> list[float]:
+    """Average incremental accuracy less another's, for each shared seed."""
+    return [
+        comparison.scores(seeds[seed])[head]['average']
+        - comparison.scores(others[seed])[head]['average']
+        for seed in sorted(seeds)
+        if seed in others
+    ]
+
+
+def helps(found: dict[tuple[str, str], list[float]]) -> bool:
+    """Whether a case is better than `tuned`, see the claim."""
+    cnn, nme = (found.get(('tuned', head), []) for head in SHOWN)
+    return len(cnn) > 1 and min(cnn) > 0 and min(nme) >= 0
+
+
+def screen_cells(
+    seeds: dict[str, Any], found: dict[tuple[str, str], list[float]]
+) -> list[str]:
+    """Cells of the images a class, and of differences by seed."""
+    count = sum(r['exemplars'][-1]['count'] for r in seeds.values())
+    images = count / len(seeds) / CLASSES
+    cells = [
+        ', '.join(f'{100 * v:+.1f}' for v in found.get((reference, head), []))
+        for reference in ('herding', 'tuned')
+        for head in SHOWN
+    ]
+    return [f'{images:.1f}', *cells]

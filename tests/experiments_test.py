@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import (
     flags,
+    full_memory,
     images,
     recipe,
     replication,
@@ -32,6 +33,8 @@ def test_cases_differ_and_say_all_that_they_set():
         replication.cases('cifar100'),
         recipe.cases('digits'),
         recipe.cases('images'),
+        full_memory.cases('digits'),
+        full_memory.cases('images'),
     ):
         names = [tuple(case.labels.items()) for case in cases]
         assert len(set(names)) == len(cases)
@@ -206,6 +209,25 @@ def test_bad_flags_are_refused_in_one_line(given, said, capsys):
     text = capsys.readouterr().err or str(error.value)
     assert said in text
     assert text.strip().count('\n') == 0
+
+
+def test_a_field_that_only_some_runs_set_is_empty_in_the_others(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner.sweep, 'run_all', lambda *_: None)
+    settings = {'a': {'x': '1'}, 'b': {'x': '1', 'y': '2'}}
+    runs = [
+        runner.sweep_grid.Run(name, labels, tmp_path / name, [])
+        for name, labels in settings.items()
+    ]
+    data = types.SimpleNamespace(config='c.py', settings={})
+    args = argparse.Namespace(data=data, runs=tmp_path, jobs=1)
+    runner.do(args, tmp_path, runs)
+    found = json.loads((tmp_path / 'sweep.json').read_text())['cells']
+    assert [cell['settings'] for cell in found] == [
+        {'x': '1', 'y': ''},
+        {'x': '1', 'y': '2'},
+    ]
 
 
 @pytest.mark.parametrize('data', ['digits', 'images'])

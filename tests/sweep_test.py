@@ -317,6 +317,15 @@ def test_a_shared_process_that_dies_fails_one_run_only(tmp_path):
         processes.run(wrong, log)
 
 
+def test_a_shared_process_knows_the_fields_of_a_plug_in():
+    name = 'own_method'
+    flags = [f'plugins=examples/{name}.py', f'method.{name}.weight=2.5']
+    given = [CONFIG, '--workdir=w', *[f'--config.{flag}' for flag in flags]]
+    config, workdir = sweep_worker.load(given)
+    assert config.method[name].weight == 2.5
+    assert workdir == 'w'
+
+
 def test_a_sweep_continues_after_failures_and_says_so(tmp_path):
     done = sweep_process(
         f'--out={tmp_path}', '--grid=method=lucyr,icorl', '--small'
