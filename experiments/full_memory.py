@@ -61,7 +61,6 @@ CHANGES: dict[str, dict[str, str]] = {
     'herding with soft targets 0.25': {**HERDING, **with_soft_targets('0.25')},
     'herding with soft targets 0.5': {**HERDING, **with_soft_targets('0.5')},
     'herding with soft targets 1': {**HERDING, **with_soft_targets('1.0')},
-    'tuned with a rate of 0.01': {**TUNED, 'exemplars.rate_weight': '0.01'},
     'tuned with soft targets 0.5': {**TUNED, **with_soft_targets('0.5')},
 }
 REFERENCES = {

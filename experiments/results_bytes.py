@@ -131,8 +131,8 @@ def full_memories(results: pathlib.Path) -> Table:
         'seeds or more, by CNN on each and not worse by NME: '
         f'{", ".join(better) or "none"}. Points, seed by seed; images are '
         'those of a class at the end. Rows with † are records: they used an '
-        'option that the package had at the commit in the record and no longer '
-        'has.'
+        f'option that the package had at commit {runner.REMOVED_AT_F} and no '
+        'longer has.'
     )
     titles = [
         f'{HEADS[h]}, to {r}' for r in ('herding', 'tuned') for h in SHOWN

@@ -42,13 +42,16 @@ QUICK = {
     'exemplars.adjust_steps': '2',
     'exemplars.query_batch': '32',
 }
-# Options that the package no longer has, and the commit that had them all.
-# Records that used them stay in the results.
+# Options that the package no longer has. Records that used them stay in the
+# results.
 REMOVED: dict[str, tuple] = {
     'inner_start': ('previous', 'path', 'forgot'),
     'balanced_queries': (True,),
+    'rate_weight': (0.01,),
 }
+# The commits that had all of them in study B, and in F.
 REMOVED_AT = 'f5d9b01'
+REMOVED_AT_F = '7a1a543'
 # Set by earlier records, to the only meaning that is left.
 IMPLIED = {'exemplars.balanced_queries': 'false'}
 

@@ -230,16 +230,20 @@ def test_a_field_that_only_some_runs_set_is_empty_in_the_others(
     ]
 
 
-@pytest.mark.parametrize('data', ['digits', 'images'])
-def test_a_study_that_is_run_again_keeps_its_records(data):
+@pytest.mark.parametrize(
+    ('study', 'data'),
+    [(recipe, 'digits'), (recipe, 'images'), (full_memory, 'images')],
+)
+def test_a_study_that_is_run_again_keeps_its_records(study, data):
+    name = study.__name__.rpartition('.')[2]
     args = argparse.Namespace(
         out=tables.RESULTS,
-        study='recipe',
+        study=name,
         data=types.SimpleNamespace(name=data),
     )
-    content = results_parts.load(tables.RESULTS, 'recipe', data)
-    assert runner.earlier(args, recipe.cases(data)) == content['runs']
-    changed = [c._replace(settings={}) for c in recipe.cases(data)]
+    content = results_parts.load(tables.RESULTS, name, data)
+    assert runner.earlier(args, study.cases(data)) == content['runs']
+    changed = [c._replace(settings={}) for c in study.cases(data)]
     kept = runner.earlier(args, changed)
     assert kept
     assert all(map(runner.used_removed, kept))

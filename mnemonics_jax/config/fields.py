@@ -210,12 +210,6 @@ FIELDS = {
         NOT_NEGATIVE,
         'Weight of means as the second term of objective.',
     ),
-    'exemplars.rate_weight': Field(
-        0.0,
-        NOT_NEGATIVE,
-        'Weight of the bits of an exemplar, with jpeg; learning then starts '
-        'with a quarter more images than fit.',
-    ),
     'exemplars.inner_augment': Field(
         Presets(paper=False, bilevel=False, tuned=True),
         BOOLEAN,

@@ -47,8 +47,6 @@ class LearnerSettings(NamedTuple):
         mirror: whether means of exemplars include their mirror images.
         shown: `(pixels, kept) -> images`, what a codec stores of pixels, see
             `storage.Storage`; None where pixels are stored as they are.
-        rate_weight: weight of the mean rate of the exemplars in bits, >= 0.
-        rate: see `storage.Storage`; None without `rate_weight`.
     """
 
     inner_steps: int
@@ -70,8 +68,6 @@ class LearnerSettings(NamedTuple):
     augmentation: augment.Augmentation = augment.Augmentation()
     mirror: bool = False
     shown: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    rate_weight: float = 0.0
-    rate: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 class LearnerContext(NamedTuple):

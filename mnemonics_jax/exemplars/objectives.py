@@ -241,20 +241,13 @@ def pixel_gradient(
     Returns:
         f32[n, H, W, C], and the metrics, scalars.
     """
-    settings = context.settings
-    objective = OBJECTIVES[settings.objective]
+    objective = OBJECTIVES[context.settings.objective]
+    shown = context.settings.shown
 
     def loss_of(pixels):
-        if settings.shown is None or problem.kept is None:
-            return objective(context, problem, pixels)
-        images = settings.shown(pixels, problem.kept)
-        loss, metrics = objective(context, problem, images)
-        if settings.rate is not None:
-            bits = settings.rate(pixels, problem.kept)
-            weights = shares(problem.exemplars.mask.astype(bits.dtype))
-            metrics['rate'] = weighted_sum(bits, weights)
-            loss += settings.rate_weight * metrics['rate']
-        return loss, metrics
+        if shown is not None and problem.kept is not None:
+            pixels = shown(pixels, problem.kept)
+        return objective(context, problem, pixels)
 
     return jax.grad(loss_of, has_aux=True)(pixels)
 

@@ -292,12 +292,6 @@ def learner_settings(
 ) -> LearnerSettings:
     """The constants of the exemplar problem, rates in units of pixels."""
     ex = config.exemplars
-    codec = make_storage(config, source.image_shape)
-    if ex.rate_weight and codec.rate is None:
-        raise ValueError(
-            f'exemplars.rate_weight={ex.rate_weight}: must be 0 with '
-            f'exemplars.storage={ex.storage}'
-        )
 
     def transform(lr):
         is_adam = ex.outer_optimizer == 'adam'
@@ -322,9 +316,7 @@ def learner_settings(
         inner_augment=ex.inner_augment,
         augmentation=augmentation(config.data),
         mirror=config.data.flip,
-        shown=codec.shown,
-        rate_weight=ex.rate_weight,
-        rate=codec.rate if ex.rate_weight else None,
+        shown=make_storage(config, source.image_shape).shown,
     )
 
 

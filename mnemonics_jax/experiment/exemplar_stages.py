@@ -36,9 +36,6 @@ from mnemonics_jax.types import Carry, EncodedImages, ExemplarSet, Variables
 
 drift_grey_levels = jax.jit(memory.drift_grey_levels)
 put_rows = jax.jit(memory.put_rows)
-
-# Images that learning starts with, of those that fit, if it lowers their bytes.
-STARTED = 1.25
 shrink = jax.jit(memory.shrink)
 
 
@@ -81,8 +78,7 @@ def renew_memory(
     parts, config = context.parts, context.parts.config.exemplars
     budget = parts.budget(context.index)
     real, mask = select_exemplars(context, variables, data)
-    more = STARTED if config.rate_weight else 1
-    start = stored.store(parts.storage, real, mask, int(more * budget))
+    start = stored.store(parts.storage, real, mask, budget)
     check_first_images(context, start)
     new = slice(context.num_seen - context.num_old)
     selected = ExemplarSet(start.images[new], start.mask[new])

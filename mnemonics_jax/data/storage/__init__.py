@@ -52,8 +52,6 @@ class Storage(NamedTuple):
             learned; in JAX. It has the values of `decode(encode(pixels,
             kept))`, and the derivatives of the codec without rounding and
             clipping. None: learned pixels are shown as they are.
-        rate: `(pixels, kept) -> f32 or f64 [n]`, about the bits that each image
-            takes, with derivatives; in JAX. None: they are always the same.
     """
 
     dtype: str
@@ -68,7 +66,6 @@ class Storage(NamedTuple):
     kept: Callable[..., np.ndarray] | None = None
     kept_shape: tuple[int, ...] = ()
     shown: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    rate: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 def names() -> list[str]:

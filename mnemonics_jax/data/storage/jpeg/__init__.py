@@ -72,7 +72,6 @@ def make(
         kept=lambda images: _kept(images, layout),
         kept_shape=layout.tables.shape,
         shown=_make_shown(layout),
-        rate=lambda pixels, kept: transform.rate(pixels, kept, layout),
     )
 
 

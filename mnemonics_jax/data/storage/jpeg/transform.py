@@ -174,27 +174,6 @@ def smooth_change(
     return _inverse(found * scale, layout)
 
 
-def rate(pixels: jax.Array, kept: jax.Array, layout: Layout) -> jax.Array:
-    """About the bits that images take, smooth in their pixels.
-
-    The sum of log2(1 + |c|) over the coefficients c before they are rounded;
-    means of blocks, which are coded as differences, are left out.
-
-    Args:
-        pixels: f32 or f64 [n, H, W, C] in [0, 1].
-        kept: [n, blocks, 8, 8], true where coefficients are not set to zero.
-        layout: of the images.
-
-    Returns:
-        [n], of the same type.
-    """
-    found = _forward((pixels * 255 - 128) * 2**_PIXEL_BITS, layout)
-    steps = layout.tables * 2.0**_FORWARD_BITS
-    bits = jnp.log2(1 + abs(found / steps.astype(found.dtype)))
-    counted = kept.astype(found.dtype).at[..., 0, 0].set(0)
-    return jnp.sum(bits * counted, axis=(1, 2, 3))
-
-
 def _scaled(table, quality):
     """A table for a quality by the IJG's rule, within 8 bits."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
