@@ -106,7 +106,7 @@ def less(
 
 def full_memories(results: pathlib.Path) -> Table:
     """Study F: each case less herding and less `tuned`, seed by seed."""
-    lines, better = [], []
+    lines, better, numbers = [], [], set()
     for data, title in present(results, SCREEN).items():
         runs = load(results, SCREEN, data)['runs']
         grouped = {
@@ -123,13 +123,15 @@ def full_memories(results: pathlib.Path) -> Table:
             mark = any(map(runner.used_removed, seeds.values()))
             row = f'{title}, {name}{" †" if mark else ""}'
             lines.append([row, *screen_cells(seeds, found)])
+            numbers |= set(seeds)
             if helps(found):
                 better.append(name)
     claim = (
         'One thing changed at a time about JPEG exemplars of quality 50 in the '
         'bytes of two raw images a class, LUCIR. Better than `tuned` on two '
         'seeds or more, by CNN on each and not worse by NME: '
-        f'{", ".join(better) or "none"}. Points, seed by seed; images are '
+        f'{", ".join(better) or "none"}. Points, seed by seed '
+        f'({", ".join(sorted(numbers))}); images are '
         'those of a class at the end. Rows with † are records: they used an '
         f'option that the package had at commit {runner.REMOVED_AT_F} and no '
         'longer has.'

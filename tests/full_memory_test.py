@@ -101,6 +101,18 @@ def test_learned_weights_lower_the_loss_and_those_of_a_class_sum_to_its_share():
     assert losses[1] < losses[0] - 0.01
 
 
+def test_an_image_with_a_wrong_label_gets_more_weight_than_others():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 20)
+    features = np.eye(4)[labels] + 0.2 * generator.normal(size=(40, 4))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    labels[0] = 1
+    weights = weighted_selection.learn_weights(
+        jnp.asarray(features, jnp.float32), jnp.asarray(labels), 2
+    )
+    assert weights[0] > 5 * np.median(weights[labels == 1])
+
+
 @pytest.mark.parametrize(
     ('cnn', 'nme', 'expected'),
     [
