@@ -1,13 +1,16 @@
-"""The tables of docs/results.md on exemplars at equal bytes (study E)."""
+"""The tables of docs/results.md on exemplars at equal bytes (studies E, F)."""
 
 import pathlib
 from typing import Any, NamedTuple
 
 from benchmarks import tables
-from experiments import statistics
+from experiments import comparison, runner, statistics
 from experiments.results_parts import HEADS, Row, Table, load, present
 
 STUDY = 'by_the_byte'
+SCREEN = 'full_memory'
+# Of a run.
+CLASSES = 20
 # Columns of absolute accuracies, and of differences.
 SHOWN = ('cnn', 'nme')
 COMPARED = ('cnn', 'nme', 'best')
@@ -130,3 +133,74 @@ def summary(results: pathlib.Path) -> str:
     titles = [f'herded: {head}' for head in heads]
     titles += [f'learned: {head}' for head in heads]
     return tables.markdown(('data, method', *titles), lines)
+
+
+def full_memories(results: pathlib.Path) -> Table:
+    """Study F: each case less herding and less `tuned`, seed by seed."""
+    lines, better, numbers = [], [], set()
+    for data, title in present(results, SCREEN).items():
+        runs = load(results, SCREEN, data)['runs']
+        grouped = {
+            dict(labels)['case']: seeds
+            for labels, seeds in comparison.group(runs).items()
+        }
+        for name, seeds in grouped.items():
+            found = {
+                (reference, head): changes(seeds, grouped[reference], head)
+                for reference in ('herding', 'tuned')
+                if reference != name
+                for head in SHOWN
+            }
+            mark = any(map(runner.used_removed, seeds.values()))
+            row = f'{title}, {name}{" †" if mark else ""}'
+            lines.append([row, *screen_cells(seeds, found)])
+            numbers |= set(seeds)
+            if helps(found):
+                better.append(name)
+    claim = (
+        'One thing changed at a time about JPEG exemplars of quality 50 in the '
+        'bytes of two raw images a class, LUCIR. Better than `tuned` on two '
+        'seeds or more, by CNN on each and not worse by NME: '
+        f'{", ".join(better) or "none"}. Points, seed by seed '
+        f'({", ".join(sorted(numbers))}); images are '
+        'those of a class at the end. Rows with † are records: they used an '
+        f'option that the package had at commit {runner.REMOVED_AT_F} and no '
+        'longer has.'
+    )
+    titles = [
+        f'{HEADS[h]}, to {r}' for r in ('herding', 'tuned') for h in SHOWN
+    ]
+    heading = 'Full compressed memories'
+    return Table(heading, claim, ('data, case', 'images', *titles), lines)
+
+
+def changes(
+    seeds: dict[str, Any], others: dict[str, Any], head: str
+) -> list[float]:
+    """Average incremental accuracy less another's, for each shared seed."""
+    return [
+        comparison.scores(seeds[seed])[head]['average']
+        - comparison.scores(others[seed])[head]['average']
+        for seed in sorted(seeds)
+        if seed in others
+    ]
+
+
+def helps(found: dict[tuple[str, str], list[float]]) -> bool:
+    """Whether a case is better than `tuned`, see the claim."""
+    cnn, nme = (found.get(('tuned', head), []) for head in SHOWN)
+    return len(cnn) > 1 and min(cnn) > 0 and min(nme) >= 0
+
+
+def screen_cells(
+    seeds: dict[str, Any], found: dict[tuple[str, str], list[float]]
+) -> list[str]:
+    """Cells of the images a class, and of differences by seed."""
+    count = sum(r['exemplars'][-1]['count'] for r in seeds.values())
+    images = count / len(seeds) / CLASSES
+    cells = [
+        ', '.join(f'{100 * v:+.1f}' for v in found.get((reference, head), []))
+        for reference in ('herding', 'tuned')
+        for head in SHOWN
+    ]
+    return [f'{images:.1f}', *cells]

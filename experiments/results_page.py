@@ -214,3 +214,4 @@ def sections(results: pathlib.Path) -> Iterator[Table]:
     yield results_bytes.equal_bytes(results)
     yield results_bytes.compressed(results)
     yield results_bytes.learned(results)
+    yield results_bytes.full_memories(results)

@@ -42,13 +42,16 @@ QUICK = {
     'exemplars.adjust_steps': '2',
     'exemplars.query_batch': '32',
 }
-# Options that the package no longer has, and the commit that had them all.
-# Records that used them stay in the results.
+# Options that the package no longer has. Records that used them stay in the
+# results.
 REMOVED: dict[str, tuple] = {
     'inner_start': ('previous', 'path', 'forgot'),
     'balanced_queries': (True,),
+    'rate_weight': (0.01,),
 }
+# The commits that had all of them in study B, and in F.
 REMOVED_AT = 'f5d9b01'
+REMOVED_AT_F = '7a1a543'
 # Set by earlier records, to the only meaning that is left.
 IMPLIED = {'exemplars.balanced_queries': 'false'}
 
@@ -255,7 +258,12 @@ def do(
         'grid': {name: [] for name in axes},
     }
     (folder / 'logs').mkdir(parents=True, exist_ok=True)
-    progress = sweep.Progress(runs, folder, about)
+    # A method's own field is set by none of the others.
+    filled = [
+        run._replace(settings={k: run.settings.get(k, '') for k in axes})
+        for run in runs
+    ]
+    progress = sweep.Progress(filled, folder, about)
     options = argparse.Namespace(
         out=args.runs, jobs=args.jobs, devices=0, in_process=True, small=False
     )

@@ -148,7 +148,11 @@ def load(arguments: Sequence[str]) -> tuple[Any, str]:
     from absl import flags
     from ml_collections import config_flags
 
+    from mnemonics_jax.config import command_line
+
     arguments = ['sweep', *arguments]
+    # Before the configuration, which has the fields of methods in them.
+    command_line.load_plugins(arguments)
     # Separate flags: the global ones would keep those of the previous run.
     own = flags.FlagValues()
     config = config_flags.DEFINE_config_file(

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import (
     flags,
+    full_memory,
     images,
     recipe,
     replication,
@@ -32,6 +33,8 @@ def test_cases_differ_and_say_all_that_they_set():
         replication.cases('cifar100'),
         recipe.cases('digits'),
         recipe.cases('images'),
+        full_memory.cases('digits'),
+        full_memory.cases('images'),
     ):
         names = [tuple(case.labels.items()) for case in cases]
         assert len(set(names)) == len(cases)
@@ -208,16 +211,39 @@ def test_bad_flags_are_refused_in_one_line(given, said, capsys):
     assert text.strip().count('\n') == 0
 
 
-@pytest.mark.parametrize('data', ['digits', 'images'])
-def test_a_study_that_is_run_again_keeps_its_records(data):
+def test_a_field_that_only_some_runs_set_is_empty_in_the_others(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner.sweep, 'run_all', lambda *_: None)
+    settings = {'a': {'x': '1'}, 'b': {'x': '1', 'y': '2'}}
+    runs = [
+        runner.sweep_grid.Run(name, labels, tmp_path / name, [])
+        for name, labels in settings.items()
+    ]
+    data = types.SimpleNamespace(config='c.py', settings={})
+    args = argparse.Namespace(data=data, runs=tmp_path, jobs=1)
+    runner.do(args, tmp_path, runs)
+    found = json.loads((tmp_path / 'sweep.json').read_text())['cells']
+    assert [cell['settings'] for cell in found] == [
+        {'x': '1', 'y': ''},
+        {'x': '1', 'y': '2'},
+    ]
+
+
+@pytest.mark.parametrize(
+    ('study', 'data'),
+    [(recipe, 'digits'), (recipe, 'images'), (full_memory, 'images')],
+)
+def test_a_study_that_is_run_again_keeps_its_records(study, data):
+    name = study.__name__.rpartition('.')[2]
     args = argparse.Namespace(
         out=tables.RESULTS,
-        study='recipe',
+        study=name,
         data=types.SimpleNamespace(name=data),
     )
-    content = results_parts.load(tables.RESULTS, 'recipe', data)
-    assert runner.earlier(args, recipe.cases(data)) == content['runs']
-    changed = [c._replace(settings={}) for c in recipe.cases(data)]
+    content = results_parts.load(tables.RESULTS, name, data)
+    assert runner.earlier(args, study.cases(data)) == content['runs']
+    changed = [c._replace(settings={}) for c in study.cases(data)]
     kept = runner.earlier(args, changed)
     assert kept
     assert all(map(runner.used_removed, kept))

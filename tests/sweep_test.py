@@ -350,6 +350,15 @@ def test_runs_at_a_time_have_an_accelerator_each(tmp_path, monkeypatch):
     assert not multihost.may_have_peers()
 
 
+def test_a_shared_process_knows_the_fields_of_a_plug_in():
+    name = 'own_method'
+    flags = [f'plugins=examples/{name}.py', f'method.{name}.weight=2.5']
+    given = [CONFIG, '--workdir=w', *[f'--config.{flag}' for flag in flags]]
+    config, workdir = sweep_worker.load(given)
+    assert config.method[name].weight == 2.5
+    assert workdir == 'w'
+
+
 def test_a_sweep_continues_after_failures_and_says_so(tmp_path):
     done = sweep_process(
         f'--out={tmp_path}', '--grid=method=lucyr,icorl', '--small'
