@@ -185,6 +185,7 @@ def main(argv: Sequence[str]) -> None:
         parallel,
         precision,
     )
+    from mnemonics_jax.core.lock import InUseError
     from mnemonics_jax.core.workdir import BucketError
     from mnemonics_jax.data.errors import BadDataError
     from mnemonics_jax.train.metric_writer import DivergedError
@@ -217,7 +218,7 @@ def main(argv: Sequence[str]) -> None:
         )
     try:
         experiment.run(parts, place)
-    except (BadDataError, DivergedError) as e:
+    except (BadDataError, DivergedError, InUseError) as e:
         fail(e)
     except BucketError as e:
         fail(f'--workdir={place}: {e}; rerun the command to resume')
@@ -236,8 +237,11 @@ def main(argv: Sequence[str]) -> None:
 
 def explain_late(error: Exception, place: str) -> str | None:
     """The message for an error in a run that a user can mend, or None."""
+    from mnemonics_jax.core.lock import LostError
     from mnemonics_jax.experiment import memory_check
 
+    if isinstance(error, LostError):
+        return f'--workdir={place}: {error.strerror}'
     if memory_check.is_exhausted(error):
         return memory_check.EXHAUSTED
     if (reason := cli.why_full(error)) is not None:

@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # All below the two minutes in which a run has to end when it loses a process.
@@ -133,6 +134,13 @@ def leave() -> None:
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices('leave')
+
+
+def all_agree(yes: bool) -> bool:
+    """Whether `yes` is true in all processes; they wait for each other."""
+    if jax.process_count() == 1:
+        return yes
+    return bool(multihost_utils.process_allgather(np.array(yes)).all())
 
 
 def check_flags(

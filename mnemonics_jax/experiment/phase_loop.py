@@ -2,7 +2,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import report
-from mnemonics_jax.core import multihost, parallel
+from mnemonics_jax.core import lock, multihost, parallel
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.data import encoded as encodings
@@ -99,13 +99,18 @@ def run(
     Raises:
         errors.BadDataError: images cannot be read, or have changed since their
             classes were learned.
+        lock.InUseError: another command writes to the work directory.
+        lock.LostError: it was removed or renamed during the run.
     """
     settings, last = parts.config.checkpoint, last_phase(parts)
     with (
         Interrupt() as interrupt,
         Workdir(workdir, uploads=multihost.is_main()) as place,
+        lock.hold(place.root) as held,
         Checkpointer(
-            place.root, keep=settings.keep, before_save=place.sync
+            place.root,
+            keep=settings.keep,
+            before_save=in_turn(held.check, place.sync),
         ) as checkpointer,
     ):
         policy = SavePolicy(settings.every_steps, settings.every_seconds)
@@ -138,6 +143,7 @@ def run(
                 context = PhaseContext(parts, index, *bounds, recorder, loops)
                 trained = None if index else base_run.load(parts)
                 carry, outcome = run_phase(context, carry, trained)
+                held.check()
                 phases.append(results.describe(context, carry, outcome))
                 results.save_arrays(context, carry, outcome, place.local)
                 results.show_exemplars(context, carry)
@@ -215,6 +221,16 @@ def run_experiment(
     """
     with objects.given(config, source, method, backbone) as named:
         return run(prepare(named, workdir, placement), workdir)
+
+
+def in_turn(*functions: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls these."""
+
+    def call() -> None:
+        for function in functions:
+            function()
+
+    return call
 
 
 def last_phase(parts: components.Components) -> int:
