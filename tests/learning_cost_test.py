@@ -93,3 +93,12 @@ def test_gradients_of_pixels_are_summed_over_devices_once(all_devices):
 def test_pixels_are_gathered_once_when_only_the_head_learns(all_devices):
     pixels = NUM * SIZE * SIZE * 3 * 4
     assert pixels <= sent('head', 4)['all-gather'].bytes < 1.2 * pixels
+
+
+def test_inner_steps_of_the_head_exchange_nothing(all_devices):
+    few, many = sent('head', 4), sent('head', 8)
+    assert few == many
+    # Features are gathered once; the loss and its gradient are summed once.
+    assert few['all-gather'].calls == 2
+    assert few['all-reduce'].calls == 2
+    assert set(few) == {'all-gather', 'all-reduce'}
