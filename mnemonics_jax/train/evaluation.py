@@ -242,10 +242,10 @@ def slot_features(
     # The last slot is repeated as padding, cut off below.
     slots = np.minimum(padded, total - 1).reshape(-1, batch_size)
     images = place_rows(evaluator.placement, exemplars.images)
-    parts = [
-        np.asarray(evaluator.embed_slots(variables, images, row))
-        for row in slots
-    ]
+    parts = _fetched(
+        evaluator.placement,
+        (evaluator.embed_slots(variables, images, row) for row in slots),
+    )
     return np.concatenate(parts, axis=1)[:, :total]
 
 
@@ -278,12 +278,25 @@ def _without_padding(
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
     """`compute` over `batches` without padding, [n, ...] on the host."""
-    parts = []
-    for batch, placed in parallel.shard_batches(placement, batches):
-        found = np.asarray(compute(placed))
-        weight = parallel.gather_batch(placement, batch['weight'])
-        parts.append(found[weight > 0])
-    return np.concatenate(parts)
+    weights = []
+
+    def computed():
+        for batch, placed in parallel.shard_batches(placement, batches):
+            weights.append(batch['weight'])
+            yield compute(placed)
+
+    found = np.concatenate(_fetched(placement, computed()))
+    # One exchange between processes for all batches.
+    columns = parallel.gather_batch(placement, np.stack(weights, axis=1))
+    return found[columns.T.reshape(-1) > 0]
+
+
+def _fetched(
+    placement: parallel.Placement, results: Iterable[jax.Array]
+) -> list[np.ndarray]:
+    """Results on the host, each fetched while later ones are computed."""
+    ahead = parallel.look_ahead(results, placement)
+    return [np.asarray(result) for result in ahead]
 
 
 def count_all(
