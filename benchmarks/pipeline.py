@@ -26,6 +26,7 @@ from PIL import Image
 from mnemonics_jax import config, experiment, train
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.data import decode, sources
+from mnemonics_jax.data.device_batch import place_rows
 from mnemonics_jax.data.loader import Loader
 from mnemonics_jax.experiment import components
 from mnemonics_jax.types import Phase
@@ -129,7 +130,7 @@ def step_inputs(parts: components.Components, carry: Any) -> Any:
     """Inputs of a step of phase 0 besides its state and batch."""
     return train.StepInputs(
         reference=carry.variables,
-        exemplars=carry.exemplars,
+        exemplars=place_rows(parts.placement, carry.exemplars.images),
         phase=Phase(*np.int32([0, 0, 50])),
         head_rows=np.int32([0, 50]),
         lr=np.float32(0.1),

@@ -14,8 +14,9 @@ from mnemonics_jax.config import default_config
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data.augment import Augmentation
+from mnemonics_jax.data.device_batch import to_rows
 from mnemonics_jax.exemplars import inner_problem
-from mnemonics_jax.types import ExemplarSet, Phase
+from mnemonics_jax.types import Phase
 
 if HAS_TORCH:
     import torch_peers
@@ -138,10 +139,7 @@ def _step_inputs(problem, num_old) -> train.StepInputs:
     size, count = problem.sizes.image_size, problem.sizes.num_classes
     return train.StepInputs(
         reference=problem.reference,
-        exemplars=ExemplarSet(
-            np.zeros((count, 1, size, size, 3), np.float32),
-            np.zeros((count, 1), bool),
-        ),
+        exemplars=to_rows(np.zeros((count, size, size, 3), np.float32)),
         phase=Phase(*np.int32([num_old > 0, num_old, count])),
         head_rows=np.int32([0, count]),
         lr=np.float32(LR),

@@ -8,7 +8,7 @@ import pytest
 from mnemonics_jax import experiment
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.workdir import read_records
-from mnemonics_jax.data.device_batch import batch_images
+from mnemonics_jax.data.device_batch import batch_images, to_rows
 
 B = 8
 
@@ -16,6 +16,7 @@ B = 8
 def host_batches(num, *, resident=False):
     """Batches that tell all examples apart; `resident` ones name rows."""
     pool = jnp.arange(num * B * 4, dtype=jnp.uint8).reshape(-1, 2, 2, 1)
+    rows = to_rows(pool)
     for step in range(num):
         row = np.arange(step * B, (step + 1) * B, dtype=np.int32)[::-1]
         weight = np.ones(B, np.float32)
@@ -23,7 +24,7 @@ def host_batches(num, *, resident=False):
             weight[5:] = 0
         image = {'image': np.asarray(pool)[row]}
         if resident:
-            image = {'pool': pool, 'row': row}
+            image = {'pool': rows, 'row': row}
         yield {**image, 'index': row, 'weight': weight}
 
 

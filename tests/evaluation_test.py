@@ -237,6 +237,60 @@ def test_features_are_those_of_real_examples_in_order(placement):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_processes_exchange_the_weights_of_all_batches_at_once(
+    one_device, monkeypatch
+):
+    """As the first of two processes, which feeds half of each batch."""
+    random = np.random.default_rng(2)
+    weights = (random.random((3, 8)) < 0.6).astype(np.float32)
+    results = random.normal(size=(3, 8, D)).astype(np.float32)
+    given = []
+
+    def gather(placement, x):
+        del placement
+        given.append(x)
+        return np.concatenate([x, weights[:, 4:].T])
+
+    monkeypatch.setattr(parallel, 'gather_batch', gather)
+    remaining = iter(results)
+    found = evaluation._without_padding(
+        one_device,
+        lambda placed: jax.numpy.asarray(next(remaining)),
+        [{'weight': weight[:4]} for weight in weights],
+    )
+    expected = [
+        row
+        for result, weight in zip(results, weights, strict=True)
+        for row, is_real in zip(result, weight, strict=True)
+        if is_real
+    ]
+    np.testing.assert_array_equal(found, expected)
+    (columns,) = given
+    np.testing.assert_array_equal(columns, weights[:, :4].T)
+
+
+def test_few_results_wait_on_the_device():
+    """On an accelerator: each is fetched while the next are computed."""
+    waiting, most = set(), []
+
+    class Result:
+        def __init__(self, number):
+            self.number = number
+            waiting.add(number)
+            most.append(len(waiting))
+
+        def __array__(self, dtype=None, copy=None):
+            waiting.remove(self.number)
+            return np.full(2, self.number, dtype)
+
+    class Accelerator:
+        platform = 'tpu'
+
+    found = evaluation._fetched(Accelerator(), map(Result, range(9)))
+    np.testing.assert_array_equal(found, np.arange(9)[:, None] * [1, 1])
+    assert most == [1, 2, *[parallel.AHEAD + 1] * 7]
+
+
 def test_float_images_are_taken_as_they_are(one_device):
     model, exemplars = make_model(0), make_exemplars()
     as_float = exemplars.replace(

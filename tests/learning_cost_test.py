@@ -31,7 +31,7 @@ def float_array(shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def compiled(scope, steps, microbatch=None, num_devices=1):
+def compiled(scope, steps, microbatch=None, num_devices=1, **changes):
     """A step of learning 64 exemplars on as many query images."""
     num, size = NUM, SIZE
     placement = parallel.make_placement(jax.devices()[:num_devices])
@@ -42,7 +42,9 @@ def compiled(scope, steps, microbatch=None, num_devices=1):
         mean=(0.5,) * 3,
         std=(0.2,) * 3,
     )
-    chosen = small.settings(scope, steps=steps)._replace(microbatch=microbatch)
+    chosen = small.settings(scope, steps=steps)._replace(
+        microbatch=microbatch, **changes
+    )
     functions = make_learner(backbone, chosen, placement)
     state = jax.eval_shape(functions.init, float_array((num, size, size, 3)))
     columns = {
@@ -66,9 +68,9 @@ def temporaries(*arguments):
     return compiled(*arguments).memory_analysis().temp_size_in_bytes
 
 
-def sent(scope, steps):
+def sent(scope, steps, **changes):
     """Calls and bytes of each collective of a step on four devices."""
-    text = compiled(scope, steps, num_devices=4).as_text()
+    text = compiled(scope, steps, num_devices=4, **changes).as_text()
     return collectives.count(text)
 
 
@@ -93,3 +95,18 @@ def test_gradients_of_pixels_are_summed_over_devices_once(all_devices):
 def test_pixels_are_gathered_once_when_only_the_head_learns(all_devices):
     pixels = NUM * SIZE * SIZE * 3 * 4
     assert pixels <= sent('head', 4)['all-gather'].bytes < 1.2 * pixels
+
+
+def test_inner_steps_of_the_head_exchange_nothing(all_devices):
+    few, many = sent('head', 4), sent('head', 8)
+    assert few == many
+    # Features are gathered once; the loss and its gradient are summed once.
+    assert few['all-gather'].calls == 2
+    assert few['all-reduce'].calls == 2
+    assert set(few) == {'all-gather', 'all-reduce'}
+
+
+def test_mirrored_views_stay_on_their_device(all_devices):
+    plain = sent('head', 1, objective='means')
+    assert sent('head', 1, objective='means', mirror=True) == plain
+    assert set(plain) == {'all-gather', 'all-reduce'}

@@ -14,7 +14,7 @@ from mnemonics_jax.backbones import heads, make_backbone
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.data.augment import Augmentation
-from mnemonics_jax.data.device_batch import to_float
+from mnemonics_jax.data.device_batch import place_rows, to_float
 from mnemonics_jax.experiment import components, model_stages
 from mnemonics_jax.experiment.context import PhaseContext, in_order
 from mnemonics_jax.train import evaluation
@@ -241,7 +241,7 @@ def train_model(placement, scope='all', **changes):
     previous = parallel.replicate(placement, previous_model())
     inputs = train.StepInputs(
         reference=previous,
-        exemplars=parallel.replicate(placement, make_memory()),
+        exemplars=place_rows(placement, make_memory().images),
         phase=PHASE,
         head_rows=np.int32([0, 4]),
         lr=np.float32(0.02),

@@ -16,7 +16,11 @@ from mnemonics_jax import train
 from mnemonics_jax.backbones import conv, heads
 from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.data import augment
-from mnemonics_jax.data.device_batch import fill_exemplars
+from mnemonics_jax.data.device_batch import (
+    fill_exemplars,
+    place_rows,
+    to_rows,
+)
 from mnemonics_jax.methods import finetune
 from mnemonics_jax.train import step
 from mnemonics_jax.types import (
@@ -134,7 +138,7 @@ def make_inputs(placement, **changes):
     }
     return train.StepInputs(
         reference=parallel.replicate(placement, values['reference']),
-        exemplars=parallel.replicate(placement, values['exemplars']),
+        exemplars=place_rows(placement, values['exemplars'].images),
         phase=Phase(*np.int32(values['phase'])),
         head_rows=np.int32(values['head_rows']),
         lr=np.float32(values['lr']),
@@ -430,6 +434,22 @@ def test_fill_exemplars_equals_a_loop(one_device, dtype):
     np.testing.assert_array_equal(np.asarray(found)[[0, 3]], images[[0, 3]])
 
 
+@pytest.mark.parametrize('dtype', ['uint8', 'float32'])
+@pytest.mark.parametrize(
+    ('shape', 'width'), [((8, 8, 2), 1), ((8, 8, 4), 2), ((5, 7, 4), 2)]
+)
+def test_rows_have_128_columns_and_give_back_the_images(dtype, shape, width):
+    """The form that a TPU takes images of without a copy of all."""
+    images = make_images(12, shape, seed=3).astype(dtype)
+    index = np.int32([[11, 0], [4, 4]])
+    for given in (images, images.reshape(3, 4, *shape), jnp.asarray(images)):
+        rows = to_rows(given)
+        assert rows.rows.shape == (12, width, 128)
+        assert rows.rows.dtype == dtype
+        found = jax.jit(lambda rows, index: rows.take(index))(rows, index)
+        np.testing.assert_array_equal(found, images[index])
+
+
 def test_a_step_on_slots_is_a_step_on_their_images(one_device):
     memory = make_memory()
     slots = np.int32([-1, 4, -1, 17, 0, -1, 9, -1])
@@ -520,7 +540,6 @@ def test_images_augmented_on_the_host_are_left_alone(augment_real):
     )
     random = np.random.default_rng(0)
     stored = random.integers(0, 256, (2, 4, 8, 8, 1)).astype(np.uint8)
-    memory = ExemplarSet(jnp.asarray(stored), jnp.ones((2, 4), bool))
     batch = {
         'image': random.integers(0, 256, (8, 8, 8, 1)).astype(np.uint8),
         'index': np.arange(8),
@@ -528,7 +547,7 @@ def test_images_augmented_on_the_host_are_left_alone(augment_real):
     }
     inputs = types.SimpleNamespace(
         key=jax.random.key(5),
-        exemplars=memory,
+        exemplars=to_rows(jnp.asarray(stored)),
         reference=types.SimpleNamespace(dtype=jnp.float32),
     )
     found = step.augment_batch(settings, inputs, batch)

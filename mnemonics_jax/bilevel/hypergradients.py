@@ -29,7 +29,13 @@ import jax.numpy as jnp
 import optax
 
 from mnemonics_jax.bilevel import arguments
-from mnemonics_jax.bilevel.inner import InnerProblem, embed, sum_over, unroll
+from mnemonics_jax.bilevel.inner import (
+    InnerProblem,
+    embed,
+    on_every_device,
+    sum_over,
+    unroll,
+)
 from mnemonics_jax.bilevel.outer import Query, outer_loss, pixel_gradient
 from mnemonics_jax.core.numerics import shares, weighted_sum
 
@@ -227,6 +233,9 @@ def inner_step(
     weights: jax.Array,
 ) -> Any:
     """Params after one step on all weighted inputs: Phi in the module text."""
+    if problem.replicate:
+        alike = on_every_device(problem, inner_step)
+        return alike(params, inputs, jnp.asarray(labels), weights)
 
     def part_loss(params, rows, weights):
         values = problem.loss_fn(params, problem.layout.split(rows[0]), rows[1])

@@ -8,6 +8,7 @@ function on them: if the inner steps freeze the first part of the model, that
 part runs once instead of in every step.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,12 +30,15 @@ class Layout(NamedTuple):
         spread: converts [n, ...] to the form that `take` indexes.
         take: `(spread array, int32[b]) -> [b, ...]`, sharded as by `split`.
         gather: replicates an array on every device.
+        alike: `(function) -> function` that every device computes by itself on
+            replicated arguments, without any exchange.
     """
 
     split: Callable[[jax.Array], jax.Array] = lambda batch: batch
     spread: Callable[[jax.Array], jax.Array] = lambda x: x
     take: Callable[[jax.Array, jax.Array], jax.Array] = lambda x, i: x[i]
     gather: Callable[[jax.Array], jax.Array] = lambda x: x
+    alike: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f
 
 
 class InnerProblem(NamedTuple):
@@ -51,6 +55,9 @@ class InnerProblem(NamedTuple):
         microbatch: rows per microbatch, None for all. Minibatches and query are
             computed in microbatches, the last one padded; with `embed`, only
             the embedding is.
+        replicate: whether every device takes the inner steps by itself, on all
+            of `inputs`, instead of its share of each minibatch. For small
+            inputs, such as features: exchanges would take longer.
     """
 
     loss_fn: LossFn
@@ -59,6 +66,7 @@ class InnerProblem(NamedTuple):
     remat: bool = True
     layout: Layout = Layout()
     microbatch: int | None = None
+    replicate: bool = False
 
 
 def embed(problem: InnerProblem, pixels: jax.Array) -> jax.Array:
@@ -89,6 +97,14 @@ def sum_over(
         return function(batch, weights)
     parts = microbatch.split(batch, size), microbatch.weights(weights, size)
     return microbatch.sum_microbatches(lambda part: function(*part), parts)
+
+
+def on_every_device(
+    problem: InnerProblem, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`(problem, *arrays)`, a function, on every device; takes the arrays."""
+    alone = problem._replace(layout=Layout(), replicate=False)
+    return problem.layout.alike(functools.partial(function, alone))
 
 
 def unroll(
@@ -129,8 +145,10 @@ def unroll(
         ([0.625, 0.0], [0.25, 0.28125])
     """
     # NumPy arrays cannot be indexed by traced indices.
-    inputs = problem.layout.spread(jnp.asarray(inputs))
-    labels = jnp.asarray(labels)
+    inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
+    if problem.replicate:
+        return on_every_device(problem, unroll)(params, inputs, labels, indices)
+    inputs = problem.layout.spread(inputs)
 
     def part_loss(params, index, weights):
         # -1 reads the last row, which has weight 0.

@@ -23,13 +23,13 @@ class StackedBatches(NamedTuple):
 
     Attributes:
         columns: arrays [m, B, ...] of m batches, sharded over B.
-        pool: images that the column 'row' indexes, see `data.device_batch`;
-            None if there is a column 'image'.
+        pool: images that the column 'row' indexes, a
+            `data.device_batch.ImageRows`; None if there is a column 'image'.
         first: int32[], step of the stage that uses the first batch.
     """
 
     columns: dict[str, jax.Array]
-    pool: jax.Array | None
+    pool: Any
     first: jax.Array
 
 
@@ -69,7 +69,7 @@ class Loop(NamedTuple):
     place: Callable[[int], str] = lambda step: ''
 
 
-def batch_at(stacked: StackedBatches, step: jax.Array) -> dict[str, jax.Array]:
+def batch_at(stacked: StackedBatches, step: jax.Array) -> dict[str, Any]:
     """Inside jit: the batch of a step."""
     batch = {
         name: jax.lax.dynamic_index_in_dim(

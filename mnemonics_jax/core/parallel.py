@@ -6,7 +6,7 @@ devices. Params, statistics and pixels are replicated.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +59,18 @@ class Placement(NamedTuple):
     def gather(self, x: jax.Array) -> jax.Array:
         """Inside jit: replicates `x` on every device."""
         return jax.lax.with_sharding_constraint(x, self.replicated)
+
+    def alike(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Inside jit: a function that every device computes by itself.
+
+        Its arguments are replicated first, and so are its results and their
+        derivatives; a sharding constraint would still leave XLA free to share
+        the work.
+        """
+        whole = PartitionSpec()
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=whole, out_specs=whole
+        )
 
     def spread(self, x: jax.Array) -> jax.Array:
         """Inside jit: a copy of `x` for each device, [d, ...]; see `take`."""

@@ -139,27 +139,46 @@ def _uniform(
 
 
 def _crop_padded(images: jax.Array, offsets: jax.Array, pad: int) -> jax.Array:
-    """Pads the images and crops them at offsets int32[B,2]."""
-    shape = images.shape[1:]
-    border = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    """Pads the images and crops them at offsets int32[B,2].
 
-    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
-        # A Python 0 would be an int64 if JAX has those.
-        return jax.lax.dynamic_slice(image, (*offset, jnp.int32(0)), shape)
+    As products with matrices of zeros and ones, which copy pixels exactly. On
+    TPU a slice at each image's own offset would become a loop over the images,
+    and so would its gradient.
+    """
 
-    return jax.vmap(crop)(jnp.pad(images, border), offsets)
+    def matrices(starts, size):
+        sources = jnp.arange(size) + starts[:, None] - pad
+        # A pixel of the padding has no source, so its row is zero.
+        chosen = sources[:, :, None] == jnp.arange(size)
+        return chosen.astype(images.dtype)
+
+    _, height, width, _ = images.shape
+    rows = matrices(offsets[:, 0], height)
+    return _resample(images, rows, matrices(offsets[:, 1], width))
 
 
 def _resize_crops(images: jax.Array, boxes: jax.Array) -> jax.Array:
     """Resizes the boxes int32[B,4] of images to the images' size.
 
-    Bilinear interpolation with half-pixel centres, as two matrix products. The
-    boxes are never shrunk, so no antialiasing is needed.
+    Bilinear interpolation with half-pixel centres. The boxes are never shrunk,
+    so no antialiasing is needed.
     """
     _, height, width, _ = images.shape
     weights = functools.partial(_interpolation_weights, dtype=images.dtype)
     rows = weights(boxes[:, 0], boxes[:, 2], height)
-    columns = weights(boxes[:, 1], boxes[:, 3], width)
+    return _resample(images, rows, weights(boxes[:, 1], boxes[:, 3], width))
+
+
+def _resample(
+    images: jax.Array, rows: jax.Array, columns: jax.Array
+) -> jax.Array:
+    """Images whose pixels are weighted sums of those of `images`.
+
+    Args:
+        images: [B,H,W,C].
+        rows: [B,H,H], weights of input rows in output rows.
+        columns: [B,W,W], the same for columns.
+    """
     # Lower precision on accelerators would round pixels to 8 or 11 bits.
     exact = jax.lax.Precision.HIGHEST
     images = jnp.einsum('byi,biwc->bywc', rows, images, precision=exact)

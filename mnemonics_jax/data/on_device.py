@@ -5,13 +5,13 @@ A batch has the rows of its images; the jitted step gathers them (see
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from mnemonics_jax.data.batches import BatchReader
+from mnemonics_jax.data.device_batch import ImageRows, to_rows
 
-Put = Callable[[np.ndarray], Any]
+Put = Callable[[ImageRows], ImageRows]
 
 
 def from_device(images: np.ndarray, capacity: int, put: Put) -> BatchReader:
@@ -21,18 +21,18 @@ def from_device(images: np.ndarray, capacity: int, put: Put) -> BatchReader:
         images: uint8[n,H,W,C].
         capacity: rows of the pool, >= n, padded by blank images; pools of equal
             capacity share the compiled step.
-        put: copies an array to all devices.
+        put: copies arrays to all devices.
     """
     # One more blank image stands for padding and exemplars.
     pool = np.zeros((capacity + 1, *images.shape[1:]), np.uint8)
     pool[: len(images)] = images
-    pool = put(pool)
+    placed = put(to_rows(pool))
 
     def read_batches(columns, seed):
         del seed  # Augmentation runs on the device.
         rows = np.where(columns['row'] < 0, capacity, columns['row'])
         columns = {**columns, 'row': rows.astype(np.int32)}
         for step in range(len(rows)):
-            yield {'pool': pool, **{k: v[step] for k, v in columns.items()}}
+            yield {'pool': placed, **{k: v[step] for k, v in columns.items()}}
 
     return read_batches

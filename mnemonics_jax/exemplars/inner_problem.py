@@ -164,7 +164,11 @@ class InnerSetup(NamedTuple):
 def layout_of(placement: Placement) -> bilevel.Layout:
     """A layout over the devices of `placement`."""
     return bilevel.Layout(
-        placement.split, placement.spread, placement.take, placement.gather
+        split=placement.split,
+        spread=placement.spread,
+        take=placement.take,
+        gather=placement.gather,
+        alike=placement.alike,
     )
 
 
@@ -272,6 +276,7 @@ def adapt_head(
         remat=settings.remat,
         layout=layout,
         microbatch=settings.microbatch,
+        replicate=True,
     )
     return problem, heads.row_params(start.params['head']), merge
 

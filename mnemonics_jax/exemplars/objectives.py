@@ -14,6 +14,7 @@ exemplars, Q is the query, w its weights.
 `a+means` is the sum of `a` and of `means_weight` times `means`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -193,11 +194,13 @@ def exemplar_means(
             settings.augmentation,
         )
     views = [pixels, pixels[:, :, ::-1]] if settings.mirror else [pixels]
-    found = features(context, problem.variables, jnp.concatenate(views))
+    # Each by itself: on several devices, half of a batch of both views would
+    # move to another device.
+    units = [unit(features(context, problem.variables, v)) for v in views]
     return labelled_means(
-        unit(found),
-        jnp.tile(exemplars.labels, len(views)),
-        jnp.tile(exemplars.mask, len(views)),
+        functools.reduce(jnp.add, units) / len(units),
+        exemplars.labels,
+        exemplars.mask,
         len(problem.variables.params['head']['kernel']),
     )
 

@@ -13,6 +13,7 @@ from mnemonics_jax.core import multistep, parallel
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.rng import Stage
 from mnemonics_jax.data.batches import BatchFeed, num_batches
+from mnemonics_jax.data.device_batch import ImageRows, place_rows
 from mnemonics_jax.data.loader import PhaseExamples
 from mnemonics_jax.experiment.context import (
     Batches,
@@ -241,15 +242,17 @@ def run_epochs(
     section, stage = training.section, training.stage
     size = len(pool.train)
     per_epoch = num_batches(size, section.batch_size)
+    placement = context.parts.placement
+    rows = place_rows(placement, training.carry.exemplars.images)
 
     def dispatches(first: int) -> Iterator[Dispatch]:
         for epoch in range(first // per_epoch, section.epochs):
             start_step = max(0, first - epoch * per_epoch)
             order = pool.train[context.order(stage, epoch, size)]
             seed = context.crop_seed(stage, epoch)
-            inputs = epoch_inputs(context, training, epoch)
+            inputs = epoch_inputs(context, training, rows, epoch)
             for dispatch in multistep.dispatches(
-                context.parts.placement,
+                placement,
                 pool.batches(order, seed, start_step),
                 first=epoch * per_epoch + start_step,
                 num=context.parts.per_dispatch.train,
@@ -281,9 +284,16 @@ def run_epochs(
 
 
 def epoch_inputs(
-    context: PhaseContext, training: Training, epoch: int
+    context: PhaseContext, training: Training, rows: ImageRows, epoch: int
 ) -> train.StepInputs:
-    """Inputs of the steps of an epoch besides state and batch."""
+    """Inputs of the steps of an epoch besides state and batch.
+
+    Args:
+        context: context of the phase.
+        training: settings of the stage.
+        rows: images of its memory.
+        epoch: epoch of the stage, from 0.
+    """
     phase, head_rows, lr = parallel.replicate(
         context.parts.placement,
         (
@@ -296,7 +306,7 @@ def epoch_inputs(
     )
     return train.StepInputs(
         reference=training.carry.variables,
-        exemplars=training.carry.exemplars,
+        exemplars=rows,
         phase=phase,
         head_rows=head_rows,
         lr=lr,

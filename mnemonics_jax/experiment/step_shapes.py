@@ -13,6 +13,7 @@ import numpy as np
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data.batches import num_batches
+from mnemonics_jax.data.device_batch import to_rows
 from mnemonics_jax.exemplars import memory, objectives, strategies
 from mnemonics_jax.exemplars.inner_problem import (
     ExemplarProblem,
@@ -61,7 +62,7 @@ def training(parts: components.Components, last: int) -> Program:
     held = abstract_memory(parts)
     inputs = StepInputs(
         reference=variables,
-        exemplars=held,
+        exemplars=jax.eval_shape(to_rows, held.images),
         phase=PHASE,
         head_rows=INDICES,
         lr=float_array(parts, ()),
@@ -247,9 +248,8 @@ def abstract_batches(
         kinds['row'] = jnp.int32
         slots = 0 if held is None else held.mask.size
         size = num_batches(most + slots, size[1]), size[1]
-        pool = replicated(
-            parts, jax.ShapeDtypeStruct((most + 1, *shape), jnp.uint8)
-        )
+        images = jax.ShapeDtypeStruct((most + 1, *shape), jnp.uint8)
+        pool = replicated(parts, jax.eval_shape(to_rows, images))
     columns = {
         name: jax.ShapeDtypeStruct(size, kind) for name, kind in kinds.items()
     }

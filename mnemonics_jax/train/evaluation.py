@@ -17,8 +17,10 @@ import numpy as np
 from mnemonics_jax.core import parallel, text
 from mnemonics_jax.core.numerics import unit
 from mnemonics_jax.data.device_batch import (
+    ImageRows,
     batch_images,
     fill_exemplars,
+    place_rows,
     to_float,
 )
 from mnemonics_jax.losses import mask_logits
@@ -109,7 +111,7 @@ def embed_slots(
     placement: parallel.Placement,
     mirror: bool,
     variables: Variables,
-    exemplars: ExemplarSet,
+    exemplars: ImageRows,
     slots: jax.Array,
 ) -> jax.Array:
     """Features of exemplars, f32[V, b, D]; V = 2 with mirrored images.
@@ -119,11 +121,10 @@ def embed_slots(
         placement: placement of the images.
         mirror: whether to add the mirrored images.
         variables: the model's variables.
-        exemplars: the memory.
+        exemplars: images of the memory.
         slots: int32[b], flat slots.
     """
-    stored = exemplars.images.reshape(-1, *exemplars.images.shape[2:])
-    images = to_float(stored[slots], variables.dtype)
+    images = to_float(exemplars.take(slots), variables.dtype)
     views = [images, images[:, :, ::-1]] if mirror else [images]
     return jnp.stack(
         [backbone.embed(variables, placement.split(v))[0] for v in views]
@@ -147,7 +148,7 @@ def exemplar_means(features: jax.Array, mask: jax.Array) -> jax.Array:
 def logits(
     backbone: Backbone,
     variables: Variables,
-    exemplars: ExemplarSet,
+    exemplars: ImageRows,
     batch: dict[str, jax.Array],
 ) -> jax.Array:
     """Logits f32[B, K] of real images and exemplars, not augmented.
@@ -155,7 +156,7 @@ def logits(
     Args:
         backbone: the model.
         variables: the model's variables.
-        exemplars: the memory.
+        exemplars: images of the memory.
         batch: `image` and `slot`, see `device_batch.fill_exemplars`.
     """
     real = to_float(batch_images(batch), variables.dtype)
@@ -240,10 +241,11 @@ def slot_features(
     padded = np.arange(-(-total // batch_size) * batch_size, dtype=np.int32)
     # The last slot is repeated as padding, cut off below.
     slots = np.minimum(padded, total - 1).reshape(-1, batch_size)
-    parts = [
-        np.asarray(evaluator.embed_slots(variables, exemplars, row))
-        for row in slots
-    ]
+    images = place_rows(evaluator.placement, exemplars.images)
+    parts = _fetched(
+        evaluator.placement,
+        (evaluator.embed_slots(variables, images, row) for row in slots),
+    )
     return np.concatenate(parts, axis=1)[:, :total]
 
 
@@ -265,7 +267,8 @@ def logits_of(
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
     """Logits f32[n, K] of all examples of `batches`, in order."""
-    compute = functools.partial(evaluator.logits, variables, exemplars)
+    images = place_rows(evaluator.placement, exemplars.images)
+    compute = functools.partial(evaluator.logits, variables, images)
     return _without_padding(evaluator.placement, compute, batches)
 
 
@@ -275,12 +278,25 @@ def _without_padding(
     batches: Iterable[dict[str, np.ndarray]],
 ) -> np.ndarray:
     """`compute` over `batches` without padding, [n, ...] on the host."""
-    parts = []
-    for batch, placed in parallel.shard_batches(placement, batches):
-        found = np.asarray(compute(placed))
-        weight = parallel.gather_batch(placement, batch['weight'])
-        parts.append(found[weight > 0])
-    return np.concatenate(parts)
+    weights = []
+
+    def computed():
+        for batch, placed in parallel.shard_batches(placement, batches):
+            weights.append(batch['weight'])
+            yield compute(placed)
+
+    found = np.concatenate(_fetched(placement, computed()))
+    # One exchange between processes for all batches.
+    columns = parallel.gather_batch(placement, np.stack(weights, axis=1))
+    return found[columns.T.reshape(-1) > 0]
+
+
+def _fetched(
+    placement: parallel.Placement, results: Iterable[jax.Array]
+) -> list[np.ndarray]:
+    """Results on the host, each fetched while later ones are computed."""
+    ahead = parallel.look_ahead(results, placement)
+    return [np.asarray(result) for result in ahead]
 
 
 def count_all(

@@ -21,6 +21,7 @@ from mnemonics_jax.core.numerics import weighted_mean
 from mnemonics_jax.core.parallel import Placement
 from mnemonics_jax.data import augment
 from mnemonics_jax.data.device_batch import (
+    ImageRows,
     batch_images,
     fill_exemplars,
     to_float,
@@ -65,7 +66,7 @@ class StepInputs(NamedTuple):
 
     Attributes:
         reference: model of the previous phase.
-        exemplars: the memory; batches refer to its slots.
+        exemplars: images of the memory; batches refer to its slots.
         phase: counts of old and seen classes.
         head_rows: int32[2], low and high; head rows low..high-1 are trained.
         lr: learning rate, f32[].
@@ -73,7 +74,7 @@ class StepInputs(NamedTuple):
     """
 
     reference: Variables
-    exemplars: ExemplarSet
+    exemplars: ImageRows
     phase: Phase
     head_rows: jax.Array
     lr: jax.Array
