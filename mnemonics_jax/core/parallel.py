@@ -129,7 +129,8 @@ def compiling_for(platform: str) -> Iterator[None]:
     """Inside: programs are traced for devices that are only described.
 
     Such devices come from `jax.experimental.topologies`: programs are compiled
-    for them on a machine without them, and they hold no arrays.
+    for them on a machine without them, and they hold no arrays. What JAX has
+    traced before keeps its platform.
 
     Args:
         platform: gpu or tpu.

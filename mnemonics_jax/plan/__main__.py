@@ -16,6 +16,7 @@ with dependencies.explained():
     from mnemonics_jax.core import cli, parallel
     from mnemonics_jax.core.workdir import write_atomically
     from mnemonics_jax.experiment import step_shapes
+    from mnemonics_jax.experiment.phase_loop import last_phase
     from mnemonics_jax.experiment.step_counts import steps_of_run
     from mnemonics_jax.plan import compiling, request, table
 
@@ -38,7 +39,7 @@ def plan(asked: request.Request, argv: Sequence[str]) -> dict[str, Any]:
     devices = asked.devices
     with parallel.compiling_for(devices.chip.platform):
         parts = request.build(asked, compiling.placement_on(devices))
-        last = len(parts.bounds) - 1
+        last = last_phase(parts)
         known = [each.name for each in step_shapes.programs(parts, last)]
     names = asked.programs or known
     for name in names:

@@ -24,6 +24,7 @@ from jax.experimental import topologies
 
 from mnemonics_jax.core import parallel
 from mnemonics_jax.experiment import components, memory_check, step_shapes
+from mnemonics_jax.experiment.phase_loop import last_phase
 from mnemonics_jax.plan import chips, hlo, request
 
 # Status of a program.
@@ -147,9 +148,7 @@ def remedy(
 ) -> str:
     """What would fit in place of a program that does not."""
     need = row.get('needed_bytes', float('inf'))
-    return memory_check.explain(
-        parts, len(parts.bounds) - 1, program, need, room
-    )
+    return memory_check.explain(parts, last_phase(parts), program, need, room)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -159,9 +158,11 @@ def main(argv: Sequence[str]) -> None:
     platform = asked.devices.chip.platform
     with parallel.compiling_for(platform):
         parts = request.build(asked, placement_on(asked.devices))
-        listed = step_shapes.programs(parts, len(parts.bounds) - 1)
+        listed = step_shapes.programs(parts, last_phase(parts))
         program = {each.name: each for each in listed}[name]
         row, fits = compile_program(program, asked.devices)
+        images = step_shapes.abstract_memory(parts).images
+        row['exemplar_bytes'] = images.size * images.dtype.itemsize
         pathlib.Path(path).write_text(json.dumps(row))
         if not fits and row['status'] == TOO_LARGE:
             # Written first: what follows may crash the compiler.

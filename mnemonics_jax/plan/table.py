@@ -183,7 +183,7 @@ def _reasons(programs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each program that does not compile or does not fit."""
     lines = [
         row.get('remedy')
-        or f'{row["program"]}: {row["status"]}: {row["reason"]}'
+        or f'{row["program"]}: {row["status"]} ({row.get("reason", "")})'
         for row in programs
         if row['status'] != compiling.COMPILED
     ]

@@ -110,7 +110,8 @@ class Cost(NamedTuple):
         cycles: cycles by the compiler's own estimate; None without one.
         collectives: by kind.
         loops: all loops.
-        largest_copy: bytes of the largest array that is only laid out anew.
+        largest_image_copy: bytes of the largest uint8 array that is only laid
+            out anew, as stored images should not be.
     """
 
     flops: float
@@ -119,7 +120,7 @@ class Cost(NamedTuple):
     cycles: int | None
     collectives: dict[str, Count]
     loops: tuple[Loop, ...]
-    largest_copy: int
+    largest_image_copy: int
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -140,7 +141,7 @@ def cost(text: str) -> Cost:
     """
     program = parse(text)
     flops = hbm_bytes = 0.0
-    kernels = largest_copy = 0
+    kernels = largest_image_copy = 0
     cycles: int | None = None
     loops = []
     lines = list(executed(program))
@@ -156,8 +157,9 @@ def cost(text: str) -> Cost:
             continue
         kernels += times
         hbm_bytes += times * traffic(program, each, line.inside)
-        if each.op == 'copy':
-            largest_copy = max(largest_copy, array_bytes(each.shape))
+        if each.op == 'copy' and each.shape.startswith('u8['):
+            size = array_bytes(each.shape)
+            largest_image_copy = max(largest_image_copy, size)
         if found := _CYCLES.search(each.attributes):
             cycles = (cycles or 0) + times * int(found[1])
     if cycles is not None and cycles > _MOST_CYCLES:
@@ -169,7 +171,7 @@ def cost(text: str) -> Cost:
         cycles,
         count_in(lines),
         tuple(loops),
-        largest_copy,
+        largest_image_copy,
     )
 
 
