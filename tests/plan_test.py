@@ -147,7 +147,6 @@ def test_described_devices_get_shapes_and_the_form_of_their_platform(
 def has_own_rule(images, kernel):
     """Whether a convolution is the form with gradients of its own."""
 
-
     def convolve(x, k):  # A new function, which JAX has not traced yet.
         return conv.conv2d(x, k)
 
@@ -247,21 +246,27 @@ def report_of(*rows, name='v4-32'):
     chip = chips.find(name).chip
     rows = [{**row, 'figures': table.figures(row, chip, 9000)} for row in rows]
     run = table.whole_run(rows)
-    return {'chips': name, 'data': 'some', 'programs': rows, 'run': run}
+    return {'chips': name, 'images': 'some', 'programs': rows, 'run': run}
 
 
 def test_the_table_says_what_a_run_takes():
     text = table.render(report_of(ROW))
-    assert text.startswith('16 x v4, 32.0 GiB each\ndata: some\n')
+    assert text.startswith('16 x v4, 32.0 GiB each\nimages: some\n')
     cells = next(
         line for line in text.splitlines() if line.startswith('training')
     )
     assert re.split('  +', cells) == [
         *('training', 'yes', '3 MB', '5 MB', '25.0%', '275.0', '1,200', '50'),
-        *('2, 1.0 MB', '2.00', '64,000', '1.00', '9,000', '0.01', '0.00'),
+        *('2, 1.0 MB', '2.00', '64,000', '1.00', '9,000', '18 s', '9 s'),
     ]
     assert 'training: 2 all-reduce of 1.00 MB' in text
-    assert 'whole run: 0.01 h by the estimate of the compiler; ' in text
+    assert 'whole run: 18 s by the estimate of the compiler; ' in text
+
+
+def test_durations_have_the_unit_that_suits_them():
+    seconds = (None, 0.5, 18, 7190, 18_360)
+    words = ['-', '0.5 s', '18 s', '120 min', '5.1 h']
+    assert [table.duration(each) for each in seconds] == words
 
 
 def test_a_program_that_does_not_compile_is_a_row():

@@ -29,7 +29,7 @@ def plan(asked: request.Request, argv: Sequence[str]) -> dict[str, Any]:
         argv: the flags.
 
     Returns:
-        'chips', 'data' in words, 'programs', each a row of `compiling` with
+        'chips', 'images' in words, 'programs', each a row of `compiling` with
         'figures' of `table.figures`, and 'run' of `table.whole_run`.
 
     Raises:
@@ -55,7 +55,7 @@ def plan(asked: request.Request, argv: Sequence[str]) -> dict[str, Any]:
         programs.append({**row, 'figures': found})
     return {
         'chips': devices.name,
-        'data': table.describe_data(parts.source),
+        'images': table.describe_images(parts.source),
         'programs': programs,
         'run': table.whole_run(programs),
     }

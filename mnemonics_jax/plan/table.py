@@ -21,8 +21,8 @@ _HEADER = (
     'images/s',
     'bound ms',
     'steps',
-    'est. h',
-    'bound h',
+    'est. run',
+    'bound run',
 )
 _LEGEND = (
     'Of a step on each device. est.: an estimate, cycles by the TPU compiler,',
@@ -95,7 +95,7 @@ def render(report: Mapping[str, Any]) -> str:
         f'{devices.num_chips} x {devices.chip.name}, '
         f'{devices.chip.memory / _GIB:.1f} GiB each'
         + ('' if devices.chip.gpu is None else ', of which JAX takes 75 %'),
-        f'data: {report["data"]}',
+        f'images: {report["images"]}',
         '',
         *aligned([_HEADER, *rows]),
         '',
@@ -107,8 +107,8 @@ def render(report: Mapping[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def describe_data(source: Source) -> str:
-    """The data of a run in words."""
+def describe_images(source: Source) -> str:
+    """The images of a run in words."""
     sides = ' x '.join(map(str, source.image_shape))
     train, test = (len(source.labels[split]) for split in ('train', 'test'))
     return (
@@ -156,13 +156,22 @@ def _cells(row: Mapping[str, Any], room: int) -> list[str]:
         f'{images / estimate:,.0f}' if estimate and images else '-',
         f'{found["bound_seconds"] * 1e3:,.2f}',
         f'{found["steps"]:,}',
-        _hours(found['run_estimated_seconds']),
-        _hours(found['run_bound_seconds']),
+        duration(found['run_estimated_seconds']),
+        duration(found['run_bound_seconds']),
     ]
 
 
-def _hours(seconds: float | None) -> str:
-    return '-' if seconds is None else f'{seconds / 3600:,.2f}'
+def duration(seconds: float | None) -> str:
+    """Seconds in words, such as 95 s, 12 min or 5.1 h; - for None."""
+    if seconds is None:
+        return '-'
+    if seconds < 120:
+        return f'{seconds:.3g} s' if seconds < 100 else f'{seconds:.0f} s'
+    return (
+        f'{seconds / 60:.0f} min'
+        if seconds < 7200
+        else (f'{seconds / 3600:,.1f} h')
+    )
 
 
 def _collective_lines(programs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -195,9 +204,9 @@ def _run_line(run: Mapping[str, Any]) -> str:
         return '\nwhole run: unknown, since not all of its programs compile'
     estimate = ''
     if run['estimated_seconds'] is not None:
-        hours = _hours(run['estimated_seconds'])
-        estimate = f'{hours} h by the estimate of the compiler; '
+        taken = duration(run['estimated_seconds'])
+        estimate = f'{taken} by the estimate of the compiler; '
     return (
-        f'\nwhole run: {estimate}at least {_hours(run["bound_seconds"])} h by '
+        f'\nwhole run: {estimate}at least {duration(run["bound_seconds"])} by '
         'the bound; without reading data, compiling, selecting and saving'
     )
