@@ -132,6 +132,26 @@ def test_bytes_are_those_of_whole_tiles_in_the_memory_of_the_chip():
     assert found.flops == 2 * 3 * 5 * 100
 
 
+STARTS = """
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %copy-start = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)
+  %copy-done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %slice-start = ((f32[8,128]{1,0:T(8,128)}), f32[2,128]{1,0:T(2,128)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:2], [0:128]}
+  %slice-done = f32[2,128]{1,0:T(2,128)S(1)} slice-done(%slice-start)
+  %all-gather-start = (f32[8,128]{1,0:T(8,128)}, f32[16,128]{1,0:T(8,128)}) all-gather-start(%x), dimensions={0}
+  ROOT %all-gather-done = f32[16,128]{1,0:T(8,128)} all-gather-done(%all-gather-start)
+}
+"""  # noqa: E501
+
+
+def test_what_starts_and_ends_apart_moves_its_bytes_once():
+    """A whole array into the chip, two rows of it, and it to a neighbour."""
+    tile, rows = 8 * 128 * 4, 2 * 128 * 4
+    assert hlo.cost(STARTS).hbm_bytes == tile + rows + (tile + 2 * tile)
+    assert hlo.cost(STARTS).kernels == 3
+
+
 def test_only_images_that_are_laid_out_anew_count_as_copies():
     assert hlo.cost(KERNELS).largest_image_copy == 0
     images = KERNELS.replace('f32[3,100]', 'u8[3,100]')

@@ -218,7 +218,8 @@ def _walk(
             continue
         inner, rounds = fused, 1
         if each.op == 'while':
-            rounds = trip_count(program, each, inside) or 1
+            trips = trip_count(program, each, inside)
+            rounds = 1 if trips is None else trips
         elif each.op not in ('call', 'conditional'):
             inner = True
         called = _CALLED.findall(each.attributes)
@@ -299,11 +300,15 @@ def traffic(program: Program, each: Instruction, inside: Computation) -> float:
         return 2 * _in_memory(each.shape)
     if each.op == 'dynamic-update-slice':
         return 2 * _in_memory(shapes[1])
-    if each.op.endswith('-start'):  # A tuple of results and operands.
-        return _in_memory(elements(each.shape)[0]) + sum(
-            map(_in_memory, shapes[:1])
-        )
-    return _in_memory(each.shape) + sum(map(_in_memory, shapes))
+    result = each.shape
+    if each.op == 'slice-start':  # (operands, result, ...)
+        result = elements(result)[1]
+        return array_bytes(result) + _in_memory(result)
+    if each.op == 'copy-start':  # (result, operand, ...)
+        result = elements(result)[0]
+    elif each.op.endswith('-start') and each.op != 'all-reduce-start':
+        result = elements(result)[1]
+    return _in_memory(result) + sum(map(_in_memory, shapes))
 
 
 def _fused_traffic(
