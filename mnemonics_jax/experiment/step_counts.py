@@ -48,6 +48,14 @@ def steps_of_phase(parts: Components, phase: int) -> dict[str, int]:
         'evaluation': (1 + config.evaluate.oracle)
         * num_batches(tests_seen(parts, high), config.evaluate.batch_size),
     }
+    selects = ex.init if strategies.learns(ex.strategy) else ex.strategy
+    passes = (keeps and selects != 'random') + bool(
+        phase and config.method.imprint
+    )
+    size = config.evaluate.batch_size
+    found['features'] = passes * num_batches(new, size)
+    if config.evaluate.oracle:
+        found['features'] += num_batches(seen, size)
     if not keeps:
         return found
     if strategies.learns(ex.strategy):
@@ -62,9 +70,6 @@ def steps_of_phase(parts: Components, phase: int) -> dict[str, int]:
     found['fine-tuning'] = config.finetune.epochs * num_batches(
         held(high, parts.slots(phase)), config.finetune.batch_size
     )
-    selects = ex.init if strategies.learns(ex.strategy) else ex.strategy
-    passes = (selects != 'random') + bool(phase and config.method.imprint)
-    found['features'] = passes * num_batches(new, config.evaluate.batch_size)
     return found
 
 

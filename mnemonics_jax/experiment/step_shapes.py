@@ -20,6 +20,7 @@ from mnemonics_jax.exemplars.inner_problem import (
     OldExemplars,
 )
 from mnemonics_jax.experiment import components
+from mnemonics_jax.experiment.step_counts import steps_of_run
 from mnemonics_jax.train import StepInputs, Trainer
 from mnemonics_jax.train.evaluation import CLASSIFIERS, Counts
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
@@ -38,7 +39,7 @@ class Program(NamedTuple):
         arguments: `jax.ShapeDtypeStruct`s; real keys and static arguments.
         field: configuration field that reduces its memory.
         num_steps: steps in a call.
-        num_images: real images in a step, 0 if there are none.
+        num_images: images in a batch of a step, 0 if it reads none.
     """
 
     name: str
@@ -58,65 +59,49 @@ def programs(parts: components.Components, last: int) -> list[Program]:
     if parts.config.exemplars.adjust and last > 0:
         found.append(adjusting(parts))
     if strategies.keeps(strategy):
-        found += [finetuning(parts, last), features(parts, last)]
+        found.append(finetuning(parts, last))
+    if steps_of_run(parts, last).get('features'):
+        found.append(features(parts, last))
     return [*found, evaluation(parts, last)]
 
 
 def training(parts: components.Components, last: int) -> Program:
     """Training steps; from phase 1 on with a reference model and a memory."""
-    trainer = parts.trainers.later if last else parts.trainers.base
-    phase, size = min(last, 1), parts.config.train.batch_size
-    low, high = parts.bounds[phase]
+    low, high = parts.bounds[min(last, 1)]
     most = parts.loader.max_images(
         'train', 0 if parts.method.keeps_data else low, high
     )
     old = parts.bounds[last][0] * parts.slots(max(last - 1, 0))
-    per_epoch = num_batches(most + old, size)
-    arguments = training_arguments(parts, trainer, most, size, per_epoch)
-    return Program(
-        'training',
-        trainer.steps,
-        arguments,
-        'train.batch_size',
-        arguments[-1],
-        size,
-    )
+    trainer = parts.trainers.later if last else parts.trainers.base
+    return training_on(parts, 'training', trainer, 'train', (most, old))
 
 
 def finetuning(parts: components.Components, last: int) -> Program:
     """Steps of fine-tuning, which read exemplars alone."""
-    trainer, size = parts.trainers.finetune, parts.config.finetune.batch_size
     most = max(
         parts.bounds[phase][1] * parts.slots(phase) for phase in range(last + 1)
     )
-    per_epoch = num_batches(most, size)
-    arguments = training_arguments(parts, trainer, 0, size, per_epoch)
-    return Program(
-        'fine-tuning',
-        trainer.steps,
-        arguments,
-        'finetune.batch_size',
-        arguments[-1],
-        size,
-    )
+    trainer = parts.trainers.finetune
+    return training_on(parts, 'fine-tuning', trainer, 'finetune', (0, most))
 
 
-def training_arguments(
+def training_on(
     parts: components.Components,
+    name: str,
     trainer: Trainer,
-    most: int,
-    size: int,
-    per_epoch: int,
-) -> tuple[Any, ...]:
-    """Arguments of `Trainer.steps`.
+    section: str,
+    images: tuple[int, int],
+) -> Program:
+    """Steps of a trainer.
 
     Args:
         parts: components of a run.
+        name: name of the program.
         trainer: the functions.
-        most: images of the largest phase.
-        size: images in a batch.
-        per_epoch: most batches in an epoch.
+        section: section of the configuration with the size of a batch.
+        images: most real images, and most exemplars, of an epoch.
     """
+    size = parts.config[section].batch_size
     variables = abstract_variables(parts)
     held = abstract_memory(parts)
     inputs = StepInputs(
@@ -127,16 +112,19 @@ def training_arguments(
         lr=float_array(parts, ()),
         key=None,
     )
-    num = in_dispatch(per_epoch, parts.per_dispatch.train)
-    stacked = abstract_batches(parts, most, (num, size), held)
+    num = in_dispatch(sum(images), size, parts.per_dispatch.train)
+    stacked = abstract_batches(parts, images[0], (num, size), held)
     state = jax.eval_shape(trainer.init, variables)
     state, inputs = replicated(parts, (state, inputs))
-    return state, (stacked, inputs._replace(key=some_key(parts))), num
+    inputs = inputs._replace(key=some_key(parts))
+    field = f'{section}.batch_size'
+    arguments = state, (stacked, inputs), num
+    return Program(name, trainer.steps, arguments, field, num, size)
 
 
-def in_dispatch(per_epoch: int, num: int) -> int:
+def in_dispatch(in_epoch: int, size: int, num: int) -> int:
     """Steps in the largest dispatch, see `multistep.dispatches`."""
-    return num if per_epoch >= num else 1
+    return num if num_batches(in_epoch, size) >= num else 1
 
 
 def learning(parts: components.Components, last: int) -> Program:
@@ -164,8 +152,7 @@ def learning(parts: components.Components, last: int) -> Program:
         ),
     )
     most = parts.loader.max_images('train', *parts.bounds[phase])
-    per_epoch = num_batches(most, ex.query_batch)
-    num = in_dispatch(per_epoch, parts.per_dispatch.exemplars)
+    num = in_dispatch(most, ex.query_batch, parts.per_dispatch.exemplars)
     problem = problem._replace(
         key=some_key(parts),
         query=abstract_batches(parts, most, (num, ex.query_batch)),
@@ -209,11 +196,13 @@ def adjusting(parts: components.Components) -> Program:
 
 def features(parts: components.Components, last: int) -> Program:
     """Features of a batch of training images, in the largest phase."""
-    size = parts.config.evaluate.batch_size
+    size, bounds = parts.config.evaluate.batch_size, parts.bounds
     most = max(
-        parts.loader.max_images('train', *parts.bounds[phase])
+        parts.loader.max_images('train', *bounds[phase])
         for phase in range(min(last, 1) + 1)
     )
+    if parts.config.evaluate.oracle:  # Of all classes seen.
+        most = parts.loader.max_images('train', 0, bounds[last][1])
     variables = replicated(parts, abstract_variables(parts))
     return Program(
         'features',
