@@ -61,6 +61,7 @@ setuptools.setup(
                 f'mnemonics-jax-{name} = mnemonics_jax.{name}:main'
                 for name in ('evaluate', 'export', 'predict', 'report')
             ),
+            'mnemonics-jax-plan = mnemonics_jax.plan.__main__:main',
         ],
     },
     classifiers=[
@@ -95,6 +96,8 @@ setuptools.setup(
     extras_require={
         'cuda': [f'jax[cuda13]{JAX}'],
         'tpu': [f'jax[tpu]{JAX}'],
+        # The compilers for TPUs and GPUs, by mnemonics_jax.plan; no driver.
+        'plan': [f'jax[tpu]{JAX}', f'jax-cuda13-plugin{JAX}'],
         # Data sets of TFDS, and images that do not fit in memory.
         'tfds': [
             # What tensorflow-datasets imports without declaring it.

@@ -24,7 +24,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import collectives
 import jax
 import jax.numpy as jnp
 import record
@@ -34,6 +33,7 @@ from mnemonics_jax import config, experiment
 from mnemonics_jax.core import parallel
 from mnemonics_jax.experiment import components, step_shapes
 from mnemonics_jax.experiment.step_shapes import Program
+from mnemonics_jax.plan import hlo
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = {'classes': 20, 'exemplars': 4, 'K': 4, 'devices': 1, 'phases': 2}
@@ -45,6 +45,8 @@ VALUES = {
     'phases': (2, 5, 10),
 }
 REPEATS = 5
+# The programs that are measured.
+PROGRAMS = ('training', 'learning exemplars', 'adjusting exemplars')
 # Configuration at every point. The inner steps train all parameters on all
 # exemplars, their largest possible cost.
 FIELDS = {
@@ -96,11 +98,13 @@ def measure_steps(point: Mapping[str, int]) -> dict[str, Any]:
     parts = components.build(config.resolve(chosen), placement)
     found = {}
     for program in step_shapes.programs(parts, point['phases']):
+        if program.name not in PROGRAMS:
+            continue
         # The last argument is the number of steps.
         one = program._replace(arguments=(*program.arguments[:-1], 1))
         compiled = one.function.lower(*one.arguments).compile()
         sizes = compiled.memory_analysis()
-        sent = collectives.count(compiled.as_text())
+        sent = hlo.collectives(compiled.as_text())
         found[program.name] = {
             'temporary_bytes': sizes.temp_size_in_bytes,
             'argument_bytes': sizes.argument_size_in_bytes,

@@ -8,36 +8,26 @@ to resume; after the end of the run it says so and exits with 0. With
 """
 
 import contextlib
-import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from mnemonics_jax.core import dependencies
 
 with dependencies.explained():
     from absl import app, flags
-    from ml_collections import config_flags
 
     from mnemonics_jax import config
-    from mnemonics_jax.config import command_line, tables
+    from mnemonics_jax.config import command_line, parsing, tables
     from mnemonics_jax.core import cli, plugins, workdir
     from mnemonics_jax.core.cli import fail
 
-DEFAULT_CONFIG = 'digits'
 HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull', '--helpxml')
 START = (
     'for example: python -m mnemonics_jax.main --config=digits '
     '--workdir=runs/digits; --help lists configurations and fields'
 )
-# The command with `--config` first, where ml_collections looks for fields.
-_ARGV: list[str] = []
-_CONFIG = config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'File with a get_config() function, or the name of one in the package; '
-    f'default {DEFAULT_CONFIG}.',
-    sys_argv=_ARGV,
-)
+_PARSER = parsing.Parser(flags.FLAGS)
+flags.declare_key_flag('config')
 _WORKDIR = flags.DEFINE_string(
     'workdir',
     None,
@@ -71,22 +61,9 @@ def parse(argv: Sequence[str]) -> list[str]:
         sys.exit()
     if len(argv) == 1:
         fail(f'no arguments; {START}')
-    given = DEFAULT_CONFIG
     try:
-        given, argv = command_line.config_first(argv, DEFAULT_CONFIG)
-        argv, unset = command_line.take_none(argv)
-        command_line.load_plugins(argv)
-        _ARGV[:] = argv
-        rest = flags.FLAGS(argv)
-        _CONFIG.value.update_from_flattened_dict(dict.fromkeys(unset))
-        prefer_flags()
-    except (AttributeError, KeyError) as e:
-        fail(command_line.explain_field(argv) or explain_key(given, e) or e)
-    except flags.UnrecognizedFlagError as e:
-        fail(command_line.explain_flag(argv, list(flags.FLAGS)) or e)
-    except flags.Error as e:
-        fail(explain_file(e) or explain_type(e) or e)
-    except (OSError, SyntaxError, TypeError, ValueError) as e:
+        rest = _PARSER.parse(argv)
+    except (OSError, ValueError) as e:
         fail(e)
     if not flags.FLAGS['verbosity'].present:
         cli.quieten()
@@ -106,68 +83,13 @@ def parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def prefer_flags() -> None:
-    """Has flags replace what the configuration file says in other fields.
-
-    The flag `phase_sizes` replaces the file's number of phases, and a budget of
-    the memory the file's other budgets.
-    """
-    given = given_fields()
-    budgets = [f'exemplars.{name}' for name in config.BUDGETS]
-    if any(name in given for name in budgets):
-        for name in set(budgets) - set(given):
-            _CONFIG.value.update_from_flattened_dict({name: 0})
-    if 'protocol.phase_sizes' in given:
-        for name in ('base_classes', 'phases', 'remainder'):
-            if f'protocol.{name}' not in given:
-                _CONFIG.value.protocol[name] = None
-
-
-def explain_type(error: flags.Error) -> str | None:
-    """What a field must be, if a flag has a value of another type."""
-    from mnemonics_jax.config.fields import FIELDS
-
-    found = re.match(r'flag (--config\.([\w.]+)=.*?): ', str(error))
-    if found is None or found[2] not in FIELDS:
-        return None
-    return f'{found[1]}: must be {FIELDS[found[2]].rule.must_be()}'
-
-
-def explain_file(error: flags.Error) -> str | None:
-    """The message for an error inside the configuration file, or None."""
-    flag, wrapped, _ = str(error).partition(': Error whilst parsing config')
-    if not wrapped:
-        return None
-    # absl's error wraps that of ml_collections, which has the traceback in its
-    # text and wraps the error that the file raised.
-    raised = error.__context__
-    return f'{flag}: {raised and raised.__context__}'
-
-
-def explain_key(given: str, error: Exception) -> str | None:
-    """The message for an unknown field in a configuration file, or None."""
-    unknown = re.search(r'Key "(\w+)" does not exist', str(error))
-    if not unknown:
-        return None
-    near = re.search(r'Did you mean "(\w+)"', str(error))
-    hint = f'; nearest: {near[1]}' if near else ''
-    return f'--config={given}: no field {unknown[1]!r}{hint}'
-
-
-def given_fields() -> Collection[str]:
-    """Names of the fields that are flags of this command."""
-    if not _CONFIG.present:
-        return ()
-    return config_flags.get_override_values(flags.FLAGS['config'])
-
-
 def print_config() -> None:
     """Prints the checked configuration as flags, one a line.
 
     Raises:
         ValueError: see `config.resolve`.
     """
-    found = config.resolve(_CONFIG.value, given_fields())
+    found = config.resolve(_PARSER.config, _PARSER.given())
     print('\n'.join(command_line.as_flags(found)), flush=True)
 
 
@@ -194,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
     # A user's mistakes show here, before any work; what fails later is a defect
     # and keeps its traceback, unless a plug-in's function raised it.
     place = str(_WORKDIR.value)
-    precision.allow(getattr(_CONFIG.value, 'precision', ''))
+    precision.allow(getattr(_PARSER.config, 'precision', ''))
     try:
         compilation_cache.keep_programs(place)
         multihost.join(
@@ -205,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
         fail(e)
     parallel.avoid_cached_collectives()
     try:
-        parts = experiment.prepare(_CONFIG.value, place, given=given_fields())
+        parts = experiment.prepare(_PARSER.config, place, given=_PARSER.given())
     except ValueError as e:
         fail(e)
     except Exception as e:
@@ -263,7 +185,7 @@ def explain_full(reason: str, place: str) -> str:
 def command() -> None:
     """The console command; its help is the docstring of this module."""
     sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     with dependencies.explained():
         app.run(main, flags_parser=parse)

@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import made_runs
 import numpy as np
@@ -20,7 +19,6 @@ from mnemonics_jax import config as config_lib
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 
-import collectives
 import growth_page
 import hypergradients
 import parts
@@ -196,33 +194,6 @@ def test_the_protocol_is_that_of_the_paper_without_a_download():
     assert config.exemplars.adjust
     assert config.backbone.name == 'resnet32'
     assert config.data.source == 'synthetic'
-
-
-def test_collectives_are_counted_as_by_hand(all_devices):
-    """One sum before a loop, two of other sizes in each of its five rounds."""
-    mesh = all_devices.mesh
-    (axis,) = mesh.axis_names
-    split = jax.sharding.PartitionSpec(axis)
-
-    def work(x):
-        total = jax.lax.psum(x[0, :3], axis)
-
-        def round_(carry, _):
-            a, b = carry
-            a = jax.lax.psum(jnp.sin(a), axis)
-            b = jax.lax.all_gather(b[: b.size // 8] * a[0], axis, tiled=True)
-            return (a, b), None
-
-        start = (total, jnp.zeros(16) + x[0, 0])
-        (a, b), _ = jax.lax.scan(round_, start, length=5)
-        return a.sum() + b.sum() + jnp.zeros(1)
-
-    mapped = jax.shard_map(
-        work, mesh=mesh, in_specs=split, out_specs=split, check_vma=False
-    )
-    text = jax.jit(mapped).lower(jnp.ones((8, 4))).compile().as_text()
-    found = collectives.count(text)
-    assert found == {'all-reduce': (6, 6 * 12), 'all-gather': (5, 5 * 64)}
 
 
 def test_bytes_of_imagenet_follow_from_its_shapes():

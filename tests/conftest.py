@@ -34,7 +34,13 @@ from mnemonics_jax.core import parallel, plugins
 from tests import saved_runs
 
 LOG_LEVEL = logging.get_verbosity()
-STEPS = ('jit(train)', 'jit(learn)', 'jit(adjust)')
+STEPS = (
+    'jit(train)',
+    'jit(learn)',
+    'jit(adjust)',
+    'jit(embed)',
+    'jit(count)',
+)
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ LAYERS = (
     ('methods', 'exemplars', 'train', 'report'),
     ('config',),
     ('experiment',),
-    ('main', 'evaluate', 'predict', 'export'),
+    ('main', 'evaluate', 'predict', 'export', 'plan'),
 )
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

@@ -4,8 +4,6 @@ Read off the compiled programs.
 """
 
 import functools
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +15,8 @@ from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.exemplars.inner_problem import ExemplarProblem
 from mnemonics_jax.exemplars.steps import make_learner
 from mnemonics_jax.experiment import step_shapes
+from mnemonics_jax.plan import hlo
 from tests import bilevel_test as small
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'benchmarks'))
-
-import collectives
 
 NUM, SIZE = 64, 32
 
@@ -71,7 +66,7 @@ def temporaries(*arguments):
 def sent(scope, steps, **changes):
     """Calls and bytes of each collective of a step on four devices."""
     text = compiled(scope, steps, num_devices=4, **changes).as_text()
-    return collectives.count(text)
+    return hlo.collectives(text)
 
 
 @pytest.mark.parametrize('scope', ['all', 'head'])

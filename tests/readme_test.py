@@ -14,9 +14,9 @@ from layers_test import ROOT
 from ml_collections import config_flags
 
 import mnemonics_jax
-from mnemonics_jax import backbones, main, methods
+from mnemonics_jax import backbones, methods
 from mnemonics_jax import config as config_lib
-from mnemonics_jax.config import arguments, command_line, presets
+from mnemonics_jax.config import arguments, command_line, parsing, presets
 from mnemonics_jax.data import sources, storage
 from mnemonics_jax.exemplars import strategies
 from mnemonics_jax.experiment import components
@@ -94,7 +94,7 @@ def mistakes():
 def parsed(*words):
     """The configuration that the words of a command say, and their workdir."""
     if not any(word.startswith('--config=') for word in words):
-        words = (f'--config={arguments.locate(main.DEFAULT_CONFIG)}', *words)
+        words = (f'--config={arguments.locate(parsing.DEFAULT_CONFIG)}', *words)
     argv, values = ['main', *words], flags.FlagValues()
     config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
     flags.DEFINE_string('workdir', None, '', flag_values=values)

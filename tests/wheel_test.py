@@ -117,6 +117,9 @@ def test_the_commands_are_there_and_explain_themselves(installed, elsewhere):
         done = run(installed, elsewhere, f'mnemonics-jax{name}', '--help')
         assert done.returncode == 0, done.stderr
         assert 'WORKDIR' in done.stdout
+    done = run(installed, elsewhere, 'mnemonics-jax-plan', '--help')
+    assert done.returncode == 0, done.stderr
+    assert '--chips' in done.stdout
     done = run(installed, elsewhere, 'mnemonics-jax', '--help')
     assert "the package's configurations" in ' '.join(done.stdout.split())
     assert '--workdir' in done.stdout

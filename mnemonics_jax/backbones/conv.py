@@ -17,6 +17,8 @@ from flax import linen as nn
 from jax import lax
 from jax.experimental import xla_metadata
 
+from mnemonics_jax.core import parallel
+
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -56,7 +58,7 @@ def conv2d(
         stride: stride of both axes.
         loop_safe: whether to use the form for loops on CPU, which supports
             reverse-mode differentiation of any order but no forward mode. None
-            means True if the default backend is the CPU.
+            means True if the program is for the CPU.
 
     Returns:
         [B, ceil(H / stride), ceil(W / stride), Co], in the promoted dtype.
@@ -67,7 +69,7 @@ def conv2d(
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
         raise ValueError(f'kernel sides {kernel.shape[:2]}: must be odd')
     if loop_safe is None:
-        loop_safe = jax.default_backend() == 'cpu'
+        loop_safe = parallel.default_platform() == 'cpu'
     x, kernel = nn.dtypes.promote_dtype(x, kernel)
     _, height, width, _ = x.shape
     rows, columns, *_ = kernel.shape

@@ -6,6 +6,8 @@ devices. Params, statistics and pixels are replicated.
 """
 
 import collections
+import contextlib
+import contextvars
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +22,10 @@ AXIS = 'data'
 
 # Batches copied ahead of the one that the devices compute on.
 AHEAD = 2
+
+_described: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    'described', default=None
+)
 
 
 class Placement(NamedTuple):
@@ -128,6 +134,34 @@ def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
         stacked=NamedSharding(mesh, PartitionSpec(None, AXIS)),
         replicated=NamedSharding(mesh, PartitionSpec()),
     )
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """Inside: programs are traced for devices that are only described.
+
+    Such devices come from `jax.experimental.topologies`: programs are compiled
+    for them on a machine without them, and they hold no arrays. What JAX has
+    traced before keeps its platform.
+
+    Args:
+        platform: gpu or tpu.
+    """
+    token = _described.set(platform)
+    try:
+        yield
+    finally:
+        _described.reset(token)
+
+
+def described_platform() -> str | None:
+    """The platform of `compiling_for`; None where there are devices."""
+    return _described.get()
+
+
+def default_platform() -> str:
+    """The platform that programs are traced for: cpu, gpu or tpu."""
+    return described_platform() or jax.default_backend()
 
 
 def avoid_cached_collectives() -> None:

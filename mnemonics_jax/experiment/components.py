@@ -158,6 +158,7 @@ def build(
     config: ml_collections.FrozenConfigDict,
     placement: parallel.Placement | None = None,
     begun: Plan | None = None,
+    source: sources.Source | None = None,
 ) -> Components:
     """Builds all components.
 
@@ -165,6 +166,7 @@ def build(
         config: resolved, see `config.resolve`.
         placement: placement; over all devices by default.
         begun: the plan of the run if it was started before.
+        source: images in place of those that `data.source` names.
 
     Raises:
         ValueError: the config does not fit the data, the devices or what is
@@ -177,7 +179,7 @@ def build(
     make_trunk(config.backbone.name, final_relu=config.backbone.final_relu)
     if config.protocol.class_order_file is not None:
         class_order.read_names(config.protocol.class_order_file)
-    source = build_source(config)
+    source = build_source(config, source)
     config, plan = plan_phases(config, source, begun)
     source, order = apply(plan, source)
     method = make_method(config.method.name, config.method)

@@ -58,9 +58,18 @@ def check_batches(
             )
 
 
-def build_source(config: ml_collections.FrozenConfigDict) -> sources.Source:
-    """The images of a run, of all classes or of a random subset."""
-    source = sources.make_source(config.data.source, config.data)
+def build_source(
+    config: ml_collections.FrozenConfigDict,
+    source: sources.Source | None = None,
+) -> sources.Source:
+    """The images of a run, of all classes or of a random subset.
+
+    Args:
+        config: resolved configuration.
+        source: images in place of those that `data.source` names.
+    """
+    if source is None:
+        source = sources.make_source(config.data.source, config.data)
     number = config.data.subset_classes
     if number is None:
         return source

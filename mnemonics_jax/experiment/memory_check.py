@@ -66,7 +66,11 @@ def needed(program: Program) -> float:
         if is_exhausted(e):
             return float('inf')
         raise
-    analysis: Any = compiled.memory_analysis()
+    return bytes_of(compiled.memory_analysis())
+
+
+def bytes_of(analysis: Any) -> int:
+    """Bytes on each device, from `Compiled.memory_analysis`."""
     return (
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes

@@ -13,7 +13,7 @@ import numpy as np
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data.batches import num_batches
-from mnemonics_jax.data.device_batch import to_rows
+from mnemonics_jax.data.device_batch import ImageRows, to_rows
 from mnemonics_jax.exemplars import memory, objectives, strategies
 from mnemonics_jax.exemplars.inner_problem import (
     ExemplarProblem,
@@ -21,7 +21,9 @@ from mnemonics_jax.exemplars.inner_problem import (
     OldExemplars,
 )
 from mnemonics_jax.experiment import components
-from mnemonics_jax.train import StepInputs
+from mnemonics_jax.experiment.step_counts import steps_of_run
+from mnemonics_jax.train import StepInputs, Trainer
+from mnemonics_jax.train.evaluation import CLASSIFIERS, Counts
 from mnemonics_jax.types import ExemplarSet, Phase, Variables
 
 NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
@@ -37,27 +39,70 @@ class Program(NamedTuple):
         function: jitted function.
         arguments: `jax.ShapeDtypeStruct`s; real keys and static arguments.
         field: configuration field that reduces its memory.
+        num_steps: steps in a call.
+        num_images: images in a batch of a step, 0 if it reads none.
     """
 
     name: str
     function: jax.stages.Wrapped
     arguments: tuple[Any, ...]
     field: str
+    num_steps: int
+    num_images: int
 
 
 def programs(parts: components.Components, last: int) -> list[Program]:
     """The largest program of each kind in a run up to phase `last`."""
     found = [training(parts, last)]
-    if strategies.learns(parts.config.exemplars.strategy):
+    strategy = parts.config.exemplars.strategy
+    if strategies.learns(strategy):
         found.append(learning(parts, last))
     if parts.config.exemplars.adjust and last > 0:
         found.append(adjusting(parts))
-    return found
+    if strategies.keeps(strategy):
+        found.append(finetuning(parts, last))
+    if steps_of_run(parts, last).get('features'):
+        found.append(features(parts, last))
+    return [*found, evaluation(parts, last)]
 
 
 def training(parts: components.Components, last: int) -> Program:
     """Training steps; from phase 1 on with a reference model and a memory."""
+    low, high = parts.bounds[min(last, 1)]
+    most = parts.loader.max_images(
+        'train', 0 if parts.method.keeps_data else low, high
+    )
+    old = parts.bounds[last][0] * parts.slots(max(last - 1, 0))
     trainer = parts.trainers.later if last else parts.trainers.base
+    return training_on(parts, 'training', trainer, 'train', (most, old))
+
+
+def finetuning(parts: components.Components, last: int) -> Program:
+    """Steps of fine-tuning, which read exemplars alone."""
+    most = max(
+        parts.bounds[phase][1] * parts.slots(phase) for phase in range(last + 1)
+    )
+    trainer = parts.trainers.finetune
+    return training_on(parts, 'fine-tuning', trainer, 'finetune', (0, most))
+
+
+def training_on(
+    parts: components.Components,
+    name: str,
+    trainer: Trainer,
+    section: str,
+    images: tuple[int, int],
+) -> Program:
+    """Steps of a trainer.
+
+    Args:
+        parts: components of a run.
+        name: name of the program.
+        trainer: the functions.
+        section: section of the configuration with the size of a batch.
+        images: most real images, and most exemplars, of an epoch.
+    """
+    size = parts.config[section].batch_size
     variables = abstract_variables(parts)
     held = abstract_memory(parts)
     inputs = StepInputs(
@@ -68,26 +113,24 @@ def training(parts: components.Components, last: int) -> Program:
         lr=float_array(parts, ()),
         key=None,
     )
-    stacked = abstract_batches(
-        parts,
-        min(last, 1),
-        (parts.per_dispatch.train, parts.config.train.batch_size),
-        held,
-    )
+    num = in_dispatch(sum(images), size, parts.per_dispatch.train)
+    stacked = abstract_batches(parts, images[0], (num, size), held)
     state = jax.eval_shape(trainer.init, variables)
     state, inputs = replicated(parts, (state, inputs))
     inputs = inputs._replace(key=some_key(parts))
-    return Program(
-        'training',
-        trainer.steps,
-        (state, (stacked, inputs), parts.per_dispatch.train),
-        'train.batch_size',
-    )
+    field = f'{section}.batch_size'
+    arguments = state, (stacked, inputs), num
+    return Program(name, trainer.steps, arguments, field, num, size)
+
+
+def in_dispatch(in_epoch: int, size: int, num: int) -> int:
+    """Steps in the largest dispatch, see `multistep.dispatches`."""
+    return num if num_batches(in_epoch, size) >= num else 1
 
 
 def learning(parts: components.Components, last: int) -> Program:
     """Steps of learning, in the phase that learns the most exemplars."""
-    ex, num = parts.config.exemplars, parts.per_dispatch.exemplars
+    ex = parts.config.exemplars
     sizes = [
         parts.rows(phase) * parts.slots(min(phase, 1))
         for phase in range(last + 1)
@@ -109,15 +152,19 @@ def learning(parts: components.Components, last: int) -> Program:
             )._replace(kept=abstract_kept(parts, sizes[phase])),
         ),
     )
+    most = parts.loader.max_images('train', *parts.bounds[phase])
+    num = in_dispatch(most, ex.query_batch, parts.per_dispatch.exemplars)
     problem = problem._replace(
         key=some_key(parts),
-        query=abstract_batches(parts, phase, (num, ex.query_batch)),
+        query=abstract_batches(parts, most, (num, ex.query_batch)),
     )
     return Program(
         'learning exemplars',
         parts.learner.learn,
         (state, problem, num),
         'exemplars.microbatch',
+        num,
+        ex.query_batch,
     )
 
 
@@ -137,15 +184,56 @@ def adjusting(parts: components.Components) -> Program:
             abstract_problem(parts, both),
         ),
     )
+    steps = parts.per_dispatch.exemplars
     return Program(
         'adjusting exemplars',
         parts.learner.adjust,
-        (
-            states,
-            problem._replace(key=some_key(parts, 2)),
-            parts.per_dispatch.exemplars,
-        ),
+        (states, problem._replace(key=some_key(parts, 2)), steps),
         'exemplars.microbatch',
+        steps,
+        0,
+    )
+
+
+def features(parts: components.Components, last: int) -> Program:
+    """Features of a batch of training images, in the largest phase."""
+    size, bounds = parts.config.evaluate.batch_size, parts.bounds
+    most = max(
+        parts.loader.max_images('train', *bounds[phase])
+        for phase in range(min(last, 1) + 1)
+    )
+    if parts.config.evaluate.oracle:  # Of all classes seen.
+        most = parts.loader.max_images('train', 0, bounds[last][1])
+    variables = replicated(parts, abstract_variables(parts))
+    return Program(
+        'features',
+        parts.evaluator.embed,
+        (variables, abstract_batch(parts, most, size)),
+        'evaluate.batch_size',
+        1,
+        size,
+    )
+
+
+def evaluation(parts: components.Components, last: int) -> Program:
+    """Counts of a batch of test images by all classifiers, in phase `last`."""
+    size, num = parts.config.evaluate.batch_size, parts.source.num_classes
+    most = parts.loader.max_images('test', 0, parts.bounds[last][1])
+    rows = len(CLASSIFIERS)
+    counts = Counts(
+        jax.ShapeDtypeStruct((rows, num, num), jnp.int32),
+        jax.ShapeDtypeStruct((rows, num), jnp.int32),
+    )
+    variables = abstract_variables(parts)
+    models = variables, variables, abstract_means(parts)
+    counts, models = replicated(parts, (counts, models))
+    return Program(
+        'evaluation',
+        parts.evaluator.count,
+        (counts, models, abstract_batch(parts, most, size), NUMBER),
+        'evaluate.batch_size',
+        1,
+        size,
     )
 
 
@@ -166,11 +254,18 @@ def float_array(
     return jax.ShapeDtypeStruct(shape, abstract_variables(parts).dtype)
 
 
-def some_key(parts: components.Components, num: int | None = None) -> jax.Array:
-    """A real key or `num` keys: JAX compares them with those of a run."""
+def some_key(
+    parts: components.Components, num: int | None = None
+) -> jax.Array | jax.ShapeDtypeStruct:
+    """A key or `num` keys: real ones, since JAX compares them with a run's.
+
+    Devices that are only described hold none, and get shapes.
+    """
     key = jax.random.key(0)
     if num is not None:
         key = jax.random.split(key, num)
+    if parallel.described_platform():
+        return replicated(parts, jax.ShapeDtypeStruct(key.shape, key.dtype))
     return parallel.replicate_key(parts.placement, key)
 
 
@@ -191,17 +286,19 @@ def abstract_memory(parts: components.Components) -> ExemplarSet:
     )
 
 
-def abstract_old(parts: components.Components) -> OldExemplars:
-    """The memory and its means."""
-    held = abstract_memory(parts)
-    features = jax.eval_shape(
+def abstract_means(parts: components.Components) -> jax.ShapeDtypeStruct:
+    """A mean of features for each class."""
+    found = jax.eval_shape(
         lambda variables, image: parts.backbone.embed(variables, image)[0],
         abstract_variables(parts),
         float_array(parts, (1, *parts.source.image_shape)),
     )
-    return OldExemplars(
-        held, float_array(parts, (len(held.mask), *features.shape[1:]))
-    )
+    return float_array(parts, (parts.source.num_classes, *found.shape[1:]))
+
+
+def abstract_old(parts: components.Components) -> OldExemplars:
+    """The memory and its means."""
+    return OldExemplars(abstract_memory(parts), abstract_means(parts))
 
 
 def abstract_list(num: int) -> FlatExemplars:
@@ -224,7 +321,7 @@ def abstract_kept(
 
 def abstract_batches(
     parts: components.Components,
-    phase: int,
+    most: int,
     size: tuple[int, int],
     held: ExemplarSet | None = None,
 ) -> StackedBatches:
@@ -232,22 +329,40 @@ def abstract_batches(
 
     Args:
         parts: components of a run.
-        phase: index of the phase.
+        most: images of the largest phase.
         size: batches in a dispatch, and examples in a batch.
         held: the memory, where exemplars are fed, too.
     """
-    low, high = parts.bounds[phase]
-    if held is not None and parts.method.keeps_data:
-        low = 0
-    most = parts.loader.max_images('train', low, high)
-    kinds = {'label': jnp.int32, 'index': jnp.int32, 'weight': jnp.float32}
-    shape, pool = parts.source.image_shape, None
-    if held is not None:
-        kinds['slot'] = jnp.int32
     if parts.config.data.feed == 'device':
-        kinds['row'] = jnp.int32
         slots = 0 if held is None else held.mask.size
         size = num_batches(most + slots, size[1]), size[1]
+    columns, pool = abstract_columns(parts, most, size)
+    if held is not None:
+        columns['slot'] = jax.ShapeDtypeStruct(size, jnp.int32)
+    return StackedBatches(
+        placed(columns, parts.placement.stacked),
+        pool,
+        replicated(parts, NUMBER),
+    )
+
+
+def abstract_batch(
+    parts: components.Components, most: int, size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of `size` examples, as `parallel.shard_batch` places it."""
+    columns, pool = abstract_columns(parts, most, (size,))
+    columns = placed(columns, parts.placement.batch)
+    return columns if pool is None else {**columns, 'pool': pool}
+
+
+def abstract_columns(
+    parts: components.Components, most: int, size: tuple[int, ...]
+) -> tuple[dict[str, jax.ShapeDtypeStruct], ImageRows | None]:
+    """Columns of batches, and the images that they index; see `BatchFeed`."""
+    shape, pool = parts.source.image_shape, None
+    kinds = {'label': jnp.int32, 'index': jnp.int32, 'weight': jnp.float32}
+    if parts.config.data.feed == 'device':
+        kinds['row'] = jnp.int32
         images = jax.ShapeDtypeStruct((most + 1, *shape), jnp.uint8)
         pool = replicated(parts, jax.eval_shape(to_rows, images))
     columns = {
@@ -255,11 +370,7 @@ def abstract_batches(
     }
     if pool is None:
         columns['image'] = jax.ShapeDtypeStruct((*size, *shape), jnp.uint8)
-    return StackedBatches(
-        placed(columns, parts.placement.stacked),
-        pool,
-        replicated(parts, NUMBER),
-    )
+    return columns, pool
 
 
 def replicated(parts: components.Components, tree: Any) -> Any:
