@@ -348,11 +348,11 @@ def abstract_batches(
 
 def abstract_batch(
     parts: components.Components, most: int, size: int
-) -> dict[str, jax.ShapeDtypeStruct]:
+) -> dict[str, Any]:
     """A batch of `size` examples, as `parallel.shard_batch` places it."""
     columns, pool = abstract_columns(parts, most, (size,))
-    columns = placed(columns, parts.placement.batch)
-    return columns if pool is None else {**columns, 'pool': pool}
+    batch: dict[str, Any] = placed(columns, parts.placement.batch)
+    return batch if pool is None else {**batch, 'pool': pool}
 
 
 def abstract_columns(
