@@ -166,6 +166,20 @@ def test_redraw_keeps_norms_and_other_rows(name):
     assert_same(fresh, expected)
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_redrawn_directions_come_from_float32_draws(dtype):
+    key, (low, high) = jax.random.key(3), (1, 4)
+    expected = np.asarray(jax.random.normal(key, (6, 5), jnp.float32), float)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    with jax.enable_x64(dtype == 'float64'):
+        head = {'kernel': jnp.eye(6, 5, dtype=dtype)}
+        found = heads.redraw_rows(key, head, low, high)['kernel']
+    assert found.dtype == dtype
+    np.testing.assert_allclose(
+        found[low:high], expected[low:high], rtol=0, atol=1e-6
+    )
+
+
 def test_redrawn_directions_are_isotropic():
     ones = {'kernel': jnp.ones((4000, 3)), 'sigma': jnp.ones(())}
     rows = heads.redraw_rows(jax.random.key(0), ones, 0, 4000)['kernel']

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mnemonics_jax import types
 from mnemonics_jax.core.numerics import norms, unit
@@ -142,9 +143,23 @@ def redraw_rows(
         The head with those rows replaced.
     """
     kernel = head['kernel']
-    noise = jax.random.normal(key, kernel.shape, jnp.float32)
-    fresh = unit(noise.astype(kernel.dtype)) * norms(kernel)
-    return _replace_rows(head, fresh, low, high)
+    noise = _normal(key, kernel.shape, kernel.dtype)
+    return _replace_rows(head, unit(noise) * norms(kernel), low, high)
+
+
+def _normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype
+) -> jax.Array:
+    """Standard normal numbers, in float32 those of `jax.random.normal`.
+
+    In float64 they come from the same float32 bits, so that both precisions
+    draw alike but for rounding. In float32 a program may round the inverse
+    error function otherwise than another program: a float64 run on several
+    devices would then not be that on one.
+    """
+    low = np.nextafter(np.float32(-1), np.float32(0))
+    draws = jax.random.uniform(key, shape, jnp.float32, low, 1)
+    return np.sqrt(2).astype(dtype) * jax.lax.erf_inv(draws.astype(dtype))
 
 
 def imprint(
