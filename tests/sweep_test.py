@@ -344,6 +344,8 @@ def test_runs_at_a_time_have_an_accelerator_each(tmp_path, monkeypatch):
     # A chip is a slice of its own, whose process looks for no other.
     config = types.SimpleNamespace(jax_platforms='tpu,cpu')
     monkeypatch.setattr(multihost, 'jax', types.SimpleNamespace(config=config))
+    for name in ('PROCESS_ADDRESSES', 'WORKER_HOSTNAMES'):
+        monkeypatch.delenv(f'TPU_{name}', raising=False)
     assert multihost.may_have_peers()
     for name, value in sweep_worker.device_variables(1).items():
         monkeypatch.setenv(name, value)

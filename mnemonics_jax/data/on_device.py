@@ -5,13 +5,16 @@ A batch has the rows of its images; the jitted step gathers them (see
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnemonics_jax.data.batches import BatchReader
-from mnemonics_jax.data.device_batch import ImageRows, to_rows
 
-Put = Callable[[ImageRows], ImageRows]
+if TYPE_CHECKING:  # Importing it loads jax, which reading data does without.
+    from mnemonics_jax.data.device_batch import ImageRows
+
+Put = Callable[['ImageRows'], 'ImageRows']
 
 
 def from_device(images: np.ndarray, capacity: int, put: Put) -> BatchReader:
@@ -23,6 +26,8 @@ def from_device(images: np.ndarray, capacity: int, put: Put) -> BatchReader:
             capacity share the compiled step.
         put: copies arrays to all devices.
     """
+    from mnemonics_jax.data.device_batch import to_rows
+
     # One more blank image stands for padding and exemplars.
     pool = np.zeros((capacity + 1, *images.shape[1:]), np.uint8)
     pool[: len(images)] = images

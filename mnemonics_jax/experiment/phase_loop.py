@@ -2,7 +2,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -97,8 +97,7 @@ def run(
         The content of `results.json`.
 
     Raises:
-        errors.BadDataError: images cannot be read, or have changed since their
-            classes were learned.
+        errors.BadDataError: images cannot be read, or have changed.
         lock.InUseError: another command writes to the work directory.
         lock.LostError: it was removed or renamed during the run.
     """
@@ -107,11 +106,7 @@ def run(
         Interrupt() as interrupt,
         Workdir(workdir, uploads=multihost.is_main()) as place,
         lock.hold(place.root) as held,
-        Checkpointer(
-            place.root,
-            keep=settings.keep,
-            before_save=in_turn(held.check, place.sync),
-        ) as checkpointer,
+        open_checkpoints(place, held, settings.keep) as checkpointer,
     ):
         policy = SavePolicy(settings.every_steps, settings.every_seconds)
         loops = ResumableLoops(checkpointer, interrupt, policy)
@@ -223,14 +218,16 @@ def run_experiment(
         return run(prepare(named, workdir, placement), workdir)
 
 
-def in_turn(*functions: Callable[[], None]) -> Callable[[], None]:
-    """A function that calls these."""
+def open_checkpoints(
+    place: Workdir, held: lock.Lock, keep: int
+) -> Checkpointer:
+    """Checkpoints of a work directory, for as long as its lock is held."""
 
-    def call() -> None:
-        for function in functions:
-            function()
+    def before_save() -> None:
+        held.check()
+        place.sync()
 
-    return call
+    return Checkpointer(place.root, keep=keep, before_save=before_save)
 
 
 def last_phase(parts: components.Components) -> int:
