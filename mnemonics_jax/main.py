@@ -134,10 +134,8 @@ def main(argv: Sequence[str]) -> None:
         cli.fail_in_plugin(e)
         if not isinstance(e, OSError):
             raise
-        fail(
-            f'--workdir={place}: must be a writable directory '
-            f'({e.strerror or e})'
-        )
+        why = e.strerror or e
+        fail(f'--workdir={place}: must be a writable directory ({why})')
     try:
         experiment.run(parts, place)
     except (BadDataError, DivergedError, InUseError) as e:
