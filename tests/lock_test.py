@@ -1,5 +1,7 @@
 """Work directories: one command at a time, also after kills and removals."""
 
+import errno
+import fcntl
 import json
 import shutil
 import signal
@@ -13,6 +15,7 @@ from command import ROOT, assert_refused, call_main
 from etils import epath
 
 from mnemonics_jax.core import lock
+from tests.conftest import tiny_config
 
 HOLDER = """
 import sys
@@ -112,6 +115,35 @@ def test_a_run_whose_directory_is_removed_ends_in_one_line(
     done = call_main(f'--workdir={root}', *flags)
     assert_refused(done, f'--workdir={root}: was removed, renamed or taken')
     assert not root.exists()
+
+
+def test_a_run_begun_by_another_command_is_not_taken_over(tmp_path):
+    from mnemonics_jax import experiment
+
+    root, config = tmp_path / 'run', tiny_config.__wrapped__()
+    parts = experiment.prepare(config, root)
+    shutil.rmtree(root)
+    config.seed = 7
+    experiment.prepare(config, root)
+    with pytest.raises(lock.InUseError, match='seed'):
+        experiment.run(parts, root)
+
+
+def test_a_disk_without_locks_is_said_and_used(tmp_path, monkeypatch, capsys):
+    def refuse(*given):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    with lock.hold(epath.Path(tmp_path)) as held:
+        assert 'has no locks' in capsys.readouterr().out
+        assert is_free(tmp_path)
+        held.check()
+
+
+def test_what_cannot_be_locked_is_one_line(tmp_path):
+    (tmp_path / lock.NAME).mkdir()
+    with pytest.raises(lock.InUseError, match='cannot be locked: Is a dir'):
+        is_free(tmp_path)
 
 
 # In a bucket: a folder stands for it, and what is slow is fast.

@@ -1,10 +1,10 @@
 """The lock of a work directory: one command at a time writes to it.
 
 `running.json` in the work directory says who holds it. On disk the holder has
-locked the file (`flock`), which ends with its process, however that ends; disks
-that machines share pass such locks on. A bucket has no locks: there the holder
-writes the file again every few seconds, and one that no longer changes is left
-from a process that was killed.
+locked the file (`flock`), which ends with its process and the forks of it,
+however they end; most disks that machines share pass such locks on. A bucket
+has no locks: there the holder writes the file again every few seconds, and one
+that no longer changes is left from a process that was killed.
 """
 
 import contextlib
@@ -32,9 +32,10 @@ WATCH_SECONDS = 35.0
 # A bucket's object may be replaced by two commands at once: the last one wins,
 # and both look after this time.
 _SETTLE_SECONDS = 1.0
-# What `flock` says where another process holds the file, and where a disk has
-# no locks.
+# What `flock` says where another process holds the file, what a full disk says,
+# and what one without locks says.
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -56,19 +57,24 @@ def hold(root: epath.Path) -> Iterator['Lock']:
         root: work directory, on disk or in a bucket.
 
     Raises:
-        InUseError: another command holds it.
-        OSError: the work directory cannot be written.
+        InUseError: another command holds it, or it cannot be locked.
     """
     lock, error = Lock(root), None
     if multihost.is_main():
         lock = (_InBucket if '://' in os.fspath(root) else _OnDisk)(root)
+    try:
         try:
             lock.take()
         except InUseError as e:
             error = e
-    if not multihost.all_agree(error is None):
-        raise error or lock.in_use('')
-    try:
+        except Exception as e:  # A bucket's storage raises many types.
+            if getattr(e, 'errno', None) in _FULL:
+                raise
+            why = ' '.join(str(getattr(e, 'strerror', None) or e).split())
+            error = InUseError(f'--workdir={root}: cannot be locked: {why}')
+        # All processes end, where one has to.
+        if not multihost.all_agree(error is None):
+            raise error or lock.in_use('')
         yield lock
     finally:
         lock.release()
@@ -129,44 +135,54 @@ class _OnDisk(Lock):
     def take(self) -> None:
         path = pathlib.Path(self.root) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        while self._file is None:
-            file = path.open('a+')
+        while True:
+            file = path.open('a+', errors='replace')
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The holder before may have removed it since it was opened.
+                if _is_same(file, path):
+                    break
+                file.close()
             except OSError as e:
                 file.seek(0)
                 text = file.read()
                 file.close()
                 if e.errno in _HELD:
                     raise self.in_use(text) from e
-                if e.errno not in _WITHOUT_LOCKS:
-                    raise
-                file = path.open('a+')
-            # The holder before may have removed the file since it was opened.
-            if _is_same(file, path):
-                self._file = file
-            else:
-                file.close()
-        self._file.truncate(0)
-        self._file.write(json.dumps(self.content))
-        self._file.flush()
+                if e.errno in _WITHOUT_LOCKS:
+                    print(
+                        f'{self.root}: this disk has no locks: no other '
+                        'command may write to it',
+                        flush=True,
+                    )
+                    return
+                raise
+        self._file = file
+        file.truncate(0)
+        file.write(json.dumps(self.content))
+        with contextlib.suppress(OSError):  # A full disk: held all the same.
+            file.flush()
 
     def check(self) -> None:
-        if not _is_same(self._file, pathlib.Path(self.root) / NAME):
+        path = pathlib.Path(self.root) / NAME
+        if self._file is not None and not _is_same(self._file, path):
             raise self.lost()
 
     def release(self) -> None:
+        # A fork has the lock of the process that it comes from.
+        if self._file is None or os.getpid() != self.content['pid']:
+            return
         path = pathlib.Path(self.root) / NAME
-        if _is_same(self._file, path):
-            path.unlink()
-        self._file.close()
+        with self._file, contextlib.suppress(OSError):
+            if _is_same(self._file, path):
+                path.unlink()
 
 
 def _is_same(file: Any, path: pathlib.Path) -> bool:
     """Whether the file at a path is this open one."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -191,8 +207,11 @@ class _InBucket(Lock):
             end = time.monotonic() + WATCH_SECONDS
             while time.monotonic() < end:
                 time.sleep(min(1.0, WATCH_SECONDS / 10))
-                if self._read() not in ('', first):
-                    raise self.in_use(self._read())
+                now = self._read()
+                if not now:
+                    break
+                if now != first:
+                    raise self.in_use(now)
         self._write()
         time.sleep(min(_SETTLE_SECONDS, WATCH_SECONDS / 10))
         if not self._is_own():
@@ -205,13 +224,17 @@ class _InBucket(Lock):
 
     def release(self) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         with contextlib.suppress(Exception):  # The bucket's many types.
             if self._is_own():
                 self._path.unlink()
 
     def _read(self) -> str:
-        return self._path.read_text() if self._path.exists() else ''
+        try:
+            return self._path.read_text()
+        except FileNotFoundError:
+            return ''
 
     def _write(self) -> None:
         self._path.write_text(json.dumps({**self.content, 'at': time.time()}))

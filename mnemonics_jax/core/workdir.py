@@ -18,6 +18,8 @@ from typing import Any
 
 from etils import epath
 
+from mnemonics_jax.core.lock import LostError
+
 
 def address(path: str | os.PathLike[str]) -> epath.Path | None:
     """The address of a work directory in a bucket; None for one on disk.
@@ -118,7 +120,7 @@ class Workdir:
         try:
             if error is None:
                 self.sync()
-            else:
+            elif not isinstance(error, LostError):
                 # The first error is the one to report, and checkpoints need
                 # only the files that were copied before them.
                 with contextlib.suppress(OSError):

@@ -102,18 +102,18 @@ def run(
         lock.LostError: it was removed or renamed during the run.
     """
     settings, last = parts.config.checkpoint, last_phase(parts)
+    place = Workdir(workdir, uploads=multihost.is_main())
     with (
         Interrupt() as interrupt,
-        Workdir(workdir, uploads=multihost.is_main()) as place,
         lock.hold(place.root) as held,
-        open_checkpoints(place, held, settings.keep) as checkpointer,
+        place,  # Its last copies are made while the lock is held.
+        open_checkpoints(parts, place, held) as checkpointer,
     ):
         policy = SavePolicy(settings.every_steps, settings.every_seconds)
         loops = ResumableLoops(checkpointer, interrupt, policy)
         carry, phases = restore(parts, checkpointer)
-        # The run appends to these files, and the report reads them.
-        for name in ('config.json', 'metrics.jsonl'):
-            place.fetch(name)
+        # The run appends to this file, and the report reads all of them.
+        place.fetch('metrics.jsonl')
         for name in itertools.chain(*map(phase_files, range(len(phases)))):
             place.fetch(name)
         position = loops.resume(len(phases))
@@ -152,6 +152,7 @@ def run(
             recorder.say(report.table(content))
             if multihost.is_main():
                 made = parts.config.report and report.write(place.local)
+                held.check()
                 place.sync()
                 if made:
                     recorder.say(f'report: {place.shown(made)}')
@@ -219,14 +220,26 @@ def run_experiment(
 
 
 def open_checkpoints(
-    place: Workdir, held: lock.Lock, keep: int
+    parts: components.Components, place: Workdir, held: lock.Lock
 ) -> Checkpointer:
-    """Checkpoints of a work directory, for as long as its lock is held."""
+    """Checkpoints of a run, for as long as its lock is held.
+
+    Raises:
+        lock.InUseError: since `prepare` another run was begun here.
+    """
+    place.fetch('config.json')
+    begun = run_config.read(place)
+    try:
+        if begun is not None:
+            run_config.follow(begun, parts.config, place)
+    except ValueError as e:
+        raise lock.InUseError(str(e)) from e
 
     def before_save() -> None:
         held.check()
         place.sync()
 
+    keep = parts.config.checkpoint.keep
     return Checkpointer(place.root, keep=keep, before_save=before_save)
 
 
