@@ -95,12 +95,17 @@ def counted(row: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def rows_of(path: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Rows of a file by chips and program; empty if there is no file."""
-    if not path.exists():
+def rows_of(
+    path: pathlib.Path, flags: Sequence[str]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of a file by chips and program.
+
+    Empty if there is no file, or its rows are of another configuration.
+    """
+    content = json.loads(path.read_text()) if path.exists() else {'flags': None}
+    if content['flags'] != list(flags):
         return {}
-    rows = json.loads(path.read_text())['rows']
-    return {(row['chips'], row['program']): row for row in rows}
+    return {(row['chips'], row['program']): row for row in content['rows']}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -116,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument('--programs', default=PROGRAMS)
     asked, flags = parser.parse_known_args(argv)
     flags, rows = tuple(flags) or CONFIG, []
-    before = rows_of(asked.against)
+    before = rows_of(asked.against, flags)
     for devices in asked.chips.split(','):
         for program in asked.programs.split(','):
             print(f'compiling {program} for {devices}', file=sys.stderr)
