@@ -23,8 +23,6 @@ from typing import Any
 
 from etils import epath
 
-from mnemonics_jax.core import multihost
-
 NAME = 'running.json'
 # Seconds between two writes to a bucket, and how long to wait for the next one.
 BEAT_SECONDS = 10.0
@@ -59,6 +57,9 @@ def hold(root: epath.Path) -> Iterator['Lock']:
     Raises:
         InUseError: another command holds it, or it cannot be locked.
     """
+    # Loads jax, which `--help` does without.
+    from mnemonics_jax.core import multihost
+
     lock, error = Lock(root), None
     if multihost.is_main():
         lock = (_InBucket if '://' in os.fspath(root) else _OnDisk)(root)
