@@ -1,6 +1,7 @@
 """Tests of mnemonics_jax.data.augment."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -31,18 +32,22 @@ def make_images():
     return jnp.asarray(images, jnp.float32)
 
 
+def pixels(shape, offsets, flips, pad):
+    """Positions of all pixels of the results and, inside the image, sources."""
+    num, height, width, _ = shape
+    for b, y, x in itertools.product(range(num), range(height), range(width)):
+        column = width - 1 - x if flips[b] else x
+        row = y + offsets[b, 0] - pad
+        column = column + offsets[b, 1] - pad
+        if 0 <= row < height and 0 <= column < width:
+            yield (b, y, x), (b, row, column)
+
+
 def by_numpy(images, offsets, flips, pad):
     """The same as a plain loop over the images, pixel by pixel in y and x."""
     result = np.zeros_like(images)
-    num, height, width, _ = images.shape
-    for b in range(num):
-        for y in range(height):
-            for x in range(width):
-                column = width - 1 - x if flips[b] else x
-                row = y + offsets[b, 0] - pad
-                column = column + offsets[b, 1] - pad
-                if 0 <= row < height and 0 <= column < width:
-                    result[b, y, x] = images[b, row, column]
+    for to, source in pixels(images.shape, offsets, flips, pad):
+        result[to] = images[source]
     return result
 
 
@@ -63,15 +68,8 @@ def test_shifts_and_mirrors_equal_a_loop(pad, flip):
 def gradient_by_numpy(cotangents, offsets, flips, pad):
     """A plain loop as above: each pixel adds its cotangent to its source."""
     result = np.zeros_like(cotangents)
-    num, height, width, _ = cotangents.shape
-    for b in range(num):
-        for y in range(height):
-            for x in range(width):
-                column = width - 1 - x if flips[b] else x
-                row = y + offsets[b, 0] - pad
-                column = column + offsets[b, 1] - pad
-                if 0 <= row < height and 0 <= column < width:
-                    result[b, row, column] += cotangents[b, y, x]
+    for to, source in pixels(cotangents.shape, offsets, flips, pad):
+        result[source] += cotangents[to]
     return result
 
 
