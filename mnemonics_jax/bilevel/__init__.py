@@ -17,6 +17,7 @@ from mnemonics_jax.bilevel.inner import (
     Layout,
     LossFn,
     embed,
+    map_rows,
     sum_over,
     unroll,
 )
@@ -40,6 +41,7 @@ __all__ = [
     'embed',
     'in_units',
     'init_state',
+    'map_rows',
     'outer_loss',
     'pixel_gradient',
     'sum_over',

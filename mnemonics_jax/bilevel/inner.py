@@ -29,7 +29,9 @@ class Layout(NamedTuple):
         split: shards the rows of a batch [b, ...] over the devices.
         spread: converts [n, ...] to the form that `take` indexes.
         take: `(spread array, int32[b]) -> [b, ...]`, sharded as by `split`.
-        gather: replicates an array on every device.
+        share: shards the rows of an array that is kept from step to step.
+        by_rows: `(function) -> function` that each device applies to its own
+            rows; both are `[n, ...] -> [n, ...]`, row by row.
         alike: `(function) -> function` that every device computes by itself on
             replicated arguments, without any exchange.
     """
@@ -37,7 +39,8 @@ class Layout(NamedTuple):
     split: Callable[[jax.Array], jax.Array] = lambda batch: batch
     spread: Callable[[jax.Array], jax.Array] = lambda x: x
     take: Callable[[jax.Array, jax.Array], jax.Array] = lambda x, i: x[i]
-    gather: Callable[[jax.Array], jax.Array] = lambda x: x
+    share: Callable[[jax.Array], jax.Array] = lambda x: x
+    by_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f
     alike: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f
 
 
@@ -73,9 +76,31 @@ def embed(problem: InnerProblem, pixels: jax.Array) -> jax.Array:
     """Inputs of `loss_fn` for pixels f32[n, ...]."""
     if problem.embed is None:
         return pixels
-    return microbatch.map_microbatches(
-        problem.embed, pixels, problem.microbatch
-    )
+    return map_rows(problem.embed, pixels, problem.microbatch, problem.layout)
+
+
+def map_rows(
+    function: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+    size: int | None,
+    layout: Layout,
+) -> jax.Array:
+    """Applies `function` row by row, on all devices and in microbatches.
+
+    Args:
+        function: `[b, ...] -> [b, ...]`; what it closes over is not
+            differentiated.
+        x: [n, ...].
+        size: rows per microbatch on all devices together, None for all.
+        layout: placement of the rows.
+    """
+    num = 1 if size is None else -(-len(x) // size)
+
+    def map_own(rows: jax.Array) -> jax.Array:
+        own = -(-len(rows) // num)
+        return microbatch.map_microbatches(function, rows, own)
+
+    return layout.by_rows(map_own)(x)
 
 
 def sum_over(

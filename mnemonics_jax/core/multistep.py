@@ -5,6 +5,7 @@ takes as long as a small network's step on a GPU. So batches are put on the
 devices several at a time, and one program takes many steps.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -84,13 +85,17 @@ def repeat(
     step: Callable[[State, Any], tuple[State, Metrics]],
     placement: parallel.Placement,
     name: str,
+    *,
+    axis: int | None = None,
 ) -> Callable[[State, Any, int], tuple[State, Metrics]]:
     """Compiles many steps into one program.
 
     Args:
         step: a pure function that keeps the step number in its state.
-        placement: placement of the result, which is replicated.
+        placement: placement of the state and the metrics.
         name: name of the program in profiles.
+        axis: axis of the state's arrays that devices share, see
+            `Placement.sharing`; None if the state is replicated.
 
     Returns:
         `(state, inputs, num) -> (state, metrics)`, which takes `num` steps on
@@ -106,12 +111,21 @@ def repeat(
             lambda state, _: step(state, inputs), state, length=num
         )
 
-    steps.__name__ = name
+    def placed(state, inputs, num):
+        state, metrics = steps(state, inputs, num)
+        if axis is not None:
+            share = functools.partial(placement.share, axis=axis)
+            state = jax.tree.map(share, state)
+        return state, metrics
+
+    placed.__name__ = name
+    # The sharding of a shared array depends on its shape.
+    kept = placement.replicated if axis is None else None
     return jax.jit(
-        steps,
+        placed,
         static_argnums=2,
         donate_argnums=0,
-        out_shardings=placement.replicated,
+        out_shardings=(kept, placement.replicated),
     )
 
 

@@ -2,7 +2,8 @@
 
 The same program runs on 1 or N devices. It computes on the global batch;
 sharding only places the parts of a batch, and XLA inserts the sums over
-devices. Params, statistics and pixels are replicated.
+devices. Params and statistics are replicated. Pixels that are learned, and
+their optimizer state, are shared by the devices where they divide evenly.
 """
 
 import collections
@@ -62,9 +63,50 @@ class Placement(NamedTuple):
         """Inside jit: shards the leading axis of `x` over the devices."""
         return jax.lax.with_sharding_constraint(x, self.batch)
 
-    def gather(self, x: jax.Array) -> jax.Array:
-        """Inside jit: replicates `x` on every device."""
-        return jax.lax.with_sharding_constraint(x, self.replicated)
+    def share(self, x: jax.Array, axis: int = 0) -> jax.Array:
+        """Inside jit: shards an axis of `x` as `sharing` says."""
+        return jax.lax.with_sharding_constraint(x, self.sharing(x.shape, axis))
+
+    def sharing(self, shape: tuple[int, ...], axis: int = 0) -> NamedSharding:
+        """The sharding of an array that is kept from step to step.
+
+        Its axis is sharded if its length is a multiple of the number of
+        devices; else, and without such an axis, the array is replicated.
+        """
+        if len(shape) <= axis or shape[axis] % self.num_devices:
+            return self.replicated
+        spec = PartitionSpec(*[None] * axis, AXIS)
+        return NamedSharding(self.mesh, spec)
+
+    def by_rows(
+        self, function: Callable[[jax.Array], jax.Array]
+    ) -> Callable[[jax.Array], jax.Array]:
+        """Inside jit: applies a function of rows without any exchange.
+
+        Args:
+            function: `[b, ...] -> [b, ...]`, row by row. Only its argument is
+                differentiated, not what it closes over.
+
+        Returns:
+            The same function. Each device calls `function` on its own rows.
+        """
+        rows = PartitionSpec(AXIS)
+        local = jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=rows,
+            out_specs=rows,
+            # Gradients of kernels, which are not asked for, would be wrong.
+            check_vma=False,
+        )
+
+        def apply(x: jax.Array) -> jax.Array:
+            missing = -len(x) % self.num_devices
+            padding = [(0, missing)] + [(0, 0)] * (x.ndim - 1)
+            padded = jnp.pad(x, padding, mode='edge') if missing else x
+            return local(padded)[: len(x)]
+
+        return apply
 
     def alike(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Inside jit: a function that every device computes by itself.
@@ -211,12 +253,33 @@ def replicate(placement: Placement, tree: Any) -> Any:
     return jax.tree.map(put, tree)
 
 
+def share(placement: Placement, x: np.ndarray, axis: int = 0) -> jax.Array:
+    """Puts an array, equal in all processes, where `sharing` says."""
+    return jax.make_array_from_callback(
+        x.shape, placement.sharing(x.shape, axis), lambda index: x[index]
+    )
+
+
+def unshare(placement: Placement, x: jax.Array) -> jax.Array:
+    """The same array, replicated on every device."""
+    return jax.device_put(x, placement.replicated)
+
+
 def replicate_key(placement: Placement, key: jax.Array) -> jax.Array:
     """Puts a PRNG key, equal in all processes, on every device."""
     return jax.random.wrap_key_data(
         replicate(placement, jax.random.key_data(key)),
         impl=jax.random.key_impl(key),
     )
+
+
+def on_host(x: Any) -> np.ndarray:
+    """The whole array, of which other processes may hold parts."""
+    if isinstance(x, jax.Array) and not (
+        x.is_fully_addressable or x.is_fully_replicated
+    ):
+        return multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
 
 
 def gather_batch(placement: Placement, x: np.ndarray) -> np.ndarray:

@@ -167,7 +167,8 @@ def layout_of(placement: Placement) -> bilevel.Layout:
         split=placement.split,
         spread=placement.spread,
         take=placement.take,
-        gather=placement.gather,
+        share=placement.share,
+        by_rows=placement.by_rows,
         alike=placement.alike,
     )
 
@@ -272,7 +273,7 @@ def adapt_head(
     problem = bilevel.InnerProblem(
         loss_fn,
         optax.sgd(settings.inner_lr),
-        embed=lambda pixels: backbone.embed(start, layout.split(pixels))[0],
+        embed=lambda pixels: backbone.embed(start, pixels)[0],
         remat=settings.remat,
         layout=layout,
         microbatch=settings.microbatch,

@@ -67,9 +67,10 @@ def learn(
         inputs = problem._replace(query=dispatch.inputs)
         return learner.learn(state, inputs, dispatch.num_steps)
 
-    state = learner.init(parallel.replicate(learner.placement, flatten(images)))
+    state = learner.init(parallel.share(learner.placement, flatten(images)))
     loop = Loop('learn', total, dispatches, step, record_marks(total))
-    return run(loop, state).pixels.reshape(images.shape)
+    pixels = parallel.unshare(learner.placement, run(loop, state).pixels)
+    return pixels.reshape(images.shape)
 
 
 def adjust(
@@ -107,11 +108,12 @@ def adjust(
         ),
     )
     starts = np.stack([np.asarray(flatten(part.images)) for part in parts])
-    states = learner.init(parallel.replicate(learner.placement, starts))
+    states = learner.init(parallel.share(learner.placement, starts, axis=1))
     states = run(adjust_loop(learner, problem, per_dispatch), states)
+    learned = parallel.unshare(learner.placement, states.pixels)
     halves = [
         part.replace(images=pixels.reshape(part.images.shape))
-        for part, pixels in zip(parts, states.pixels, strict=True)
+        for part, pixels in zip(parts, learned, strict=True)
     ]
     return memory.merge_halves(held, *halves)
 
@@ -147,7 +149,7 @@ def train_on_exemplars(
         problem: problem of these exemplars; its key draws the start.
         images: f32[c, s, H, W, C] in [0, 1].
     """
-    pixels = parallel.replicate(learner.placement, flatten(images))
+    pixels = parallel.share(learner.placement, np.asarray(flatten(images)))
     return learner.adapt(problem, pixels)
 
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mnemonics_jax import losses
-from mnemonics_jax.bilevel import hypergradients, microbatch
+from mnemonics_jax import bilevel, losses
+from mnemonics_jax.bilevel import hypergradients
 from mnemonics_jax.core.numerics import shares, unit, weighted_sum
 from mnemonics_jax.data import augment
 from mnemonics_jax.exemplars.inner_problem import (
@@ -209,13 +209,11 @@ def features(
     context: LearnerContext, variables: Variables, images: jax.Array
 ) -> jax.Array:
     """Features f32[b, D] of images f32[b, H, W, C], in microbatches if set."""
-
-    def embed(images):
-        split = context.layout.split(images)
-        return context.backbone.embed(variables, split)[0]
-
-    return microbatch.map_microbatches(
-        embed, images, context.settings.microbatch
+    return bilevel.map_rows(
+        lambda images: context.backbone.embed(variables, images)[0],
+        images,
+        context.settings.microbatch,
+        context.layout,
     )
 
 

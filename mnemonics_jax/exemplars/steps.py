@@ -81,9 +81,9 @@ def outer_step(
     grads, metrics = objectives.pixel_gradient(
         context, problem._replace(query=query), state.pixels
     )
-    # Gathered before the update: else it would be computed in parts, and both
-    # the pixels and the moments of Adam would be gathered after it.
-    state, grads = jax.tree.map(layout.gather, (state, grads))
+    # Laid out before the update as the state is: pixels that every device holds
+    # would else be updated in parts, and gathered with their moments after it.
+    state, grads = jax.tree.map(layout.share, (state, grads))
     scale = scale_of(state.step, problem.num_steps)
     return bilevel.apply_gradient(state, grads, tx, scale), metrics
 
@@ -177,16 +177,24 @@ def make_learner(
         def one(pixels):
             return bilevel.init_state(jnp.copy(pixels), settings.outer_tx)
 
-        return jax.vmap(one)(pixels) if pixels.ndim > 4 else one(pixels)
+        axis = pixels.ndim - 4
+        state = jax.vmap(one)(pixels) if axis else one(pixels)
+        return jax.tree.map(
+            functools.partial(placement.share, axis=axis), state
+        )
 
     def jit(function):
         return jax.jit(function, out_shardings=placement.replicated)
 
     return Learner(
         placement=placement,
-        init=jit(init),
-        learn=repeat(functools.partial(learn, context), placement, 'learn'),
-        adjust=repeat(functools.partial(adjust, context), placement, 'adjust'),
+        init=jax.jit(init),
+        learn=repeat(
+            functools.partial(learn, context), placement, 'learn', axis=0
+        ),
+        adjust=repeat(
+            functools.partial(adjust, context), placement, 'adjust', axis=1
+        ),
         adapt=jit(functools.partial(adapt, context)),
         batch_loss=jit(functools.partial(batch_loss, context)),
     )

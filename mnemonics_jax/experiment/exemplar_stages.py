@@ -310,7 +310,7 @@ def learn_exemplars(
     if codec.kept is not None:
         flat = codec.kept(images.reshape(-1, *images.shape[2:]))
         kept = flat.reshape(*start.mask.shape, *flat.shape[1:])
-        on_devices = parallel.replicate(parts.placement, flat)
+        on_devices = parallel.share(parts.placement, flat)
         problem = problem._replace(kept=on_devices)
     dispatches = query_dispatches(context, steps, data)
     learned = strategies.learn(

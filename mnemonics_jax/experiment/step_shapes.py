@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnemonics_jax.bilevel import ExemplarState
 from mnemonics_jax.core import parallel
 from mnemonics_jax.core.multistep import StackedBatches
 from mnemonics_jax.data.batches import num_batches
@@ -141,16 +142,14 @@ def learning(parts: components.Components, last: int) -> Program:
         np.argmax([2 * s + (reads and i > 0) for i, s in enumerate(sizes)])
     )
     pixels = (sizes[phase], *parts.source.image_shape)
-    state, problem = replicated(
+    state = abstract_state(parts, pixels)
+    problem = abstract_problem(
         parts,
-        (
-            jax.eval_shape(parts.learner.init, float_array(parts, pixels)),
-            abstract_problem(
-                parts,
-                abstract_list(sizes[phase]),
-                abstract_old(parts) if reads and phase else None,
-            )._replace(kept=abstract_kept(parts, sizes[phase])),
-        ),
+        abstract_list(sizes[phase]),
+        abstract_old(parts) if reads and phase else None,
+    )
+    problem = replicated(parts, problem)._replace(
+        kept=shared(parts, abstract_kept(parts, sizes[phase]))
     )
     most = parts.loader.max_images('train', *parts.bounds[phase])
     num = in_dispatch(most, ex.query_batch, parts.per_dispatch.exemplars)
@@ -177,13 +176,8 @@ def adjusting(parts: components.Components) -> Program:
         lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype),
         abstract_list(num),
     )
-    states, problem = replicated(
-        parts,
-        (
-            jax.eval_shape(parts.learner.init, float_array(parts, pixels)),
-            abstract_problem(parts, both),
-        ),
-    )
+    states = abstract_state(parts, pixels, axis=1)
+    problem = replicated(parts, abstract_problem(parts, both))
     steps = parts.per_dispatch.exemplars
     return Program(
         'adjusting exemplars',
@@ -235,6 +229,14 @@ def evaluation(parts: components.Components, last: int) -> Program:
         1,
         size,
     )
+
+
+def abstract_state(
+    parts: components.Components, pixels: tuple[int, ...], axis: int = 0
+) -> ExemplarState:
+    """The state of learning pixels of a shape, as `Learner.init` places it."""
+    state = jax.eval_shape(parts.learner.init, float_array(parts, pixels))
+    return shared(parts, state, axis)
 
 
 def abstract_problem(
@@ -376,6 +378,13 @@ def abstract_columns(
 def replicated(parts: components.Components, tree: Any) -> Any:
     """The same tree, replicated on every device."""
     return placed(tree, parts.placement.replicated)
+
+
+def shared(parts: components.Components, tree: Any, axis: int = 0) -> Any:
+    """The same tree, placed as `Placement.sharing` says."""
+    return jax.tree.map(
+        lambda x: placed(x, parts.placement.sharing(x.shape, axis)), tree
+    )
 
 
 def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:

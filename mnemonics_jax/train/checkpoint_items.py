@@ -15,6 +15,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
+from mnemonics_jax.core import parallel
+
 
 def composite(
     arrays: dict[str, Any], values: dict[str, Any]
@@ -106,11 +108,13 @@ def digest_of_arrays(tree: Any) -> str:
     """SHA-256 of all arrays of a tree, in hexadecimal.
 
     Args:
-        tree: arrays or numbers, fully addressable in this process. Containers
-            and names are ignored, since Orbax may restore other containers.
+        tree: arrays or numbers, equal in all processes or parts of one array.
+            Containers and names are ignored, since Orbax may restore other
+            containers.
     """
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    return _of_parts(sorted(_of_array(leaf) for leaf in leaves))
+    return _of_parts(
+        sorted(_of_array(parallel.on_host(x)) for x in jax.tree.leaves(tree))
+    )
 
 
 def digest_of_json(value: Any) -> str:
