@@ -72,10 +72,16 @@ class Begun(NamedTuple):
     pixels: jax.Array
 
 
-def begin() -> Begun:
-    """Trains the model of phase 0 and selects real exemplars."""
+def begin(changes: Mapping[str, Any] | None = None) -> Begun:
+    """Trains the model of phase 0 and selects real exemplars.
+
+    Args:
+        changes: values of fields of the configuration.
+    """
     placement = parallel.make_placement(jax.devices()[:1])
-    config = config_lib.resolve(arguments.load('digits'))
+    fields = arguments.load('digits')
+    fields.update_from_flattened_dict(dict(changes or {}))
+    config = config_lib.resolve(fields)
     parts = components.build(config, placement)
     carry = experiment.first_carry(parts)
     with (
