@@ -63,11 +63,15 @@ def finish(processes: list[subprocess.Popen]) -> str:
 
 
 def kill_one(
-    workdir: pathlib.Path, number: int, devices: int, fields: Fields
+    workdir: pathlib.Path,
+    number: int,
+    devices: int,
+    fields: Fields,
+    after: Place = Place(0, 0),
 ) -> Loss:
-    """Runs two processes and kills one after the first checkpoint in a loop."""
+    """Runs two processes and kills one after a checkpoint at a place."""
     processes = start(workdir, 2, devices, fields)
-    faulty_run.wait_for(processes[0], workdir, Place(0, 0))
+    faulty_run.wait_for(processes[0], workdir, after)
     processes[number].send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     while time.monotonic() < killed_at + LIMIT:

@@ -339,17 +339,22 @@ def learned(objective, placement, codec=None):
             parallel.replicate(placement, np.int32(0)),
         ),
     )
-    state = made.init(parallel.replicate(placement, start))
+    state = made.init(parallel.share(placement, start))
     state, metrics = made.learn(state, problem, 2)
     assert np.all(np.isfinite(metrics['outer_loss']))
+    held = state.pixels.addressable_shards[0].data
+    shares = placement.num_devices
+    assert len(held) == len(start) // (1 if len(start) % shares else shares)
     return np.asarray(state.pixels) - start
 
 
-def test_four_devices_move_the_pixels_as_one_does(one_device, all_devices):
+# Two devices hold three of the six exemplars each, four all of them.
+@pytest.mark.parametrize('num', [2, 4])
+def test_many_devices_move_the_pixels_as_one_does(num, one_device, all_devices):
     """With all that joins a step, in a dispatch of two."""
-    four = parallel.make_placement(list(all_devices.mesh.devices.flat)[:4])
+    many = parallel.make_placement(list(all_devices.mesh.devices.flat)[:num])
     alone, together = (
-        learned('prototypes+means', p) for p in (one_device, four)
+        learned('prototypes+means', p) for p in (one_device, many)
     )
     scale = np.abs(alone).max()
     assert scale > 1e-3
