@@ -110,7 +110,10 @@ def explain(
         tried = named(with_setting(parts, program.field, size), last, program)
         if needed(tried) <= room:
             return f'{text}, must be at most {size}'
-    return f'{text}, must run on more than {step} devices or a smaller backbone'
+    return (
+        f'{text}, and no smaller value fits: must be run on more than {step} '
+        'devices or with a smaller backbone'
+    )
 
 
 def with_setting(

@@ -125,6 +125,7 @@ def compile_program(
     text = compiled.as_text() or ''
     if folder := os.environ.get(TEXTS):
         name = f'{devices.name}_{program.name}.txt'.replace(':', '_')
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         pathlib.Path(folder, name).write_text(text)
     row |= {
         'status': COMPILED if fits else TOO_LARGE,
