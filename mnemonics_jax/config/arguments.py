@@ -121,6 +121,9 @@ def set_imagenet(config: config_dict.ConfigDict, source: str) -> None:
             **IMAGENET_SETTINGS,
             'train.epochs': 90,
             'train.milestones': (30, 60),
+            # Features of all exemplars of a phase at once, with what their
+            # gradients need, would take 43 GB on each of 16 chips, and 7 so.
+            'exemplars.microbatch': 1024,
         }
     )
     if source == 'tfds':
