@@ -15,6 +15,8 @@ from faulty_run import Fields, Place
 
 # Seconds in which the other processes must exit.
 LIMIT = 120
+# The first checkpoint in a loop.
+FIRST = Place(0, 0)
 
 
 class Loss(NamedTuple):
@@ -24,13 +26,13 @@ class Loss(NamedTuple):
         seconds: seconds until the last of the other processes exited.
         codes: exit codes of all processes; None for one that did not exit.
         place: place of the last checkpoint.
-        output: output of process 0.
+        outputs: outputs of all processes.
     """
 
     seconds: float
     codes: list[int | None]
     place: Place
-    output: str
+    outputs: list[str]
 
 
 def start(
@@ -67,7 +69,7 @@ def kill_one(
     number: int,
     devices: int,
     fields: Fields,
-    after: Place = Place(0, 0),
+    after: Place = FIRST,
 ) -> Loss:
     """Runs two processes and kills one after a checkpoint at a place."""
     processes = start(workdir, 2, devices, fields)
@@ -82,7 +84,6 @@ def kill_one(
     codes = [process.poll() for process in processes]
     for process in processes:
         process.kill()
-    output = processes[0].communicate()[0]
-    processes[1].communicate()
+    outputs = [process.communicate()[0] for process in processes]
     place = max(faulty_run.places_on_disk(workdir))
-    return Loss(round(seconds, 1), codes, place, output)
+    return Loss(round(seconds, 1), codes, place, outputs)

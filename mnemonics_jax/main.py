@@ -129,7 +129,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         parts = experiment.prepare(_PARSER.config, place, given=_PARSER.given())
     except ValueError as e:
-        fail(e)
+        multihost.fail(e)
     except Exception as e:
         cli.fail_in_plugin(e)
         if not isinstance(e, OSError):
@@ -157,9 +157,12 @@ def main(argv: Sequence[str]) -> None:
 
 def explain_late(error: Exception, place: str) -> str | None:
     """The message for an error in a run that a user can mend, or None."""
+    from mnemonics_jax.core import peers
     from mnemonics_jax.core.lock import LostError
     from mnemonics_jax.experiment import memory_check
 
+    if peers.are_lost(error):
+        peers.end_lost()
     if isinstance(error, LostError):
         return f'--workdir={place}: {error.strerror}'
     if memory_check.is_exhausted(error):

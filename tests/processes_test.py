@@ -8,6 +8,7 @@ other is killed it takes the seconds of a heartbeat, see
 import json
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ import pytest
 
 from configs import digits
 from mnemonics_jax import experiment
+from mnemonics_jax.core import peers
 from mnemonics_jax.core.workdir import features_name
 
 pytestmark = pytest.mark.slow
@@ -119,11 +121,79 @@ def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(
         tmp_path / 'run', 0, 2, TINY, after=learning
     )
     assert loss.codes[0] == -signal.SIGKILL
-    # By itself, not by us.
-    assert loss.codes[1] not in (None, 0, -signal.SIGKILL)
+    assert loss.codes[1] == peers.LOST  # By itself, not by us.
+    # One line, and no page of a stack.
+    *_, last = loss.outputs[1].strip().splitlines()
+    assert last == peers.LOST_LINE
+    for dump in ('Traceback', 'stack trace', 'Fatal Python error'):
+        assert dump not in loss.outputs[1]
     assert loss.seconds < faulty_processes.LIMIT
     assert loss.place >= learning
     again = faulty_processes.start(tmp_path / 'run', 2, 2, TINY)
     output = faulty_processes.finish(again)
     assert faulty_run.resumed_at(output) == loss.place
     assert compare_runs.differences(tmp_path / 'run', two_by_two[0]) == []
+
+
+def test_processes_that_disagree_end_with_one_line(tmp_path):
+    """Another rate in one of them; nothing is written."""
+    workdir = tmp_path / 'run'
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        address = f'127.0.0.1:{server.getsockname()[1]}'
+    flags = [f'--coordinator={address}', '--num_processes=2']
+    both = [
+        faulty_run.start(
+            workdir,
+            {**TINY, 'train.lr': 0.05 + number},
+            *flags,
+            f'--process_id={number}',
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2]
+    errors = [
+        line
+        for output in outputs
+        for line in output.splitlines()
+        if not line.startswith('[Gloo]')
+    ]
+    assert errors == [
+        'error: train.lr is 1.05 in process 1 and 0.05 in process 0: must be '
+        'equal in all 2 processes'
+    ]
+    assert not workdir.exists()
+
+
+def test_the_first_mistake_of_any_process_is_that_of_all():
+    fine = {'error': '', 'described': {'seed': '1', 'lr': '2'}}
+    wrong = {'error': 'lr=0: must be > 0', 'described': {}}
+    assert peers.first_mistake([fine, fine]) is None
+    assert peers.first_mistake([fine, wrong, wrong]) == (
+        'process 1: lr=0: must be > 0'
+    )
+    assert peers.first_mistake([wrong, fine]) == 'lr=0: must be > 0'
+    assert peers.disagreement([fine, fine, fine]) is None
+    other = {'error': '', 'described': {'seed': '3', 'lr': '2', 'new': '4'}}
+    assert peers.disagreement([fine, fine, other]) == (
+        'new is 4 in process 2 and missing in process 0; seed is 3 in process '
+        '2 and 1 in process 0: must be equal in all 3 processes'
+    )
+
+
+def test_what_takes_too_long_in_cpp_ends_the_process_with_a_line():
+    program = (
+        'import time\n'
+        'from mnemonics_jax.core import peers\n'
+        "with peers.ends_after(0.1, 'error: too late'):\n"
+        '    time.sleep(60)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (done.returncode, done.stderr) == (2, 'error: too late\n')

@@ -9,11 +9,14 @@ devices would wait for it forever.
 import os
 import signal
 import socket
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from mnemonics_jax.core import cli, peers
 
 # All below the two minutes in which a run has to end when it loses a process.
 # How long a process waits for the others at the start:
@@ -100,13 +103,19 @@ def connect(**arguments: Any) -> None:
         **arguments: arguments of `jax.distributed.initialize`.
     """
     handler = signal.getsignal(signal.SIGTERM)
+    missing = (
+        'error: some processes of this run did not start within '
+        f'{START_SECONDS} s; their output says why'
+    )
     try:
-        jax.distributed.initialize(
-            initialization_timeout=START_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=END_SECONDS,
-            **arguments,
-        )
+        with peers.ends_after(START_SECONDS, missing):
+            jax.distributed.initialize(
+                # Later than ours: JAX would abort.
+                initialization_timeout=2 * START_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=END_SECONDS,
+                **arguments,
+            )
     except OSError:  # A TPU host without the server that lists a slice's hosts.
         return
     except ValueError as e:
@@ -116,6 +125,8 @@ def connect(**arguments: Any) -> None:
         return
     # JAX replaces the handler, for a service that is not used here.
     signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+    if jax.process_count() > 1:
+        peers.watch()
     # On CPU the first sum over processes fails if one of them is thirty seconds
     # late. They are together now, and may not be later.
     multihost_utils.sync_global_devices('join')
@@ -124,6 +135,13 @@ def connect(**arguments: Any) -> None:
 def is_main() -> bool:
     """Whether this is the process that prints and writes reports."""
     return jax.process_index() == 0
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Ends with an error that all processes have; process 0 prints it."""
+    if is_main():
+        cli.fail(error)
+    sys.exit(2)
 
 
 def leave() -> None:

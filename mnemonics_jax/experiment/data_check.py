@@ -1,5 +1,7 @@
 """Checks that a resumed run still has the data that it was started with."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 
 from mnemonics_jax.core.workdir import Workdir
@@ -50,6 +52,24 @@ def check(
             lines.append(f'changed data of classes to come: {listed(later)}')
     run_config.write_data(place, now)
     return lines
+
+
+def in_words(parts: components.Components) -> dict[str, str]:
+    """What must be equal in all processes of a run, as digests, by name."""
+    found = {
+        'classes and phases': parts.plan,
+        'images': record.describe(parts.source),
+        'labels': {
+            split: labels.tolist()
+            for split, labels in parts.source.labels.items()
+        },
+    }
+    return {
+        f'the digest of {name}': hashlib.sha256(
+            json.dumps(value, sort_keys=True).encode()
+        ).hexdigest()[:8]
+        for name, value in found.items()
+    }
 
 
 def listed(changes: Mapping[str, str]) -> str:

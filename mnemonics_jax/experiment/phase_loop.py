@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import report
-from mnemonics_jax.core import lock, multihost, parallel
+from mnemonics_jax.core import lock, multihost, parallel, peers
 from mnemonics_jax.core.rng import Stage, stage_key
 from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.data import encoded as encodings
@@ -61,7 +61,26 @@ def prepare(
         OSError: the work directory cannot be written.
     """
     parallel.check_devices()
-    config = config_lib.resolve(config, given)
+
+    def resolved() -> tuple[ml_collections.FrozenConfigDict, dict[str, str]]:
+        found = config_lib.resolve(config, given)
+        return found, run_config.in_words(found)
+
+    same = peers.in_all(resolved)
+
+    def built() -> tuple[components.Components, dict[str, str]]:
+        parts = _prepare(same, workdir, placement)
+        return parts, data_check.in_words(parts)
+
+    return peers.in_all(built)
+
+
+def _prepare(
+    config: ml_collections.FrozenConfigDict,
+    workdir: str | pathlib.Path,
+    placement: parallel.Placement | None,
+) -> components.Components:
+    """See `prepare`; of this process alone."""
     with Workdir(workdir, uploads=multihost.is_main()) as place:
         place.check_writable()
         place.fetch('config.json')

@@ -224,6 +224,21 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
+def in_words(config: ml_collections.FrozenConfigDict) -> dict[str, str]:
+    """What must be equal in all processes of a run, by name.
+
+    Not where the data are: each machine may have its own copy.
+    """
+    found = {}
+    for section, value in config_lib.to_json(config).items():
+        fields = value if isinstance(value, dict) else {'': value}
+        for name, inner in fields.items():
+            field = f'{section}.{name}' if name else section
+            if field not in _PLACES:
+                found[field] = json.dumps(inner)
+    return {**found, **versions()}
+
+
 def versions() -> dict[str, str]:
     """Versions of packages and Python, and the devices."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}

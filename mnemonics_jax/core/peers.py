@@ -1,0 +1,182 @@
+"""What one process of several does when the others are lost or disagree.
+
+Kept apart from `multihost`, which says who the others are.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+# Exit status of a process that ends because another one has ended.
+LOST = 3
+LOST_LINE = (
+    'error: another process of this run has ended; its output says why. '
+    'Rerun the command in all processes to resume'
+)
+# JAX's service ends every process with this text and its stack when one of them
+# is gone. Other lines only announce it.
+_FATAL = 'JAX distributed service detected fatal errors'
+_BEFORE = (
+    'coordination_service',
+    'preemption_sync_manager',
+    'GRPC error information',
+    'grpc_status',
+)
+# What exchanges raise when they lose their peer, in gloo, NCCL and JAX's
+# service.
+_BROKEN = (
+    'Connection closed by peer',
+    'Connection reset by peer',
+    'Connection refused',
+    'Socket closed',
+    'Broken pipe',
+    'Read error',
+    'heartbeat',
+    'coordination service',
+    'CoordinationService',
+    'NCCL operation',
+)
+
+Result = TypeVar('Result')
+Described = Mapping[str, str]
+
+
+@contextlib.contextmanager
+def ends_after(seconds: float, line: str) -> Iterator[None]:
+    """Ends this process with a line and status 2 if the block takes longer.
+
+    For waiting in C++, which no signal of Python interrupts.
+    """
+
+    def end() -> None:
+        print(line, file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def watch() -> None:
+    """From now on, losing another process is one line and status `LOST`.
+
+    JAX's service aborts a process from C++, with pages on stderr, and takes no
+    function of Python to call instead. So what C++ writes to stderr passes
+    through a thread, which ends the process at the first of these lines.
+    Python's own stderr stays as it is.
+    """
+    own = os.dup(2)
+    read, write = os.pipe()
+    os.dup2(write, 2)
+    os.close(write)
+    sys.stderr = os.fdopen(own, 'w', buffering=1, errors='backslashreplace')
+    # Gives the thread the time to speak: sleep(SIGABRT), six seconds, after
+    # which `abort` goes on. Also replaces the dump of all of Python's threads.
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
+    lines = os.fdopen(read, errors='replace')
+    threading.Thread(target=_pass_on, args=(lines,), daemon=True).start()
+
+
+def _pass_on(lines: IO[str]) -> None:
+    for line in lines:
+        if _FATAL in line:
+            end_lost()
+        if not any(name in line for name in _BEFORE):
+            sys.stderr.write(line)
+
+
+def end_lost() -> None:
+    """Ends this process at once: waiting for the others would abort it."""
+    sys.stdout.flush()
+    print(LOST_LINE, file=sys.stderr, flush=True)
+    os._exit(LOST)
+
+
+def are_lost(error: BaseException) -> bool:
+    """Whether an error means that another process is gone."""
+    return (
+        jax.process_count() > 1
+        and isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+        and any(text in str(error) for text in _BROKEN)
+    )
+
+
+def in_all(attempt: Callable[[], tuple[Result, Described]]) -> Result:
+    """Does something in all processes, or in none.
+
+    Args:
+        attempt: returns the result and what must be equal in all processes,
+            by name, in words.
+
+    Raises:
+        ValueError: `attempt` raised an error in another process, or what must
+            be equal is not. An error of its own is raised again.
+    """
+    if jax.process_count() == 1:
+        return attempt()[0]
+    try:
+        result, described = attempt()
+    except Exception as e:
+        # Else the others would wait for this process.
+        _exchange({'error': str(e) or type(e).__name__, 'described': {}})
+        raise
+    everyone = _exchange({'error': '', 'described': dict(described)})
+    if line := first_mistake(everyone) or disagreement(everyone):
+        raise ValueError(line)
+    return result
+
+
+def first_mistake(everyone: list[dict[str, Any]]) -> str | None:
+    """The error of the first process that has one, or None."""
+    for number, each in enumerate(everyone):
+        if each['error']:
+            place = f'process {number}: ' if number else ''
+            return f'{place}{each["error"]}'
+    return None
+
+
+def disagreement(everyone: list[dict[str, Any]]) -> str | None:
+    """What differs between processes, by name, or None."""
+    first = everyone[0]['described']
+    for number, each in enumerate(everyone):
+        other = each['described']
+        parts = [
+            f'{name} is {other.get(name, "missing")} in process {number} and '
+            f'{first.get(name, "missing")} in process 0'
+            for name in sorted({*first, *other})
+            if first.get(name) != other.get(name)
+        ]
+        if parts:
+            return (
+                f'{"; ".join(parts)}: must be equal in all {len(everyone)} '
+                'processes'
+            )
+    return None
+
+
+def _exchange(mine: Any) -> list[Any]:
+    """What every process gives, as JSON, in their order."""
+    text = np.frombuffer(json.dumps(mine).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(text)))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    pairs = zip(rows, sizes, strict=True)
+    return [json.loads(bytes(row[:size])) for row, size in pairs]
