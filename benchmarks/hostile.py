@@ -1,0 +1,127 @@
+"""Hostile tries: damaged files, extreme values, odd folders, bad surroundings.
+
+    python benchmarks/hostile.py --tries=1000 --seed=1 \
+        --out=benchmarks/results/hostile_1.json
+
+Each try is drawn by its number and the seed, is a real command in a process of
+its own, and has a time limit. Its outcome is one of:
+
+    same bits           the results are those of an undisturbed run
+    one line            an error in one line, or the damage is named
+    starts              a configuration that is valid: the run starts
+    traceback           a stack, a signal, or more than a line
+    hang                still running after two minutes
+    silent difference   other results, and nothing said
+
+The last three are defects: the command names them and ends with status 1.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
+
+import forked  # noqa: E402
+
+
+def run_tries(
+    numbers: list[int], seed: int, scratch: pathlib.Path, keep: bool
+) -> list[dict[str, Any]]:
+    """Does tries by number; see the module."""
+    import hostile_tries
+    import numpy as np
+
+    fixtures = hostile_tries.make_fixtures(scratch)
+    kinds = [
+        kind for kind, share in hostile_tries.SHARES.items()
+        for _ in range(share)
+    ]
+    rows = []
+    for number in numbers:
+        random = np.random.default_rng([seed, number])
+        kind = kinds[random.integers(len(kinds))]
+        folder, began = scratch / f'try_{number}', time.monotonic()
+        what, outcome = kind(random, folder, fixtures)
+        rows.append(
+            {
+                'number': number,
+                'kind': kind.__name__,
+                'what': what.encode('ascii', 'backslashreplace').decode(),
+                'outcome': outcome,
+                'seconds': round(time.monotonic() - began, 1),
+            }
+        )
+        print(rows[-1], flush=True)
+        if outcome in hostile_tries.BAD:
+            for path in sorted(folder.glob('log*/*')):
+                print(path.read_text(errors='replace')[-2000:], flush=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def table(rows: list[dict[str, Any]], outcomes: tuple[str, ...]) -> str:
+    """Counts by kind and outcome as Markdown."""
+    kinds = sorted({row['kind'] for row in rows})
+    count = collections.Counter((row['kind'], row['outcome']) for row in rows)
+    lines = [
+        f'| kind | {" | ".join(outcomes)} |',
+        '|---' * (1 + len(outcomes)) + '|',
+    ]
+    for kind in kinds:
+        cells = [str(count[kind, outcome]) for outcome in outcomes]
+        lines.append(f'| {kind} | {" | ".join(cells)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def main() -> None:
+    """Does the tries and writes their table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--tries', type=int, default=1000)
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--only', type=int, nargs='*', help='numbers of tries')
+    parser.add_argument('--keep', action='store_true', help='keep the folders')
+    parser.add_argument('--out', type=pathlib.Path)
+    parser.add_argument('--scratch', type=pathlib.Path)
+    args = parser.parse_args()
+    scratch = pathlib.Path(args.scratch or tempfile.mkdtemp())
+    scratch.mkdir(parents=True, exist_ok=True)
+    os.environ['MNEMONICS_JAX_CACHE'] = str(scratch / 'cache')
+    forked.warm_up()
+    import hostile_tries
+    import record
+
+    numbers = args.only or list(range(args.tries))
+    began = time.monotonic()
+    rows = run_tries(numbers, args.seed, scratch, args.keep)
+    if not args.keep:
+        shutil.rmtree(scratch, ignore_errors=True)
+    counts = collections.Counter(row['outcome'] for row in rows)
+    bad = [row for row in rows if row['outcome'] in hostile_tries.BAD]
+    print(table(rows, hostile_tries.OUTCOMES))
+    if args.out:
+        figures = {
+            'seed': args.seed,
+            'tries': len(rows),
+            'seconds': round(time.monotonic() - began),
+            'outcomes': dict(counts),
+            'rows': rows,
+        }
+        command = f'python benchmarks/hostile.py --tries={args.tries} '
+        record.write(args.out, command + f'--seed={args.seed}', figures)
+        args.out.with_suffix('.md').write_text(
+            table(rows, hostile_tries.OUTCOMES)
+        )
+    sys.exit(bool(bad))
+
+
+if __name__ == '__main__':
+    main()
