@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-from mnemonics_jax.config.fields import default_config
+from mnemonics_jax.config.fields import default_config, with_settings
 from mnemonics_jax.core import parallel, plugins, precision
+from mnemonics_jax.core.text import flatten
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data.phase_plan import Plan, from_json
@@ -84,7 +85,6 @@ def restore_phase(
             float64 and the run needs it.
     """
     with Workdir(workdir, uploads=False) as place:
-        place.fetch('config.json')
         begun = run_config.read(place)
         if begun is None:
             raise ValueError(
@@ -128,8 +128,17 @@ def restore_phase(
 
 
 def config_of(content: dict[str, Any]) -> config_dict.FrozenConfigDict:
-    """The configuration of a run, from its JSON."""
+    """The configuration of a run, from its JSON.
+
+    Raises:
+        ValueError: one of its fields breaks its rule.
+    """
     plugins.load_all(content.get('plugins', ''))
+    known = with_settings([content['method']['name']])
+    for name, value in flatten(content).items():
+        if name in known and not known[name].rule.holds(value):
+            words = known[name].rule.must_be()
+            raise ValueError(f'config.json: {name}={value!r}: must be {words}')
     fields = default_config()
     # `config.json` has the settings of its own method only.
     with fields.unlocked():
