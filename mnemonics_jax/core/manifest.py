@@ -46,6 +46,15 @@ def read(folder: pathlib.Path) -> Entries:
     return content['files']
 
 
+def unchecked(folder: pathlib.Path) -> list[str]:
+    """A line to print if the manifest is damaged; [] if it is not."""
+    try:
+        read(folder)
+    except ValueError as e:
+        return [f'{e}: the files of the run are not checked']
+    return []
+
+
 def text(entries: Entries) -> str:
     """The content of a manifest with these entries, and a digest of them."""
     content = {'files': entries, 'sha256': _digest(entries)}

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from mnemonics_jax.config.fields import default_config, with_settings
-from mnemonics_jax.core import parallel, plugins, precision
+from mnemonics_jax.core import manifest, parallel, plugins, precision
 from mnemonics_jax.core.text import flatten
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data import encoded as encodings
@@ -91,18 +91,19 @@ def restore_phase(
                 f'{workdir}: no config.json, must be the work directory of a '
                 'run'
             )
+        warnings = manifest.unchecked(place.local)
         index = find_phase(checkpoint.ends(place.root), phase, workdir)
         config = config_of(begun.config)
         if allow_float64:
             precision.allow(config.precision)
         precision.check(config.precision)
         carry, other, phases = checkpoint.read_end(place.root, index)
-    warning = None
     if carry.encoded is not None:
         codec = components.make_storage(config, begun.plan.image_shape)
         images, mask = encodings.decode(codec, carry.encoded)
         recorded = phases[index]['exemplars']
-        warning = stored.other_pixels(images, mask, recorded)
+        if line := stored.other_pixels(images, mask, recorded):
+            warnings.append(line)
         held = ExemplarSet(jnp.asarray(images), jnp.asarray(mask))
         carry = carry.replace(exemplars=held)
     # Classes may have been added after the phase.
@@ -123,7 +124,7 @@ def restore_phase(
         encoded=carry.encoded,
         classifiers=classifiers_of(phases[index], other, config),
         predictor=results.predictor(method_of(config), phases),
-        warning=warning,
+        warning='; '.join(warnings) or None,
     )
 
 

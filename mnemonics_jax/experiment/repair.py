@@ -69,7 +69,7 @@ def repair(
         _say(f'written again from a checkpoint: {", ".join(restored)}')
     if lost:
         named = (f'{name} {why}' for name, why in lost.items())
-        _say(f'in no checkpoint: {"; ".join(named)}')
+        _say(f'lost, in no checkpoint: {"; ".join(named)}')
 
 
 def _check(folder: pathlib.Path, names: Sequence[str]) -> dict[str, str]:

@@ -103,7 +103,7 @@ def repair(place: Workdir) -> None:
             why = damage(place)
             found = None if why is None else checkpoint.read_setup(place.root)
             if found is not None:
-                print(f'{SETUP}: {why}: written again', flush=True)
+                print(f'{SETUP} {why}; written again', flush=True)
                 _write(place, found)
                 place.sync()
     multihost.all_agree(True)
@@ -318,5 +318,6 @@ def _write(place: Workdir, found: dict[str, Any]) -> None:
 def _refused(place: Workdir, why: str) -> ValueError:
     return ValueError(
         f'{place.shown(place.local / SETUP)}: no configuration of a run: '
-        f'{why}; --workdir must be another directory, or the file as it was'
+        f'{why}; the command of the run writes it again if a checkpoint has '
+        'it, else --workdir must be another directory'
     )

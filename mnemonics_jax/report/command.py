@@ -17,9 +17,12 @@ import rich.box
 import rich.console
 import rich.table
 
-from mnemonics_jax.core import cli
+from mnemonics_jax.core import cli, manifest
 from mnemonics_jax.core.text import TITLES, counted, num_bytes, percent
 from mnemonics_jax.core.workdir import (
+    METRICS,
+    RESULTS,
+    SETUP,
     Workdir,
     address,
     phase_files,
@@ -216,8 +219,13 @@ def write_anew(paths: Sequence[str], out: str | None = None) -> str:
 
 def fetch(place: Workdir) -> None:
     """Downloads the files that a page reads, if they are in a bucket."""
-    for name in ('config.json', 'metrics.jsonl', 'results.json'):
-        place.fetch(name)
+    place.fetch(manifest.NAME)
+    before = None
+    while (found := manifest.known(place.local)) != before:
+        # Again if the run has written to the bucket meanwhile.
+        before = found
+        for name in (SETUP, METRICS, RESULTS, manifest.NAME):
+            place.fetch(name)
     run = runs.read(place.local, '')
     for phase in run.phases if run else ():
         for name in phase_files(phase['phase']):

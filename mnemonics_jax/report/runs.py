@@ -84,11 +84,7 @@ def read(folder: pathlib.Path, name: str) -> Run | None:
     """
     if not any((folder / file).is_file() for file in (SETUP, RESULTS, METRICS)):
         return None
-    missing: list[str] = []
-    try:
-        manifest.read(folder)
-    except ValueError as e:
-        missing.append(f'{e}: the files of the run are not checked.')
+    missing = [f'{line}.' for line in manifest.unchecked(folder)]
     setup = _json(
         folder,
         SETUP,
