@@ -217,10 +217,12 @@ class Workdir:
         if left != entries:
             with as_bucket_error():
                 (self.root / manifest.NAME).write_text(manifest.text(left))
-            self._copied.pop(manifest.NAME, None)
-            changed.append(manifest.NAME)
-        for name in sorted(changed, key=manifest.NAME.__eq__):
-            self.put(name)
+        is_stale = left != entries or manifest.NAME in changed
+        for name in changed:
+            if name != manifest.NAME:
+                self.put(name)
+        if is_stale:
+            self.put(manifest.NAME)
 
 
 def _state(path: pathlib.Path) -> tuple[int, int]:
