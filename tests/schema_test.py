@@ -49,7 +49,7 @@ SETUPS = {
     ),
     ('plan', 'mean', 0): (True, 'plan.mean[0]: must be a number, not True'),
     ('plan', 'slot_bytes'): ([], 'plan.slot_bytes: must be a number, not []'),
-    ('config', 'method'): ([], 'config.method: must be names with values, not'),
+    ('config', 'method'): ([], 'config.method.name: missing'),
     ('config', 'method', 'name'): (GONE, 'config.method.name: missing'),
     ('config', 'seed'): ('0', "config.seed: must be an integer >= 0, not '0'"),
     ('versions',): (1, 'versions: must be names with values, not 1'),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mnemonics_jax.core.rules import BOOLEAN, TEXT, Rule, at_least, or_none
-from mnemonics_jax.core.text import TITLES, shortened
+from mnemonics_jax.core.text import TITLES, flatten, shortened
 
 Form = Rule | list[Any] | dict[Any, Any]
 
@@ -33,22 +33,16 @@ NUMBERS = {...: NUMBER}
 
 # The fields that are read without the table of all fields.
 CONFIG = {
-    'backbone': {'name': TEXT, ...: ANY},
-    'data': {'source': TEXT, ...: ANY},
-    'exemplars': {
-        'per_class': COUNT,
-        'storage': TEXT,
-        'strategy': TEXT,
-        'total': COUNT,
-        ...: ANY,
-    },
-    'method': {'name': TEXT, ...: ANY},
-    'protocol': {
-        'base_classes': COUNT,
-        'class_order_seed': COUNT,
-        'phases': COUNT,
-        ...: ANY,
-    },
+    'backbone.name': TEXT,
+    'data.source': TEXT,
+    'exemplars.per_class': COUNT,
+    'exemplars.storage': TEXT,
+    'exemplars.strategy': TEXT,
+    'exemplars.total': COUNT,
+    'method.name': TEXT,
+    'protocol.base_classes': COUNT,
+    'protocol.class_order_seed': COUNT,
+    'protocol.phases': COUNT,
     'seed': COUNT,
     ...: ANY,
 }
@@ -64,7 +58,7 @@ PLAN = {
 START = {'time?': TEXT, 'resumed?': ANY, 'command?': TEXT}
 # `config.json`.
 SETUP = {
-    'config': CONFIG,
+    'config': {...: ANY},  # Of which `CONFIG` are fields.
     'plan': PLAN,
     'versions?': {...: TEXT},
     'commit?': or_none(TEXT),
@@ -89,7 +83,7 @@ PHASE = {
 }
 # `results.json`.
 RESULTS = {
-    'config': CONFIG,
+    'config': {...: ANY},  # Of which `CONFIG` are fields.
     'complete?': BOOLEAN,
     'class_order': [COUNT],
     'class_names': [TEXT],
@@ -163,6 +157,7 @@ def check_setup(content: Any) -> None:
         ValueError: see `check`.
     """
     check(content, SETUP)
+    check(flatten(content['config']), CONFIG, 'config')
 
 
 def check_results(content: Any) -> None:
@@ -172,6 +167,7 @@ def check_results(content: Any) -> None:
         ValueError: see `check`.
     """
     check(content, RESULTS)
+    check(flatten(content['config']), CONFIG, 'config')
     names, order = content['class_names'], content['class_order']
     phases = content['phases']
     if not phases:
