@@ -198,6 +198,29 @@ def bucket(tmp_path, monkeypatch):
     return folder
 
 
+def test_files_are_fetched_with_the_manifest_that_belongs_to_them(
+    bucket, monkeypatch
+):
+    """A run copies new ones to the bucket while another command fetches."""
+    with workdir.Workdir(URL) as writer, workdir.Workdir(URL) as reader:
+        write(writer.local, 'old')
+        writer.sync()
+        fetch, texts = workdir.Workdir.fetch, ['newest', 'newer']
+
+        def slow(place, name):
+            fetch(place, name)
+            if texts and name == manifest.NAME:
+                write(writer.local, texts.pop())
+                writer.sync()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(workdir.Workdir, 'fetch', slow)
+            reader.fetch_checked(NAMES)
+        assert damaged(reader.local) == []
+        assert manifest.read(reader.local) == manifest.read(bucket)
+        assert 'newest' in (reader.local / NAMES[0]).read_text()
+
+
 def test_a_kill_between_copies_to_a_bucket_accuses_no_file(bucket, killed):
     for n in range(5):
         with workdir.Workdir(URL) as place:

@@ -172,6 +172,22 @@ class Workdir:
                 (self.root / name).copy(target, overwrite=True)
                 self._copied[name] = _state(target)
 
+    def fetch_checked(self, names: Sequence[str]) -> None:
+        """Copies files to the mirror with the manifest that belongs to them.
+
+        Raises:
+            BucketError: the bucket cannot be read.
+        """
+        if self._temporary is None:
+            return
+        self.fetch(manifest.NAME)
+        before = None
+        while (found := manifest.known(self.local)) != before:
+            # Again if a run has written to the bucket meanwhile.
+            before = found
+            for name in (*names, manifest.NAME):
+                self.fetch(name)
+
     def put(self, name: str) -> None:
         """Copies a file, changed or not, from the mirror to the bucket.
 

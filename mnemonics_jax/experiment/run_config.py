@@ -64,7 +64,7 @@ def read(place: Workdir) -> RunConfig | None:
     Raises:
         ValueError: the file is damaged, or missing from a run.
     """
-    _fetch(place)
+    place.fetch_checked([SETUP])
     if (why := damage(place)) is not None:
         raise _refused(place, why)
     if not (place.local / SETUP).exists():
@@ -99,7 +99,7 @@ def repair(place: Workdir) -> None:
     """
     if multihost.is_main():
         with contextlib.suppress(OSError):  # What cannot be read, or written.
-            _fetch(place)
+            place.fetch_checked([SETUP])
             why = damage(place)
             found = None if why is None else checkpoint.read_setup(place.root)
             if found is not None:
@@ -107,11 +107,6 @@ def repair(place: Workdir) -> None:
                 _write(place, found)
                 place.sync()
     multihost.all_agree(True)
-
-
-def _fetch(place: Workdir) -> None:
-    for name in (manifest.NAME, SETUP):
-        place.fetch(name)
 
 
 def follow(

@@ -17,7 +17,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from mnemonics_jax.core import cli, manifest
+from mnemonics_jax.core import cli
 from mnemonics_jax.core.text import TITLES, counted, num_bytes, percent
 from mnemonics_jax.core.workdir import (
     METRICS,
@@ -219,13 +219,7 @@ def write_anew(paths: Sequence[str], out: str | None = None) -> str:
 
 def fetch(place: Workdir) -> None:
     """Downloads the files that a page reads, if they are in a bucket."""
-    place.fetch(manifest.NAME)
-    before = None
-    while (found := manifest.known(place.local)) != before:
-        # Again if the run has written to the bucket meanwhile.
-        before = found
-        for name in (SETUP, METRICS, RESULTS, manifest.NAME):
-            place.fetch(name)
+    place.fetch_checked([SETUP, METRICS, RESULTS])
     run = runs.read(place.local, '')
     for phase in run.phases if run else ():
         for name in phase_files(phase['phase']):
