@@ -45,7 +45,7 @@ SETUPS = {
     ('plan', 'classes', 1): (3, 'plan.classes[1]: must be a string, not 3'),
     ('plan', 'bounds', 0, 1): (
         2.0,
-        'plan.bounds[0][1]: must be an integer >= 0, not 2.0',
+        'plan.bounds[0]: must be a list of 2 integers >= 0, not [0, 2.0]',
     ),
     ('plan', 'mean', 0): (True, 'plan.mean[0]: must be a number, not True'),
     ('plan', 'slot_bytes'): ([], 'plan.slot_bytes: must be a number, not []'),

@@ -25,6 +25,17 @@ def _is_square(value: Any) -> bool:
     )
 
 
+def _counts(num: int) -> Rule:
+    def holds(value: Any) -> bool:
+        return (
+            isinstance(value, list)
+            and len(value) == num
+            and all(COUNT.holds(v) for v in value)
+        )
+
+    return Rule(holds, f'a list of {num} integers >= 0', list)
+
+
 ANY = Rule(lambda v: True, 'anything', object)
 COUNT = at_least(0)
 NUMBER = Rule(lambda v: type(v) in (int, float), 'a number', float)
@@ -48,8 +59,8 @@ CONFIG = {
 }
 PLAN = {
     'classes': [TEXT],
-    'bounds': [[COUNT]],
-    'image_shape': [COUNT],
+    'bounds': [_counts(2)],
+    'image_shape': _counts(3),
     'mean': [NUMBER],
     'std': [NUMBER],
     'largest_class?': COUNT,

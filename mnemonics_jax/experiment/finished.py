@@ -137,9 +137,12 @@ def config_of(content: dict[str, Any]) -> config_dict.FrozenConfigDict:
     plugins.load_all(content.get('plugins', ''))
     known = with_settings([content['method']['name']])
     for name, value in flatten(content).items():
-        if name in known and not known[name].rule.holds(value):
-            words = known[name].rule.must_be()
-            raise ValueError(f'config.json: {name}={value!r}: must be {words}')
+        rule = known[name].rule if name in known else None
+        # Names may be those of objects that a caller gave to the run.
+        if rule and rule.names is None and not rule.holds(value):
+            raise ValueError(
+                f'config.json: {name}={value!r}: must be {rule.words}'
+            )
     fields = default_config()
     # `config.json` has the settings of its own method only.
     with fields.unlocked():
