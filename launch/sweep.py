@@ -42,7 +42,7 @@ from mnemonics_jax.core import dependencies  # noqa: E402
 
 with dependencies.explained():
     from mnemonics_jax.config import arguments
-    from mnemonics_jax.core import cli
+    from mnemonics_jax.core import cli, manifest
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -213,7 +213,8 @@ class Progress:
         notes = {'versions': None, 'commit': None}
         for entry in self.records.values():
             path = self._out / entry['name'] / 'config.json'
-            if path.exists():
+            damaged = manifest.damage(path.parent, path.name)
+            if path.exists() and not damaged:
                 found = json.loads(path.read_text())
                 notes = {name: found[name] for name in notes}
                 break

@@ -35,8 +35,11 @@ def outcome(workdir: pathlib.Path) -> dict[str, Any] | None:
         has `METRICS` by classifier, 'seconds' is the sum over phases and
         'gauges' has those of `GAUGES` that the run measured.
     """
+    from mnemonics_jax.core import manifest
+
     path = workdir / 'results.json'
-    if not path.exists():
+    # Rerunning a run writes a damaged file again.
+    if manifest.damage(workdir, path.name) or not path.exists():
         return None
     results = json.loads(path.read_text())
     phases = results['phases']

@@ -263,6 +263,15 @@ def another_decoder(files, image_format, image_shape):
 decode_files = storage.decode_files
 
 
+def test_a_damaged_file_is_written_again_byte_for_byte(ran, tmp_path):
+    workdir = tmp_path / 'run'
+    shutil.copytree(ran.workdir, workdir)
+    before = (workdir / 'exemplars' / 'phase_1.npz').read_bytes()
+    (workdir / 'exemplars' / 'phase_1.npz').write_bytes(before[:-1])
+    experiment.run(ran.parts, workdir)
+    assert (workdir / 'exemplars' / 'phase_1.npz').read_bytes() == before
+
+
 def test_a_resume_with_another_decoder_is_one_line(ran, tmp_path):
     """And with the same one it goes on; other commands warn."""
     workdir = tmp_path / 'run'

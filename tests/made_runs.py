@@ -127,11 +127,19 @@ def fill(workdir, results=None, shape=(4, 4, 1), slots=3, width=5):
     for folder in ('exemplars', 'features'):
         (workdir / folder).mkdir(parents=True)
     (workdir / 'results.json').write_text(json.dumps(results))
-    num = len(results['phases'])
+    phases, order = results['phases'], results['class_order']
+    num = len(phases)
     lines = [json.dumps(record) + '\n' for record in make_records(num)]
     (workdir / 'metrics.jsonl').write_text(''.join(lines))
     setup = {
         'config': results['config'],
+        'plan': {
+            'classes': [results['class_names'][k] for k in order],
+            'bounds': [[p['num_old'], p['num_seen']] for p in phases],
+            'image_shape': list(shape),
+            'mean': [0.5],
+            'std': [0.5],
+        },
         'versions': {'jax': '1.2.3'},
         'commit': None,
         'started': 'now',

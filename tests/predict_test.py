@@ -12,7 +12,7 @@ import pytest
 from command import run_module
 
 from mnemonics_jax import predict
-from mnemonics_jax.core import cli
+from mnemonics_jax.core import cli, manifest
 from tests import saved_runs
 
 
@@ -30,6 +30,7 @@ def without_data(saved_run, tmp_path_factory):
     config = json.loads((workdir / 'config.json').read_text())
     config['config']['data']['dir'] = '/nowhere'
     (workdir / 'config.json').write_text(json.dumps(config))
+    (workdir / manifest.NAME).unlink()  # It vouches for what the run wrote.
     return workdir
 
 

@@ -13,12 +13,15 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
+from mnemonics_jax.core import manifest, schema
 from mnemonics_jax.core.lock import LostError
+
+SETUP, RESULTS, METRICS = 'config.json', 'results.json', 'metrics.jsonl'
 
 
 def address(path: str | os.PathLike[str]) -> epath.Path | None:
@@ -166,8 +169,24 @@ class Workdir:
         target.parent.mkdir(parents=True, exist_ok=True)
         with as_bucket_error():
             if (self.root / name).exists():
-                (self.root / name).copy(target)
+                (self.root / name).copy(target, overwrite=True)
                 self._copied[name] = _state(target)
+
+    def fetch_checked(self, names: Sequence[str]) -> None:
+        """Copies files to the mirror with the manifest that belongs to them.
+
+        Raises:
+            BucketError: the bucket cannot be read.
+        """
+        if self._temporary is None:
+            return
+        self.fetch(manifest.NAME)
+        before = None
+        while (found := manifest.known(self.local)) != before:
+            # Again if a run has written to the bucket meanwhile.
+            before = found
+            for name in (*names, manifest.NAME):
+                self.fetch(name)
 
     def put(self, name: str) -> None:
         """Copies a file, changed or not, from the mirror to the bucket.
@@ -183,25 +202,43 @@ class Workdir:
             epath.Path(self.local / name).copy(self.root / name, overwrite=True)
         self._copied[name] = state
 
-    def sync(self) -> None:
+    def sync(self, always: Sequence[str] = ()) -> None:
         """Copies the changed files of the mirror to the bucket.
+
+        The manifest is copied last, and first without the changed files, so
+        that no copy of it has an entry that a file differs from.
+
+        Args:
+            always: files to copy also if they have not changed.
 
         Raises:
             BucketError: the bucket cannot be written.
         """
-        if self._temporary is None:
+        if self._temporary is None or not self._uploads:
             return
-        for path in sorted(self.local.rglob('*')):
-            name = path.relative_to(self.local).as_posix()
-            # Names of unfinished files, see `write_atomically`.
-            is_draft = '.tmp' in path.suffixes
-            if (
-                path.is_dir()
-                or is_draft
-                or self._copied.get(name) == (_state(path))
-            ):
-                continue
-            self.put(name)
+        names = [
+            path.relative_to(self.local).as_posix()
+            for path in sorted(self.local.rglob('*'))
+            # Not of unfinished files, see `write_atomically`.
+            if not path.is_dir() and '.tmp' not in path.suffixes
+        ]
+        changed = [
+            name
+            for name in names
+            if name in always
+            or self._copied.get(name) != _state(self.local / name)
+        ]
+        entries = manifest.known(self.local)
+        left = {n: entry for n, entry in entries.items() if n not in changed}
+        if left != entries:
+            with as_bucket_error():
+                (self.root / manifest.NAME).write_text(manifest.text(left))
+        is_stale = left != entries or manifest.NAME in changed
+        for name in changed:
+            if name != manifest.NAME:
+                self.put(name)
+        if is_stale:
+            self.put(manifest.NAME)
 
 
 def _state(path: pathlib.Path) -> tuple[int, int]:
@@ -221,16 +258,44 @@ def as_bucket_error() -> Iterator[None]:
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Records of a `metrics.jsonl`, without a last line cut off by a kill."""
+    """Records of a `metrics.jsonl`, without lines that are none.
+
+    A kill may have cut off the last line.
+    """
     if not path.exists():
         return []
     records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            schema.check(record, schema.RECORD)
+            records.append(record)
     return records
+
+
+def read_arrays(
+    path: pathlib.Path, names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Arrays of an .npz file, which has a checksum of each.
+
+    Args:
+        path: the file.
+        names: names of the arrays; by default all.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it cannot be read.
+    """
+    import numpy as np  # `--help` does without it.
+
+    try:
+        # Opened here: NumPy leaves a file open that it cannot read.
+        with path.open('rb') as file, np.load(file) as stored:
+            return {name: stored[name] for name in names or stored.files}
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # NumPy, zipfile and zlib raise many types.
+        raise ValueError(f'{path}: {e}') from e
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

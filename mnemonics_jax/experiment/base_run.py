@@ -46,7 +46,6 @@ def check_found(config: ml_collections.FrozenConfigDict) -> None:
     if folder is None:
         return
     with Workdir(folder, uploads=False) as place:
-        place.fetch('config.json')
         if run_config.read(place) is None:
             raise ValueError(
                 f'train.base_run={folder}: no config.json, must be the work '
@@ -96,7 +95,6 @@ def _open(parts: components.Components) -> finished.FinishedPhase:
 
 def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
     with Workdir(folder, uploads=False) as place:
-        place.fetch('config.json')
         begun, data = run_config.read(place), run_config.read_data(place)
     if begun is None:
         return  # `finished.restore_phase` raises.

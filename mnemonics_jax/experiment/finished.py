@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-from mnemonics_jax.config.fields import default_config
-from mnemonics_jax.core import parallel, plugins, precision
+from mnemonics_jax.config.fields import default_config, with_settings
+from mnemonics_jax.core import manifest, parallel, plugins, precision
+from mnemonics_jax.core.text import flatten
 from mnemonics_jax.core.workdir import Workdir
 from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data.phase_plan import Plan, from_json
@@ -84,25 +85,25 @@ def restore_phase(
             float64 and the run needs it.
     """
     with Workdir(workdir, uploads=False) as place:
-        place.fetch('config.json')
         begun = run_config.read(place)
         if begun is None:
             raise ValueError(
                 f'{workdir}: no config.json, must be the work directory of a '
                 'run'
             )
+        warnings = manifest.unchecked(place.local)
         index = find_phase(checkpoint.ends(place.root), phase, workdir)
         config = config_of(begun.config)
         if allow_float64:
             precision.allow(config.precision)
         precision.check(config.precision)
         carry, other, phases = checkpoint.read_end(place.root, index)
-    warning = None
     if carry.encoded is not None:
         codec = components.make_storage(config, begun.plan.image_shape)
         images, mask = encodings.decode(codec, carry.encoded)
         recorded = phases[index]['exemplars']
-        warning = stored.other_pixels(images, mask, recorded)
+        if line := stored.other_pixels(images, mask, recorded):
+            warnings.append(line)
         held = ExemplarSet(jnp.asarray(images), jnp.asarray(mask))
         carry = carry.replace(exemplars=held)
     # Classes may have been added after the phase.
@@ -123,13 +124,25 @@ def restore_phase(
         encoded=carry.encoded,
         classifiers=classifiers_of(phases[index], other, config),
         predictor=results.predictor(method_of(config), phases),
-        warning=warning,
+        warning='; '.join(warnings) or None,
     )
 
 
 def config_of(content: dict[str, Any]) -> config_dict.FrozenConfigDict:
-    """The configuration of a run, from its JSON."""
+    """The configuration of a run, from its JSON.
+
+    Raises:
+        ValueError: one of its fields breaks its rule.
+    """
     plugins.load_all(content.get('plugins', ''))
+    known = with_settings([content['method']['name']])
+    for name, value in flatten(content).items():
+        rule = known[name].rule if name in known else None
+        # Names may be those of objects that a caller gave to the run.
+        if rule and rule.names is None and not rule.holds(value):
+            raise ValueError(
+                f'config.json: {name}={value!r}: must be {rule.words}'
+            )
     fields = default_config()
     # `config.json` has the settings of its own method only.
     with fields.unlocked():

@@ -1,6 +1,5 @@
 """The phase loop: runs the remaining phases of a run and reports results."""
 
-import itertools
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -14,7 +13,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax import report
 from mnemonics_jax.core import lock, multihost, parallel, peers
 from mnemonics_jax.core.rng import Stage, stage_key
-from mnemonics_jax.core.workdir import Workdir, phase_files
+from mnemonics_jax.core.workdir import SETUP, Workdir
 from mnemonics_jax.data import encoded as encodings
 from mnemonics_jax.data import errors
 from mnemonics_jax.data.sources import Source
@@ -26,6 +25,7 @@ from mnemonics_jax.experiment import (
     data_check,
     memory_check,
     objects,
+    repair,
     results,
     run_config,
     start_lines,
@@ -83,7 +83,7 @@ def _prepare(
     """See `prepare`; of this process alone."""
     with Workdir(workdir, uploads=multihost.is_main()) as place:
         place.check_writable()
-        place.fetch('config.json')
+        run_config.repair(place)
         begun = run_config.read(place)
         if begun is not None:
             config = run_config.follow(begun, config, place)
@@ -99,7 +99,7 @@ def _prepare(
                 print(line, flush=True)
         run_config.write(place, parts.config, parts.plan)
         # Fails here, before the run, if the work directory is not writable.
-        place.put('config.json')
+        place.sync([SETUP])
     return parts
 
 
@@ -131,10 +131,7 @@ def run(
         policy = SavePolicy(settings.every_steps, settings.every_seconds)
         loops = ResumableLoops(checkpointer, interrupt, policy)
         carry, phases = restore(parts, checkpointer)
-        # The run appends to this file, and the report reads all of them.
-        place.fetch('metrics.jsonl')
-        for name in itertools.chain(*map(phase_files, range(len(phases)))):
-            place.fetch(name)
+        repair.repair(parts, place, checkpointer, carry, phases)
         position = loops.resume(len(phases))
         changed = []
         if len(phases) <= last:
@@ -142,6 +139,7 @@ def run(
             changed = data_check.check(parts, place, begun)
             resumed = resumption(len(phases), position)
             run_config.add_start(place, parts.config, resumed)
+        setup = run_config.content(place)
         with Recorder(
             place.local,
             first_phase=len(phases),
@@ -162,7 +160,8 @@ def run(
                 results.save_arrays(context, carry, outcome, place.local)
                 results.show_exemplars(context, carry)
                 results.write(parts, phases, place.local)
-                checkpointer.save(index, carry, phases, outcome.other)
+                recorder.end_phase()
+                checkpointer.save(index, carry, phases, outcome.other, setup)
                 # Frees the real images of this phase.
                 del outcome
                 recorder.say(report.phase_line(phases[-1]))
@@ -246,10 +245,8 @@ def open_checkpoints(
     Raises:
         lock.InUseError: since `prepare` another run was begun here.
     """
-    place.fetch('config.json')
-    begun = run_config.read(place)
     try:
-        if begun is not None:
+        if (begun := run_config.read(place)) is not None:
             run_config.follow(begun, parts.config, place)
     except ValueError as e:
         raise lock.InUseError(str(e)) from e

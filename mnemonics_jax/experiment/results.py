@@ -9,10 +9,12 @@ import numpy as np
 
 from mnemonics_jax import config as config_lib
 from mnemonics_jax import metrics
-from mnemonics_jax.core import multihost
+from mnemonics_jax.core import manifest, multihost
 from mnemonics_jax.core.workdir import (
+    RESULTS,
     exemplars_name,
     features_name,
+    phase_files,
     selected_name,
     write_atomically,
 )
@@ -118,9 +120,10 @@ def write(
         **summarize(phases, parts.bounds[0][1]),
     }
     if multihost.is_main():
-        write_atomically(
-            workdir / 'results.json', json.dumps(results, indent=1) + '\n'
-        )
+        with manifest.writing(workdir, [RESULTS]):
+            write_atomically(
+                workdir / RESULTS, json.dumps(results, indent=1) + '\n'
+            )
     return results
 
 
@@ -134,33 +137,51 @@ def save_arrays(
     """
     if not multihost.is_main():
         return
-    order, names = context.parts.order, context.parts.plan.classes
-    index, seen = context.index, slice(context.num_seen)
-    # Labels change when classes are added later, names do not.
-    labelled = {
-        'classes': order[seen],
-        'class_names': np.array(names[seen]),
-    }
-    if outcome.selected is not None:
-        exemplars = carry.exemplars
-        arrays = encodings.to_arrays(
-            exemplars,
-            carry.encoded,
-            context.num_seen,
-            context.parts.config.exemplars,
-        )
-        save(workdir / exemplars_name(index), **arrays, **labelled)
-        new = slice(context.num_old, context.num_seen)
+    parts, index = context.parts, context.index
+    labelled = class_columns(parts, context.num_seen)
+    new = slice(context.num_old, context.num_seen)
+    with manifest.writing(workdir, phase_files(index)):
+        if outcome.selected is not None:
+            save_exemplars(parts, index, context.num_seen, carry, workdir)
+            save(
+                workdir / selected_name(index),
+                **in_slots(outcome.selected, carry.exemplars.mask.shape[1]),
+                **{name: column[new] for name, column in labelled.items()},
+            )
         save(
-            workdir / selected_name(index),
-            **in_slots(outcome.selected, exemplars.mask.shape[1]),
-            **{name: column[new] for name, column in labelled.items()},
+            workdir / features_name(index),
+            **features.to_arrays(outcome.snapshot),
+            class_names=labelled['class_names'],
         )
-    save(
-        workdir / features_name(index),
-        **features.to_arrays(outcome.snapshot),
-        class_names=labelled['class_names'],
+
+
+def save_exemplars(
+    parts: components.Components,
+    index: int,
+    num_seen: int,
+    carry: Carry,
+    workdir: pathlib.Path,
+) -> None:
+    """Writes the memory after a phase."""
+    arrays = encodings.to_arrays(
+        carry.exemplars, carry.encoded, num_seen, parts.config.exemplars
     )
+    labelled = class_columns(parts, num_seen)
+    save(workdir / exemplars_name(index), **arrays, **labelled)
+
+
+def class_columns(
+    parts: components.Components, num_seen: int
+) -> dict[str, np.ndarray]:
+    """Original labels and names of the classes seen, in output order.
+
+    Labels change when classes are added later, names do not.
+    """
+    seen = slice(num_seen)
+    return {
+        'classes': parts.order[seen],
+        'class_names': np.array(parts.plan.classes[seen]),
+    }
 
 
 def show_exemplars(context: PhaseContext, carry: Carry) -> None:

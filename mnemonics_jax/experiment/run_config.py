@@ -1,5 +1,6 @@
 """`config.json`: configuration and plan of the run in a work directory."""
 
+import contextlib
 import copy
 import datetime
 import importlib.metadata
@@ -18,11 +19,12 @@ import ml_collections
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.config.fields import FIELDS
 from mnemonics_jax.config.presets import ByMethod, Presets
-from mnemonics_jax.core import multihost
-from mnemonics_jax.core.workdir import Workdir, write_atomically
+from mnemonics_jax.core import manifest, multihost, schema
+from mnemonics_jax.core.workdir import SETUP, Workdir, write_atomically
 from mnemonics_jax.data.phase_plan import Plan, from_json
 from mnemonics_jax.data.record import Record
 from mnemonics_jax.experiment import data
+from mnemonics_jax.train import checkpoint
 
 # Fields that may differ when a run is resumed: they change no results, or only
 # the order of sums. What the images are is checked by `data_check`.
@@ -57,15 +59,54 @@ class RunConfig(NamedTuple):
 
 
 def read(place: Workdir) -> RunConfig | None:
-    """Reads `config.json`; None if there is none.
+    """Reads `config.json`, from the bucket if it is there; None if it is not.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or missing from a run.
     """
-    if not (place.local / 'config.json').exists():
+    place.fetch_checked([SETUP])
+    if (why := damage(place)) is not None:
+        raise _refused(place, why)
+    if not (place.local / SETUP).exists():
         return None
-    content = _content(place)
-    return RunConfig(content['config'], from_json(content['plan']))
+    found = content(place)
+    return RunConfig(found['config'], from_json(found['plan']))
+
+
+def damage(place: Workdir) -> str | None:
+    """What is wrong with `config.json`; None if nothing is, or for no run.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = manifest.damage(place.local, SETUP)
+    if found is not None:
+        return found
+    if not (place.local / SETUP).exists():
+        return 'is missing' if checkpoint.whole(place.root) else None
+    try:
+        schema.load(place.local / SETUP, schema.check_setup)
+    except ValueError as e:
+        return str(e)
+    return None
+
+
+def repair(place: Workdir) -> None:
+    """Writes a damaged `config.json` again from the last checkpoint.
+
+    Process 0 does, and the others wait. Without a checkpoint that has it `read`
+    raises.
+    """
+    if multihost.is_main():
+        with contextlib.suppress(OSError):  # What cannot be read, or written.
+            place.fetch_checked([SETUP])
+            why = damage(place)
+            found = None if why is None else checkpoint.read_setup(place.root)
+            if found is not None:
+                print(f'{SETUP} {why}; written again', flush=True)
+                _write(place, found)
+                place.sync()
+    multihost.all_agree(True)
 
 
 def follow(
@@ -164,31 +205,30 @@ def write(
     if not multihost.is_main():
         return
     place.local.mkdir(parents=True, exist_ok=True)
-    path = place.local / 'config.json'
-    if not path.exists():
-        content = {
+    if not (place.local / SETUP).exists():
+        found = {
             'config': config_lib.to_json(config),
             'versions': versions(),
             'commit': commit(),
             'started': now(),
         }
-    elif from_json((content := _content(place))['plan']) == plan:
+    elif from_json((found := content(place))['plan']) == plan:
         return
-    content['plan'] = plan._asdict()
-    _write(place, content)
+    found['plan'] = plan._asdict()
+    _write(place, found)
 
 
 def read_data(place: Workdir) -> Record | None:
     """The record of the data; None if there is none."""
-    if not (place.local / 'config.json').exists():
+    if not (place.local / SETUP).exists():
         return None
-    return _content(place).get('images')
+    return content(place).get('images')
 
 
 def write_data(place: Workdir, record: Record) -> None:
     """Writes the record of the data to `config.json`."""
     if multihost.is_main() and record != read_data(place):
-        _write(place, {**_content(place), 'images': record})
+        _write(place, {**content(place), 'images': record})
 
 
 def add_start(
@@ -207,16 +247,16 @@ def add_start(
     """
     if not multihost.is_main():
         return
-    content = _content(place)
+    found = content(place)
     start = {
         'time': now(),
         'resumed': resumed,
         # As typed, but without the path of the interpreter.
         'command': shlex.join(['python', *sys.orig_argv[1:]]),
     }
-    content['config'] = config_lib.to_json(config)
-    content['starts'] = [*content.get('starts', ()), start]
-    _write(place, content)
+    found['config'] = config_lib.to_json(config)
+    found['starts'] = [*found.get('starts', ()), start]
+    _write(place, found)
 
 
 def now() -> str:
@@ -267,22 +307,27 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
-def _write(place: Workdir, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + '\n'
-    write_atomically(place.local / 'config.json', text)
+def content(place: Workdir) -> dict[str, Any]:
+    """The content of `config.json`.
 
-
-def _content(place: Workdir) -> dict[str, Any]:
-    """Content of the file, checked for required entries."""
-    path = place.local / 'config.json'
+    Raises:
+        ValueError: it is none of a run.
+    """
     try:
-        content = json.loads(path.read_text())
-        missing = not {'config', 'plan'} <= set(content)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        missing = True
-    if missing:
-        raise ValueError(
-            f'{place.shown(path)}: no configuration of a run, --workdir must '
-            'be another directory'
-        )
-    return content
+        return schema.load(place.local / SETUP, schema.check_setup)
+    except ValueError as e:
+        raise _refused(place, str(e)) from e
+
+
+def _write(place: Workdir, found: dict[str, Any]) -> None:
+    text = json.dumps(found, indent=2) + '\n'
+    with manifest.writing(place.local, [SETUP]):
+        write_atomically(place.local / SETUP, text)
+
+
+def _refused(place: Workdir, why: str) -> ValueError:
+    return ValueError(
+        f'{place.shown(place.local / SETUP)}: no configuration of a run: '
+        f'{why}; the command of the run writes it again if a checkpoint has '
+        'it, else --workdir must be another directory'
+    )

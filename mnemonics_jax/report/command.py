@@ -20,6 +20,9 @@ import rich.table
 from mnemonics_jax.core import cli
 from mnemonics_jax.core.text import TITLES, counted, num_bytes, percent
 from mnemonics_jax.core.workdir import (
+    METRICS,
+    RESULTS,
+    SETUP,
     Workdir,
     address,
     phase_files,
@@ -216,8 +219,7 @@ def write_anew(paths: Sequence[str], out: str | None = None) -> str:
 
 def fetch(place: Workdir) -> None:
     """Downloads the files that a page reads, if they are in a bucket."""
-    for name in ('config.json', 'metrics.jsonl', 'results.json'):
-        place.fetch(name)
+    place.fetch_checked([SETUP, METRICS, RESULTS])
     run = runs.read(place.local, '')
     for phase in run.phases if run else ():
         for name in phase_files(phase['phase']):

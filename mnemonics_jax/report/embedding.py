@@ -38,6 +38,11 @@ def _fits(found: dict[str, np.ndarray]) -> bool:
     )
 
 
+def _lack(run: Run, phase: int) -> str:
+    """A sentence on why `stored` gave nothing."""
+    return f'{run.name}: {runs.lack(run, features_name(phase))}.'
+
+
 def _shown(run: Run) -> list[int]:
     """The first and the last phase."""
     return sorted({run.phases[0]['phase'], run.phases[-1]['phase']})
@@ -69,8 +74,7 @@ def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
         for phase in _shown(run):
             content = stored(run, phase)
             if content is None:
-                name = features_name(phase)
-                notes.append(f'{run.name}: {runs.lack(run, name)}.')
+                notes.append(_lack(run, phase))
                 continue
             names = [str(name) for name in content['class_names']]
             chosen = [names.index(n) for n in wanted if n in names]
@@ -97,12 +101,21 @@ def tsne(listed: Sequence[Run], notes: list[str]) -> Picture | None:
     )
 
 
-def distributions(run: Run) -> dict[int, tuple[list[float], list[float]]]:
-    """Quantiles of the border ratios of exemplars and of images, by phase."""
+def distributions(
+    run: Run, notes: list[str]
+) -> dict[int, tuple[list[float], list[float]]]:
+    """Quantiles of the border ratios of exemplars and of images, by phase.
+
+    Args:
+        run: a run with results.
+        notes: sentences on what cannot be shown are added here.
+    """
     found = {}
     for phase in run.phases:
         content = stored(run, phase['phase'])
         if content is None:
+            note = _lack(run, phase['phase'])
+            notes += [note] if note not in notes else []
             continue
         means, mask = content['means'].astype(np.float32), content['mask']
         if len(means) < 2 or not mask.any():
@@ -123,9 +136,14 @@ def distributions(run: Run) -> dict[int, tuple[list[float], list[float]]]:
     return found
 
 
-def border(listed: Sequence[Run]) -> Picture | None:
-    """Border ratios of exemplars and of test images, by phase."""
-    panels = {run.name: distributions(run) for run in listed}
+def border(listed: Sequence[Run], notes: list[str]) -> Picture | None:
+    """Border ratios of exemplars and of test images, by phase.
+
+    Args:
+        listed: runs with results.
+        notes: see `distributions`.
+    """
+    panels = {run.name: distributions(run, notes) for run in listed}
     panels = {name: found for name, found in panels.items() if found}
     if not panels:
         return None

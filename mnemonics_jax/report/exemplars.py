@@ -106,7 +106,7 @@ def _size(run: Run, name: str) -> int:
                 return archive.getinfo('images.npy').file_size
         with np.load(run.folder / name) as stored:  # Of all slots, decoded.
             return stored['lengths'].size * int(np.prod(stored['image_shape']))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except Exception:  # NumPy and zipfile raise many types.
         return 0
 
 
@@ -180,32 +180,30 @@ def _difference(
     )
 
 
-def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]] | None:
+def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]]:
     """Mean change since selection in grey levels, by phase of arrival.
 
     Returns:
-        Phase of arrival -> phases and values; None if files are missing or too
-        large.
+        Phase of arrival -> phases and values.
+
+    Raises:
+        ValueError: files are damaged, missing or too large.
     """
     came = arrival(run)
     names = [exemplars_name(phase['phase']) for phase in run.phases]
     if sum(_size(run, name) for name in names) > _MAX_BYTES:
-        return None
+        raise ValueError('the exemplars are too large to read')
     start = {
-        p: _read(run, selected_name(p), int(np.sum(came == p)))
+        p: _needed(run, selected_name(p), int(np.sum(came == p)))
         for p in sorted(set(came.tolist()))
     }
     found: dict[int, tuple[list[int], list[float]]] = {
         p: ([], []) for p in start
     }
     for phase, name in zip(run.phases, names, strict=True):
-        stored = _read(run, name, phase['num_seen'])
-        if stored is None:
-            return None
+        stored = _needed(run, name, phase['num_seen'])
         for p in sorted(set(came[: phase['num_seen']].tolist())):
             first, rows = start[p], np.flatnonzero(came == p)
-            if first is None:
-                return None
             slots = slice(min(first.mask.shape[1], stored.mask.shape[1]))
             value = images.drift(
                 stored.images[rows, slots],
@@ -216,6 +214,17 @@ def drifts(run: Run) -> dict[int, tuple[list[int], list[float]]] | None:
                 found[p][0].append(phase['phase'])
                 found[p][1].append(value)
     return found
+
+
+def _needed(run: Run, name: str, num: int) -> Stored:
+    """Exemplars of `num` classes.
+
+    Raises:
+        ValueError: they cannot be read; the message names the file.
+    """
+    if (stored := _read(run, name, num)) is None:
+        raise ValueError(lack(run, name))
+    return stored
 
 
 def drift(listed: Sequence[Run], notes: list[str]) -> Picture | None:
@@ -229,13 +238,12 @@ def drift(listed: Sequence[Run], notes: list[str]) -> Picture | None:
     for run in listed:
         if not run.keeps_exemplars:
             continue
-        lines = drifts(run)
-        if lines is None:
-            notes.append(
-                f'{run.name}: exemplars at selection or after a phase are '
-                'missing or too large to read, so drift is not shown.'
-            )
-        elif not any(any(y) for _, y in lines.values()):
+        try:
+            lines = drifts(run)
+        except ValueError as e:
+            notes.append(f'{run.name}: {e}, so drift is not shown.')
+            continue
+        if not any(any(y) for _, y in lines.values()):
             notes.append(f'{run.name}: the exemplars never changed.')
         else:
             panels[run.name] = lines

@@ -50,7 +50,7 @@ def draw(
         found['accuracy'] = charts.accuracy(done)
         found['drift'] = exemplars.drift(done, notes['exemplars'])
         found['tsne'] = embedding.tsne(done, notes['features'])
-        found['border'] = embedding.border(done)
+        found['border'] = embedding.border(done, notes['features'])
     return {n: p for n, p in found.items() if p is not None}, notes
 
 

@@ -1,42 +1,23 @@
 """Reads work directories of runs, finished or not."""
 
 import itertools
-import json
 import os
 import pathlib
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnemonics_jax.core.text import TITLES, flatten
-from mnemonics_jax.core.workdir import read_records
+from mnemonics_jax.core import manifest, schema
+from mnemonics_jax.core.workdir import (
+    METRICS,
+    RESULTS,
+    SETUP,
+    read_arrays,
+    read_records,
+)
 
 ALONE = 'the run'
-
-_FILES = ('config.json', 'results.json', 'metrics.jsonl')
-_MEASURES = (
-    'average_incremental_accuracy',
-    'last_accuracy',
-    'forgetting',
-    'max_forgetting',
-)
-_SPLITS = 'old_accuracy', 'new_accuracy'
-# Fields of the configuration that the page reads.
-_FIELDS = {
-    'backbone.name',
-    'data.source',
-    'exemplars.per_class',
-    'exemplars.storage',
-    'exemplars.strategy',
-    'exemplars.total',
-    'method.name',
-    'protocol.base_classes',
-    'protocol.class_order_seed',
-    'protocol.phases',
-    'seed',
-}
 
 
 class Run(NamedTuple):
@@ -101,143 +82,92 @@ def read(folder: pathlib.Path, name: str) -> Run | None:
         folder: work directory, which may not exist.
         name: name of the run.
     """
-    if not any((folder / file).is_file() for file in _FILES):
+    if not any((folder / file).is_file() for file in (SETUP, RESULTS, METRICS)):
         return None
-    missing: list[str] = []
-    setup = _json(folder, 'config.json', missing, 'versions are unknown')
-    results = _json(
-        folder, 'results.json', missing, 'no phase has been finished'
+    missing = [f'{line}.' for line in manifest.unchecked(folder)]
+    setup = _json(
+        folder,
+        SETUP,
+        schema.check_setup,
+        missing,
+        'versions are unknown',
     )
-    if results is not None and not is_results(results):
-        missing.append('results.json holds no results of a run.')
-        results = None
-    if setup is not None and not is_setup(setup):
-        missing.append('config.json holds no configuration of a run.')
-        setup = None
-    setup = setup or {}
-    records = _records(folder / 'metrics.jsonl')
-    if not any('loss' in key for record in records for key in record):
-        missing.append(
-            'metrics.jsonl is missing or holds no loss: no loss curves.'
-        )
+    results = _json(
+        folder,
+        RESULTS,
+        schema.check_results,
+        missing,
+        'no phase has been finished',
+    )
+    records = _records(folder, missing)
     return Run(
         name,
         folder,
         (results or setup).get('config', {}),
-        results or {},
+        results,
         setup,
         records,
         missing,
     )
 
 
-def is_results(content: Any) -> bool:
-    """Whether this is the content of a `results.json`."""
-    try:
-        names, order = content['class_names'], content['class_order']
-        phases, predictor = content['phases'], content['predictor']
-        seen = [phase['num_seen'] for phase in phases]
-        return (
-            is_config(content['config'])
-            and 0 < seen[0] <= max(seen) == seen[-1] <= len(order)
-            and all(0 <= k < len(names) for k in order)
-            and all(_is_phase(phase, predictor) for phase in phases)
-            and len({frozenset(phase['confusion']) for phase in phases}) == 1
-            and all(_are_numbers(content.get(key, {})) for key in _MEASURES)
-        )
-    except (IndexError, KeyError, TypeError, ValueError):
-        return False
-
-
-def is_setup(content: Any) -> bool:
-    """Whether this is the content of a `config.json`."""
-    return (
-        isinstance(content, dict)
-        and is_config(content.get('config'))
-        and isinstance(content.get('versions', {}), dict)
-    )
-
-
-def is_config(content: Any) -> bool:
-    """Whether this is a resolved configuration."""
-    return isinstance(content, dict) and set(flatten(content)) >= _FIELDS
-
-
-def _is_phase(phase: dict[str, Any], predictor: str) -> bool:
-    """Whether this is an entry of a phase.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is none; `is_results` catches these.
-    """
-    n, confusion = phase['num_seen'], phase['confusion']
-    held, seconds = phase['exemplars'], phase['seconds']
-    return (
-        isinstance(phase['phase'], int)
-        and {predictor} <= set(confusion) == set(phase['accuracy'])
-        and set(confusion) <= set(TITLES)
-        and all(np.shape(counts) == (n, n) for counts in confusion.values())
-        and all(isinstance(held[key], int) for key in ('count', 'bytes'))
-        and 'total' in seconds
-        and _are_numbers(seconds, phase['accuracy'])
-        and _are_numbers(*(phase.get(key, {}) for key in _SPLITS))
-    )
-
-
-def _are_numbers(*groups: Any) -> bool:
-    """Whether each is a mapping from names to numbers."""
-    return all(
-        isinstance(group, dict)
-        and all(isinstance(value, int | float) for value in group.values())
-        for group in groups
-    )
-
-
 def _json(
-    folder: pathlib.Path, name: str, missing: list[str], loss: str
-) -> Any | None:
-    try:
-        return json.loads((folder / name).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        missing.append(f'{name} is missing: {loss}.')
-    except (OSError, ValueError):
-        missing.append(f'{name} cannot be read: {loss}.')
-    return None
+    folder: pathlib.Path,
+    name: str,
+    check: Callable[[Any], None],
+    missing: list[str],
+    loss: str,
+) -> dict[str, Any]:
+    """Content of a file; {} with a sentence if it is not what it must be."""
+    if (why := manifest.damage(folder, name)) is None:
+        try:
+            return schema.load(folder / name, check)
+        except (FileNotFoundError, NotADirectoryError):
+            why = f'is missing: {loss}'
+        except (OSError, ValueError) as e:
+            why = f'cannot be read: {e}'
+    missing.append(f'{name} {why}.')
+    return {}
 
 
-def _records(path: pathlib.Path) -> list[dict[str, Any]]:
+def _records(folder: pathlib.Path, missing: list[str]) -> list[dict[str, Any]]:
+    why = manifest.damage(folder, METRICS)
     try:
-        records = read_records(path)
-    except (OSError, ValueError):
+        records = read_records(folder / METRICS)
+    except OSError as e:
+        why, records = f'cannot be read: {e.strerror}', []
+    if why is not None:
+        missing.append(f'{METRICS} {why}: no loss curves.')
         return []
-    return [
-        record
-        for record in records
-        if isinstance(record, dict)
-        and isinstance(record.get('phase'), int)
-        and isinstance(record.get('stage'), str)
-    ]
+    if not any('loss' in key for record in records for key in record):
+        missing.append(
+            f'{METRICS} is missing or holds no loss: no loss curves.'
+        )
+    return records
 
 
 def arrays(
     run: Run, name: str, needed: Sequence[str]
 ) -> dict[str, np.ndarray] | None:
-    """Arrays of an .npz file of a run; None if it is missing or broken.
+    """Arrays of an .npz file of a run; None if it is missing or damaged.
 
     Args:
         run: the run.
         name: path of the file in the work directory.
         needed: names of the arrays.
     """
+    if manifest.damage(run.folder, name) is not None:
+        return None
     try:
-        # Opened here: NumPy leaves a file open that it cannot read.
-        with (run.folder / name).open('rb') as file, np.load(file) as stored:
-            return {key: stored[key] for key in needed}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return read_arrays(run.folder / name, needed)
+    except (FileNotFoundError, ValueError):
         return None
 
 
 def lack(run: Run, name: str) -> str:
     """A sentence on why `arrays` did not read a file."""
+    if (why := manifest.damage(run.folder, name)) is not None:
+        return f'{name} {why}'
     if (run.folder / name).exists():
         return f'{name} cannot be read'
     return f'{name} is missing'

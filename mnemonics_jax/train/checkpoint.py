@@ -9,6 +9,8 @@ If a write is cut off, the previous checkpoint stays the latest. A damaged
 checkpoint is moved to `damaged` and the previous one is restored.
 """
 
+import contextlib
+import json
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -93,6 +95,7 @@ class Checkpointer:
         carry: Carry,
         results: list[Any],
         other: Variables | None = None,
+        setup: Any = None,
     ) -> None:
         """Saves the end of a phase in the background.
 
@@ -101,12 +104,15 @@ class Checkpointer:
             carry: state that the next phase starts from.
             results: results of the phases so far, JSON serializable.
             other: the phase's other evaluated model, if any.
+            setup: content of `config.json`, for `read_setup`.
         """
         self._before_save()
         arrays: dict[str, Any] = {'carry': _without_decoded(carry)}
         if carry.encoded is not None:
             arrays['encoded'] = carry.encoded._asdict()
         values = {'results': {'phases': results}}
+        if setup is not None:
+            values['setup'] = setup
         if other is not None:
             arrays['other'] = other
         self._phases.save(phase, args=items.composite(arrays, values))
@@ -114,6 +120,10 @@ class Checkpointer:
     def latest(self) -> int | None:
         """Index of the last saved phase, or None."""
         return self._phases.latest_step()
+
+    def saved(self) -> list[int]:
+        """Indices of the saved phases, ascending."""
+        return sorted(self._phases.all_steps())
 
     def restore(self, phase: int, like: Carry) -> tuple[Carry, list[Any]]:
         """Restores the end of a phase.
@@ -291,6 +301,24 @@ def read_end(
     encoded = _encoded(found, memory.mask.shape)
     carry = Carry(_variables(carry['variables']), memory, encoded)
     return carry, other and _variables(other), found['results']['phases']
+
+
+def read_setup(workdir: os.PathLike[str]) -> Any:
+    """The content of `config.json` from the last checkpoint that has it.
+
+    None if none does: those of early versions lack it. Reads the files without
+    Orbax, so that one of several processes can call it.
+    """
+    root = epath.Path(workdir) / 'checkpoints' / 'phases'
+    for phase in reversed(ends(workdir)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found, digests = (
+                json.loads((root / str(phase) / item / 'metadata').read_text())
+                for item in ('setup', 'digests')
+            )
+            if items.digest_of_json(found) == digests['setup']:
+                return found
+    return None
 
 
 def _without_decoded(carry: Carry) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from mnemonics_jax.core.workdir import read_records, write_atomically
+from mnemonics_jax.core import manifest
+from mnemonics_jax.core.workdir import METRICS, read_records, write_atomically
 from mnemonics_jax.train.tensorboard import Events
 
 _BAR_SECONDS = 0.5
@@ -53,17 +54,18 @@ class Recorder:
             quiet: whether to write and show nothing, as in all processes but
                 one.
         """
-        self._path = workdir / 'metrics.jsonl'
+        self._workdir, self._path = workdir, workdir / METRICS
         records = read_records(self._path)
         kept = [r for r in records if r['phase'] < first_phase]
         if num_records is not None:
-            kept = records[:num_records]
+            # Not the first ones: a damaged line is missing.
+            kept = [r for r in records if r['global_step'] < num_records]
         self._quiet = quiet
         if not quiet:
             text = ''.join(json.dumps(record) + '\n' for record in kept)
-            write_atomically(self._path, text)
+            with manifest.writing(workdir, [METRICS]):
+                write_atomically(self._path, text)
         self._file = open(os.devnull if quiet else self._path, 'a')  # noqa: SIM115
-        self.num_records = len(kept)
         self._step = 1 + max((r['global_step'] for r in kept), default=-1)
         self._events = None if quiet else Events(workdir, self._step)
         self._console = rich.console.Console(file=sys.stdout)
@@ -103,7 +105,17 @@ class Recorder:
             }
             self._events.scalars(self._step, scalars)
         self._step += 1
-        self.num_records += 1
+
+    @property
+    def num_records(self) -> int:
+        """Number of records so far, as their `global_step` counts them."""
+        return self._step
+
+    def end_phase(self) -> None:
+        """Has the manifest vouch for the records so far."""
+        if not self._quiet:
+            with manifest.writing(self._workdir, [METRICS]):
+                pass
 
     def image(self, tag: str, png: bytes, shape: tuple[int, int, int]) -> None:
         """Writes an image to TensorBoard, at the step of the last record.
