@@ -8,7 +8,6 @@ hang.
 import atexit
 import os
 import pathlib
-import resource
 import runpy
 import signal
 import sys
@@ -71,7 +70,6 @@ class Fork:
         scratch: pathlib.Path,
         *,
         environment: Mapping[str, str] | None = None,
-        limits: Mapping[int, int] | None = None,
     ) -> None:
         """Starts `python -m MODULE ARGUMENTS`.
 
@@ -80,7 +78,6 @@ class Fork:
             arguments: its command line.
             scratch: a folder for what it prints.
             environment: additional environment variables.
-            limits: soft limits of resources, see `resource.setrlimit`.
         """
         scratch.mkdir(parents=True, exist_ok=True)
         self._files = [scratch / 'stdout', scratch / 'stderr']
@@ -91,7 +88,7 @@ class Fork:
         self._status: int | None = None
         self.pid = os.fork()
         if not self.pid:
-            _become(module, arguments, self._files, environment, limits)
+            _become(module, arguments, self._files, environment)
 
     def poll(self) -> bool:
         """Whether it has ended."""
@@ -173,7 +170,6 @@ def _become(
     arguments: Sequence[str],
     files: Sequence[pathlib.Path],
     environment: Mapping[str, str] | None,
-    limits: Mapping[int, int] | None,
 ) -> None:
     """In the fork: becomes the command; never returns."""
     status = 70
@@ -187,8 +183,6 @@ def _become(
         os.environ.update(environment or {})
         sys.argv = [module, *arguments]
         sys.orig_argv = ['python', '-m', *sys.argv]
-        for kind, most in (limits or {}).items():
-            resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
         status = _call(module)
     finally:
         os._exit(status)

@@ -36,14 +36,26 @@ def run_tries(
     numbers: list[int], seed: int, scratch: pathlib.Path, keep: bool
 ) -> list[dict[str, Any]]:
     """Does tries by number; see the module."""
-    import hostile_tries
+    import hostile_files as files
+    import hostile_folders
+    import hostile_runs
+    import hostile_settings as settings
     import numpy as np
 
-    fixtures = hostile_tries.make_fixtures(scratch)
-    kinds = [
-        kind for kind, share in hostile_tries.SHARES.items()
-        for _ in range(share)
-    ]
+    # How many of a hundred tries are of a kind.
+    shares = {
+        files.damaged_file: 32,
+        files.json_files: 12,
+        files.divergence: 3,
+        files.two_at_once: 4,
+        files.killed: 6,
+        settings.field_value: 20,
+        hostile_folders.image_folder: 7,
+        settings.configuration: 8,
+        settings.surroundings: 8,
+    }
+    fixtures = hostile_runs.make_fixtures(scratch)
+    kinds = [kind for kind, share in shares.items() for _ in range(share)]
     rows = []
     for number in numbers:
         random = np.random.default_rng([seed, number])
@@ -60,7 +72,7 @@ def run_tries(
             }
         )
         print(rows[-1], flush=True)
-        if outcome in hostile_tries.BAD:
+        if outcome in hostile_runs.BAD:
             for path in sorted(folder.glob('log*/*')):
                 print(path.read_text(errors='replace')[-2000:], flush=True)
         if not keep:
@@ -96,7 +108,7 @@ def main() -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     os.environ['MNEMONICS_JAX_CACHE'] = str(scratch / 'cache')
     forked.warm_up()
-    import hostile_tries
+    import hostile_runs
     import record
 
     numbers = args.only or list(range(args.tries))
@@ -105,8 +117,8 @@ def main() -> None:
     if not args.keep:
         shutil.rmtree(scratch, ignore_errors=True)
     counts = collections.Counter(row['outcome'] for row in rows)
-    bad = [row for row in rows if row['outcome'] in hostile_tries.BAD]
-    print(table(rows, hostile_tries.OUTCOMES))
+    bad = [row for row in rows if row['outcome'] in hostile_runs.BAD]
+    print(table(rows, hostile_runs.OUTCOMES))
     if args.out:
         figures = {
             'seed': args.seed,
@@ -118,7 +130,7 @@ def main() -> None:
         command = f'python benchmarks/hostile.py --tries={args.tries} '
         record.write(args.out, command + f'--seed={args.seed}', figures)
         args.out.with_suffix('.md').write_text(
-            table(rows, hostile_tries.OUTCOMES)
+            table(rows, hostile_runs.OUTCOMES)
         )
     sys.exit(bool(bad))
 
