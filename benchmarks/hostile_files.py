@@ -20,9 +20,9 @@ from hostile_runs import (
     TRACEBACK,
     Fixtures,
     Try,
-    essence,
     flags_of,
     judge,
+    judge_reader,
 )
 
 
@@ -108,10 +108,7 @@ def damaged_file(
                 return False
 
         return what, judge(end, same, names)
-    end = forked.run(*COMMANDS[name](run, fixtures), folder / 'log')
-    return what, judge(
-        end, lambda: essence(name, run, end) == fixtures.said[name], names
-    )
+    return what, judge_reader(name, run, names, fixtures)
 
 
 def json_files(
@@ -147,12 +144,7 @@ def json_files(
             lambda: not compare_runs.differences(run, fixtures.finished),
             [name],
         )
-    end = forked.run(*COMMANDS[command](run, fixtures), folder / 'log')
-    return what, judge(
-        end,
-        lambda: essence(command, run, end) == fixtures.said[command],
-        [name],
-    )
+    return what, judge_reader(command, run, [name], fixtures)
 
 
 # Divergence.

@@ -127,13 +127,16 @@ COMMANDS: dict[str, Callable[..., tuple[str, list[str]]]] = {
 }
 
 
-def judge(end: End, same: Callable[[], bool], names: list[str]) -> str:
+def judge(
+    end: End, same: Callable[[], bool], names: list[str], page: str = ''
+) -> str:
     """The outcome of a command on something damaged.
 
     Args:
         end: how it ended.
         same: whether its results are those of the undamaged.
         names: what it may name to be excused.
+        page: what it wrote for people to read.
     """
     if end.hung:
         return HANG
@@ -143,7 +146,23 @@ def judge(end: End, same: Callable[[], bool], names: list[str]) -> str:
         return LINE if end.refused or end.status == 75 else TRACEBACK
     if same():
         return SAME
-    return LINE if any(name in end.text for name in names) else SILENT
+    told = any(name in end.text + page for name in names)
+    return LINE if told else SILENT
+
+
+def judge_reader(
+    name: str, run: pathlib.Path, names: list[str], fixtures: Fixtures
+) -> str:
+    """The outcome of one of `COMMANDS` on a damaged run."""
+    log = run.parent / 'log'
+    end = forked.run(*COMMANDS[name](run, fixtures), log)
+    page = run / 'report.html'
+    return judge(
+        end,
+        lambda: essence(name, run, end) == fixtures.said[name],
+        names,
+        page.read_text() if name == 'report' and page.is_file() else '',
+    )
 
 
 def start(flags: list[str], folder: pathlib.Path, **more: Any) -> str:
