@@ -102,7 +102,9 @@ def essence(name: str, workdir: pathlib.Path, end: End) -> str:
     """What a command gave, without times and paths."""
     if name == 'export':
         made = workdir.parent / f'{workdir.name}_export'
-        files = sorted(path for path in made.rglob('*') if path.is_file())
+        # Orbax's folders have times and random names; safetensors have the same.
+        files = sorted(path for path in made.glob('*') if path.is_file())
+        files += sorted(made.glob('exemplars/**/*.*'))
         return repr([(p.name, p.read_bytes()) for p in files])
     if name == 'report':
         page = (workdir / 'report.html').read_text()
@@ -146,7 +148,7 @@ def judge(
         return LINE if end.refused or end.status == 75 else TRACEBACK
     if same():
         return SAME
-    told = any(name in end.text + page for name in names)
+    told = any(name and name in end.text + page for name in names)
     return LINE if told else SILENT
 
 
