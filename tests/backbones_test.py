@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from mnemonics_jax import backbones, losses
-from mnemonics_jax.backbones import convnet
+from mnemonics_jax.backbones import convnet, resnet
 
 # These programs run once or twice.
 quick_jit = functools.partial(
@@ -194,6 +194,42 @@ def test_evaluation_changes_nothing_and_sees_one_example_at_a_time():
     assert_trees_close(batch_stats, variables.batch_stats, 0)
     alone, *_ = embed(variables, images(4)[2:3])
     np.testing.assert_allclose(features[2:3], alone, atol=1e-5)
+
+
+def test_a_block_keeps_its_convolutions_apart_only_in_evaluation():
+    """For any platform: a TPU would compute the first inside the second."""
+    backbone = make('resnet8')
+
+    def barriers(train, differentiate):
+        def total(variables, x):
+            return backbone.embed(variables, x, train=train)[0].sum()
+
+        function = jax.grad(total) if differentiate else total
+        shapes = jax.eval_shape(backbone.init, jax.random.key(0)), images(2)
+        return str(jax.make_jaxpr(function)(*shapes)).count('barrier')
+
+    num_blocks = 3
+    assert [barriers(*case) for case in np.ndindex(2, 2)] == [
+        num_blocks,
+        num_blocks,
+        0,
+        0,
+    ]
+
+
+def test_values_and_derivatives_pass_what_keeps_convolutions_apart():
+    def derivatives(apart):
+        def loss(x):
+            return jnp.sum(jnp.sin(apart(x * x)) ** 2)
+
+        def step(x):
+            return jnp.sum((x - jax.grad(loss)(x)) ** 3)
+
+        return loss(x), jax.grad(loss)(x), jax.grad(step)(x)
+
+    x = jnp.linspace(-1.0, 2.0, 7)
+    found = derivatives(resnet._in_two_kernels)
+    assert_trees_close(found, derivatives(lambda x: x), 1e-6)
 
 
 def test_maps_that_no_loss_reads_cost_nothing():

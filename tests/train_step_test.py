@@ -416,22 +416,22 @@ def test_reduce_terms_weighs_each_term_on_its_own():
     }
 
 
-@pytest.mark.parametrize('dtype', ['uint8', 'float32'])
-def test_fill_exemplars_equals_a_loop(one_device, dtype):
-    memory = make_memory(dtype)
+@pytest.mark.parametrize('real', ['uint8', 'float32'])
+@pytest.mark.parametrize('stored', ['uint8', 'float32'])
+def test_fill_exemplars_equals_a_loop(one_device, stored, real):
+    memory = make_memory(stored)
     inputs = make_inputs(one_device, exemplars=memory)
-    images = np.random.default_rng(5).random((6, *SHAPE), np.float32)
+    images = make_images(6, SHAPE, seed=5).astype(real)
     slots = np.int32([-1, 0, 17, -1, 7, 0])
-    expected = np.copy(images)
+    expected = images / np.float32(255 if real == 'uint8' else 1)
     for row, slot in enumerate(slots):
         if slot >= 0:
-            stored = memory.images[slot // NUM_SLOTS, slot % NUM_SLOTS]
-            scale = 255 if dtype == 'uint8' else 1
-            expected[row] = stored.astype(np.float32) / scale
+            image = memory.images[slot // NUM_SLOTS, slot % NUM_SLOTS]
+            scale = np.float32(255 if stored == 'uint8' else 1)
+            expected[row] = image / scale
     found = fill_exemplars(jnp.asarray(images), slots, inputs.exemplars)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_array_equal(np.asarray(found)[[0, 3]], images[[0, 3]])
 
 
 @pytest.mark.parametrize('dtype', ['uint8', 'float32'])

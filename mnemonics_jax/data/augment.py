@@ -61,9 +61,10 @@ def augment(
         images = _resize_crops(images, boxes)
     if settings.pad or settings.flip:
         offsets, flips = crop_offsets_and_flips(key, indices, settings.pad)
+        flips = flips & settings.flip
     if settings.pad:
-        images = _crop_padded(images, offsets, settings.pad)
-    if settings.flip:
+        images = _crop_padded(images, offsets, flips, settings.pad)
+    elif settings.flip:
         mirrored = images[:, :, ::-1]
         images = jnp.where(flips[:, None, None, None], mirrored, images)
     if settings.brightness:
@@ -138,23 +139,35 @@ def _uniform(
     return jax.vmap(draw)(indices)
 
 
-def _crop_padded(images: jax.Array, offsets: jax.Array, pad: int) -> jax.Array:
-    """Pads the images and crops them at offsets int32[B,2].
+def _crop_padded(
+    images: jax.Array, offsets: jax.Array, flips: jax.Array, pad: int
+) -> jax.Array:
+    """Pads the images, crops them at offsets int32[B,2] and flips some.
 
     As products with matrices of zeros and ones, which copy pixels exactly. On
     TPU a slice at each image's own offset would become a loop over the images,
     and so would its gradient.
+
+    Args:
+        images: f32[B,H,W,C].
+        offsets: int32[B,2], rows and columns, in 0..2*pad.
+        flips: bool[B].
+        pad: pixels of padding on each side.
     """
-
-    def matrices(starts, size):
-        sources = jnp.arange(size) + starts[:, None] - pad
-        # A pixel of the padding has no source, so its row is zero.
-        chosen = sources[:, :, None] == jnp.arange(size)
-        return chosen.astype(images.dtype)
-
     _, height, width, _ = images.shape
-    rows = matrices(offsets[:, 0], height)
-    return _resample(images, rows, matrices(offsets[:, 1], width))
+
+    def sources(starts, size):
+        return jnp.arange(size) + starts[:, None] - pad
+
+    def matrices(chosen, size):
+        # A pixel of the padding has no source, so its row is zero.
+        found = chosen[:, :, None] == jnp.arange(size)
+        return found.astype(images.dtype)
+
+    rows = sources(offsets[:, 0], height)
+    columns = sources(offsets[:, 1], width)
+    columns = jnp.where(flips[:, None], columns[:, ::-1], columns)
+    return _resample(images, matrices(rows, height), matrices(columns, width))
 
 
 def _resize_crops(images: jax.Array, boxes: jax.Array) -> jax.Array:
@@ -179,10 +192,19 @@ def _resample(
         rows: [B,H,H], weights of input rows in output rows.
         columns: [B,W,W], the same for columns.
     """
+    images = _mix_rows(images, rows)
+    return _mix_rows(images.swapaxes(1, 2), columns).swapaxes(1, 2)
+
+
+def _mix_rows(images: jax.Array, weights: jax.Array) -> jax.Array:
+    """Weighted sums of the rows of images [B,H,W,C], by weights [B,H,H]."""
+    # A row as one axis: in the layout of a product, a TPU pads the last axis to
+    # 128 elements.
+    lines = images.reshape(*images.shape[:2], -1)
     # Lower precision on accelerators would round pixels to 8 or 11 bits.
     exact = jax.lax.Precision.HIGHEST
-    images = jnp.einsum('byi,biwc->bywc', rows, images, precision=exact)
-    return jnp.einsum('bxj,byjc->byxc', columns, images, precision=exact)
+    lines = jnp.einsum('byi,bil->byl', weights, lines, precision=exact)
+    return lines.reshape(images.shape)
 
 
 def _interpolation_weights(

@@ -76,17 +76,26 @@ def batch_images(batch: Mapping[str, Any]) -> jax.Array:
 
 
 def fill_exemplars(
-    images: jax.Array, slots: jax.Array, memory: ImageRows
+    images: jax.Array,
+    slots: jax.Array,
+    memory: ImageRows,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """Inserts exemplars into a batch of images.
 
     Args:
-        images: f32[B, H, W, C], real images; ignored where a slot is given.
+        images: [B, H, W, C], real images, uint8 or floats in [0, 1]; ignored
+            where a slot is given.
         slots: int32[B], flat index of an exemplar slot, -1 for a real image.
         memory: images of all slots.
+        dtype: dtype of the result.
 
     Returns:
-        f32[B, H, W, C] in [0, 1].
+        [B, H, W, C] in [0, 1].
     """
-    exemplars = to_float(memory.take(jnp.maximum(slots, 0)), images.dtype)
-    return jnp.where((slots >= 0)[:, None, None, None], exemplars, images)
+    exemplars = memory.take(jnp.maximum(slots, 0))
+    if exemplars.dtype != images.dtype:
+        exemplars, images = to_float(exemplars, dtype), to_float(images, dtype)
+    filled = jnp.where((slots >= 0)[:, None, None, None], exemplars, images)
+    # After the choice: half as much to convert.
+    return to_float(filled, dtype)

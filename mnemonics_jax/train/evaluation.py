@@ -159,8 +159,9 @@ def logits(
         exemplars: images of the memory.
         batch: `image` and `slot`, see `device_batch.fill_exemplars`.
     """
-    real = to_float(batch_images(batch), variables.dtype)
-    images = fill_exemplars(real, batch['slot'], exemplars)
+    images = fill_exemplars(
+        batch_images(batch), batch['slot'], exemplars, variables.dtype
+    )
     return backbone.apply(variables, images)[0].logits
 
 

@@ -24,7 +24,6 @@ from mnemonics_jax.data.device_batch import (
     ImageRows,
     batch_images,
     fill_exemplars,
-    to_float,
 )
 from mnemonics_jax.types import (
     Backbone,
@@ -183,8 +182,12 @@ def augment_batch(
     settings: StepSettings, inputs: StepInputs, batch: dict[str, jax.Array]
 ) -> jax.Array:
     """The images f32[B, H, W, C] that a step trains on."""
-    real = to_float(batch_images(batch), inputs.reference.dtype)
-    images = fill_exemplars(real, batch['slot'], inputs.exemplars)
+    images = fill_exemplars(
+        batch_images(batch),
+        batch['slot'],
+        inputs.exemplars,
+        inputs.reference.dtype,
+    )
     augmented = augment.augment(
         inputs.key, images, batch['index'], settings.augmentation
     )
