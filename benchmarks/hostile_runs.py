@@ -102,7 +102,8 @@ def essence(name: str, workdir: pathlib.Path, end: End) -> str:
     """What a command gave, without times and paths."""
     if name == 'export':
         made = workdir.parent / f'{workdir.name}_export'
-        # Orbax's folders have times and random names; safetensors have the same.
+        # Not the folders of Orbax, which have times and random names; the
+        # safetensors hold the same.
         files = sorted(path for path in made.glob('*') if path.is_file())
         files += sorted(made.glob('exemplars/**/*.*'))
         return repr([(p.name, p.read_bytes()) for p in files])
