@@ -105,6 +105,9 @@ class Conv(nn.Module):
         shape = (size, size, x.shape[-1], self.features)
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
         kernel = self.param('kernel', init, shape, jnp.float32)
+        if self.stride > 1:
+            # Else the TPU compiler crashes for v6e: benchmarks/v6e_crash.py.
+            x = lax.optimization_barrier(x)
         return conv2d(x, kernel.astype(x.dtype), self.stride)
 
 
