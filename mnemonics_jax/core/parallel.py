@@ -24,8 +24,8 @@ AXIS = 'data'
 # Batches copied ahead of the one that the devices compute on.
 AHEAD = 2
 
-_described: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-    'described', default=None
+_described: contextvars.ContextVar[tuple[str, str] | None] = (
+    contextvars.ContextVar('described', default=None)
 )
 
 
@@ -81,14 +81,15 @@ class Placement(NamedTuple):
     def by_rows(
         self, function: Callable[[jax.Array], jax.Array]
     ) -> Callable[[jax.Array], jax.Array]:
-        """Inside jit: applies a function of rows without any exchange.
+        """Inside jit: applies a function of rows on all devices.
 
         Args:
             function: `[b, ...] -> [b, ...]`, row by row. Only its argument is
                 differentiated, not what it closes over.
 
         Returns:
-            The same function. Each device calls `function` on its own rows.
+            The same function. Each device computes its own rows, without any
+            exchange if all have equally many.
         """
         rows = PartitionSpec(AXIS)
         local = jax.shard_map(
@@ -101,10 +102,9 @@ class Placement(NamedTuple):
         )
 
         def apply(x: jax.Array) -> jax.Array:
-            missing = -len(x) % self.num_devices
-            padding = [(0, missing)] + [(0, 0)] * (x.ndim - 1)
-            padded = jnp.pad(x, padding, mode='edge') if missing else x
-            return local(padded)[: len(x)]
+            # XLA shares rows that do not divide evenly with fewer exchanges.
+            uneven = len(x) % self.num_devices
+            return function(self.split(x)) if uneven else local(x)
 
         return apply
 
@@ -179,7 +179,7 @@ def make_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
 
 
 @contextlib.contextmanager
-def compiling_for(platform: str) -> Iterator[None]:
+def compiling_for(platform: str, kind: str = '') -> Iterator[None]:
     """Inside: programs are traced for devices that are only described.
 
     Such devices come from `jax.experimental.topologies`: programs are compiled
@@ -188,8 +188,9 @@ def compiling_for(platform: str) -> Iterator[None]:
 
     Args:
         platform: gpu or tpu.
+        kind: `device_kind` of the devices, where programs depend on it.
     """
-    token = _described.set(platform)
+    token = _described.set((platform, kind))
     try:
         yield
     finally:
@@ -198,12 +199,19 @@ def compiling_for(platform: str) -> Iterator[None]:
 
 def described_platform() -> str | None:
     """The platform of `compiling_for`; None where there are devices."""
-    return _described.get()
+    described = _described.get()
+    return described and described[0]
 
 
 def default_platform() -> str:
     """The platform that programs are traced for: cpu, gpu or tpu."""
     return described_platform() or jax.default_backend()
+
+
+def default_kind() -> str:
+    """The `device_kind` of the devices that programs are traced for."""
+    described = _described.get()
+    return described[1] if described else jax.devices()[0].device_kind
 
 
 def avoid_cached_collectives() -> None:

@@ -37,7 +37,7 @@ def plan(asked: request.Request, argv: Sequence[str]) -> dict[str, Any]:
             there is no compiler or program.
     """
     devices = asked.devices
-    with parallel.compiling_for(devices.chip.platform):
+    with parallel.compiling_for(devices.chip.platform, devices.chip.kind):
         parts = request.build(asked, compiling.placement_on(devices))
         last = last_phase(parts)
         known = [each.name for each in step_shapes.programs(parts, last)]

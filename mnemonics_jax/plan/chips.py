@@ -73,6 +73,11 @@ class Chip(NamedTuple):
         return 'tpu' if self.gpu is None else 'gpu'
 
     @property
+    def kind(self) -> str:
+        """What JAX calls it, as far as programs depend on it."""
+        return 'TPU v6 lite' if self.name == 'v6e' else ''
+
+    @property
     def room(self) -> int:
         """Bytes that a program may have: JAX takes 75 % of a GPU."""
         return self.memory if self.gpu is None else self.memory * 3 // 4

@@ -156,8 +156,8 @@ def main(argv: Sequence[str]) -> None:
     """Compiles a program and writes its row."""
     path, name, *flags = argv
     asked = request.parse(flags)
-    platform = asked.devices.chip.platform
-    with parallel.compiling_for(platform):
+    chip = asked.devices.chip
+    with parallel.compiling_for(chip.platform, chip.kind):
         parts = request.build(asked, placement_on(asked.devices))
         listed = step_shapes.programs(parts, last_phase(parts))
         program = {each.name: each for each in listed}[name]
