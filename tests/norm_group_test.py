@@ -1,6 +1,7 @@
 """BatchNorm over groups of a batch: `backbone.norm_group`."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import linen as nn
 from mnemonics_jax import backbones
 from mnemonics_jax import config as config_lib
 from mnemonics_jax.backbones import conv, convnet
+from mnemonics_jax.core import plugins
 
 NUM, GROUP, SIDE, CHANNELS = 16, 4, 3, 5
 # Groups with all, some, one and none of their images.
@@ -216,3 +218,12 @@ def test_what_has_no_such_option_is_named(monkeypatch):
         make('bare', norm_group=4)
     with pytest.raises(ValueError, match='a batch of 6: must be a multiple'):
         conv.group_statistics(jnp.zeros((6, 1, 1, 1)), None, 4)
+
+
+def test_a_plugin_with_the_option_keeps_the_contract():
+    own = types.ModuleType('own')
+    own.BACKBONES = {'own': functools.partial(convnet.ConvNet, (4, 4))}
+    plugins.register(own, 'own')
+    backbone = make('own', norm_group=8)
+    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
+    assert shapes.params['trunk']['ConvNorm_0']['BatchNorm_0']

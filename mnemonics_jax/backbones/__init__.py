@@ -88,7 +88,7 @@ def make_backbone(
             )
         return trunk
     if any(name in m.BACKBONES for m in _plugins()):
-        contract.check_trunk(trunk, name, image_shape)
+        contract.check_trunk(trunk, name, image_shape, norm_group or 1)
     return from_trunk(
         trunk,
         num_classes=num_classes,
