@@ -129,16 +129,16 @@ def make_trunk(
             f'backbone.name={name!r}: made {type(trunk).__name__}: must be a '
             'linen module'
         )
-    options: dict[str, Any] = {
-        'final_relu': final_relu,
-        'norm_group': norm_group,
-    }
-    for option, value in options.items():
+    options: tuple[tuple[str, Any, str], ...] = (
+        ('final_relu', final_relu, 'false'),
+        ('norm_group', norm_group, '0'),
+    )
+    for option, value, off in options:
         if not value:
             continue
         if isinstance(trunk, types.Backbone) or not hasattr(trunk, option):
             raise ValueError(
-                f'backbone.{option}={value}: must be {type(value)()} with '
+                f'backbone.{option}={value}: must be {off} with '
                 f'backbone.name={name}, whose module has no such attribute'
             )
         trunk = trunk.clone(**{option: value})
