@@ -197,6 +197,7 @@ FIELDS = [
     ({'method__lucir__lambda_base': 9.0}, 'lambda_base', '9.0', '5'),
     ({'method__imprint': False}, 'head rows', 'imprint false', 'imprint true'),
     ({'backbone__final_relu': True}, 'final ReLU', 'true', 'false'),
+    ({'backbone__norm_group': 8}, 'images of a BatchNorm', '8', '0'),
     ({'train__base_run': 'base'}, 'model of phase 0', 'base', 'trained here'),
     (
         {'exemplars__inner_augment': True},

@@ -13,6 +13,7 @@ import importlib
 import pkgutil
 import types as python_types
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ def make_backbone(
     std: Sequence[float],
     head: str = 'cosine',
     final_relu: bool = False,
+    norm_group: int = 0,
     precision: str = 'float32',
 ) -> types.Backbone:
     """Builds a trunk and a head, as pure functions.
@@ -63,6 +65,8 @@ def make_backbone(
         head: one of `heads.HEADS`; 'cosine' is the paper's.
         final_relu: whether features are averages after a ReLU; the paper's may
             be negative. For trunks with an attribute of this name.
+        norm_group: `group` of `conv.BatchNorm`, a divisor of the size of
+            training batches, or 0. For trunks with an attribute of this name.
         precision: one of `PRECISIONS`. Parameters, statistics, gradients,
             features, maps and the head are float32 with 'bf16', too; 'float64'
             begins with the parameters of 'float32'.
@@ -74,7 +78,7 @@ def make_backbone(
         ValueError: a network of a user's own breaks its contract, or see
             `make_trunk` and `from_trunk`.
     """
-    trunk = make_trunk(name, final_relu=final_relu)
+    trunk = make_trunk(name, final_relu=final_relu, norm_group=norm_group)
     if isinstance(trunk, types.Backbone):
         contract.check_backbone(trunk, num_classes, image_shape, head)
         if precision != 'float32':
@@ -84,7 +88,7 @@ def make_backbone(
             )
         return trunk
     if any(name in m.BACKBONES for m in _plugins()):
-        contract.check_trunk(trunk, name, image_shape)
+        contract.check_trunk(trunk, name, image_shape, norm_group or 1)
     return from_trunk(
         trunk,
         num_classes=num_classes,
@@ -97,7 +101,7 @@ def make_backbone(
 
 
 def make_trunk(
-    name: str, *, final_relu: bool = False
+    name: str, *, final_relu: bool = False, norm_group: int = 0
 ) -> nn.Module | types.Backbone:
     """Makes a trunk, without knowing the images.
 
@@ -106,10 +110,11 @@ def make_trunk(
     Args:
         name: one of `backbone_names()`.
         final_relu: see `make_backbone`.
+        norm_group: see `make_backbone`.
 
     Raises:
-        ValueError: there is no such backbone, it is no linen module, or it has
-            no final ReLU to switch on.
+        ValueError: there is no such backbone, it is no linen module, or it
+            lacks the attribute of an option that is not off.
     """
     plugins.check_object('backbones', name)
     trunks = _trunks()
@@ -124,15 +129,19 @@ def make_trunk(
             f'backbone.name={name!r}: made {type(trunk).__name__}: must be a '
             'linen module'
         )
-    if final_relu:
-        if isinstance(trunk, types.Backbone) or not hasattr(
-            trunk, 'final_relu'
-        ):
+    options: tuple[tuple[str, Any, str], ...] = (
+        ('final_relu', final_relu, 'false'),
+        ('norm_group', norm_group, '0'),
+    )
+    for option, value, off in options:
+        if not value:
+            continue
+        if isinstance(trunk, types.Backbone) or not hasattr(trunk, option):
             raise ValueError(
-                'backbone.final_relu=True: must be false with '
+                f'backbone.{option}={value}: must be {off} with '
                 f'backbone.name={name}, whose module has no such attribute'
             )
-        trunk = trunk.clone(final_relu=True)
+        trunk = trunk.clone(**{option: value})
     return trunk
 
 

@@ -18,7 +18,10 @@ _BATCH = 2
 
 
 def check_trunk(
-    trunk: nn.Module, name: str, image_shape: tuple[int, int, int]
+    trunk: nn.Module,
+    name: str,
+    image_shape: tuple[int, int, int],
+    multiple: int = 1,
 ) -> None:
     """Raises ValueError unless a trunk maps images to features and maps.
 
@@ -26,9 +29,11 @@ def check_trunk(
         trunk: a linen module.
         name: its name in `BACKBONES`.
         image_shape: (H, W, C).
+        multiple: what batches of training are multiples of.
     """
+    num = _BATCH * multiple
     field = f'backbone.name={name!r}'
-    images = _floats(_BATCH, *image_shape)
+    images = _floats(num, *image_shape)
     key = jax.eval_shape(jax.random.key, 0)
     variables = plugins.attempt(
         f'{field}: trunk(x, train=False, mask=None)',
@@ -50,19 +55,19 @@ def check_trunk(
             )[0],
             variables,
             images,
-            jax.ShapeDtypeStruct((_BATCH,), bool),
+            jax.ShapeDtypeStruct((num,), bool),
         )
         is_pair = isinstance(found, tuple | list) and len(found) == 2
         if not is_pair or not _are_maps(found[1]):
             raise ValueError(
                 f'{field}: returned {plugins.described(found)} for '
-                f'B={_BATCH} images: must be (features [B, D], maps), maps a '
+                f'B={num} images: must be (features [B, D], maps), maps a '
                 'tuple of arrays [B, h, w, c], which may be empty'
             )
-        if len(getattr(found[0], 'shape', ())) != 2 or len(found[0]) != _BATCH:
+        if len(getattr(found[0], 'shape', ())) != 2 or len(found[0]) != num:
             raise ValueError(
                 f'{field}: features are {plugins.described(found[0])} for '
-                f'B={_BATCH} images: must be [B, D]'
+                f'B={num} images: must be [B, D]'
             )
 
 

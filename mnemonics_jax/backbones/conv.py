@@ -83,7 +83,7 @@ def conv2d(
 
 
 # What JAX calls v6e. Its compiler crashes without a barrier before strided
-# convolutions (benchmarks/v6e_crash.py), which costs other TPUs 1 % of a step.
+# convolutions (benchmarks/v6e_crash.py), which costs other TPUs 1 to 3 % of a step.
 CRASHING = 'TPU v6 lite'
 
 
@@ -121,7 +121,15 @@ class BatchNorm(nn.BatchNorm):
     It averages the unbiased variances of batches; a batch itself is divided by
     its biased one. Training statistics are over the unmasked examples of the
     global batch, on all devices, and at least float32.
+
+    Attributes:
+        group: 0, or the number of consecutive examples that are normalised by
+            their own statistics (ghost batch normalisation, Hoffer et al.
+            2017). The running statistics then take the mean over examples of
+            those of their groups.
     """
+
+    group: int = 0
 
     def __call__(
         self,
@@ -131,9 +139,12 @@ class BatchNorm(nn.BatchNorm):
         mask: jax.Array | None = None,
     ) -> jax.Array:
         """Maps [B, H, W, C] to the same shape; mask is bool[B, 1, 1, 1]."""
+        trains = not (use_running_average or self.is_initializing())
+        if trains and self.group:
+            return self._by_groups(x, mask)
         before: Any = self.get_variable('batch_stats', 'var')
         y = super().__call__(x, use_running_average, mask=mask)
-        if not (use_running_average or self.is_initializing()):
+        if trains:
             examples = len(x) if mask is None else jnp.sum(mask)
             others = jnp.maximum(examples * x.shape[1] * x.shape[2] - 1, 1)
             biased: Any = self.get_variable('batch_stats', 'var')
@@ -142,17 +153,101 @@ class BatchNorm(nn.BatchNorm):
             self.put_variable('batch_stats', 'var', biased + lacks)
         return y
 
+    def _by_groups(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        found = group_statistics(x, mask, self.group)
+        share = found.examples / jnp.maximum(jnp.sum(found.examples), 1)
+        for name, each in (('mean', found.mean), ('var', found.unbiased)):
+            before: Any = self.get_variable('batch_stats', name)
+            now = jnp.sum(share[:, None] * each, axis=0)
+            mixed = self.momentum * before + (1 - self.momentum) * now
+            self.put_variable('batch_stats', name, mixed)
+
+        def of_examples(each):
+            shape = (len(each), self.group, each.shape[-1])
+            rows = jnp.broadcast_to(each[:, None], shape)
+            return rows.reshape(len(x), 1, 1, -1)
+
+        scale: Any = self.get_variable('params', 'scale')
+        bias: Any = self.get_variable('params', 'bias')
+        factor = lax.rsqrt(found.biased + self.epsilon) * scale
+        y = (x - of_examples(found.mean)) * of_examples(factor) + bias
+        return y.astype(self.dtype or y.dtype)
+
+
+class GroupStatistics(NamedTuple):
+    """Statistics of each of G groups of examples.
+
+    Attributes:
+        examples: number of examples that count, [G].
+        mean: mean over examples and pixels, [G, C].
+        biased: their variance, [G, C].
+        unbiased: the unbiased variance, [G, C].
+    """
+
+    examples: jax.Array
+    mean: jax.Array
+    biased: jax.Array
+    unbiased: jax.Array
+
+
+def group_statistics(
+    x: jax.Array, mask: jax.Array | None, size: int
+) -> GroupStatistics:
+    """Statistics of groups of consecutive examples, at least float32.
+
+    Each example is summed by itself first: groups that lie on several devices
+    exchange these sums alone.
+
+    Args:
+        x: [B, H, W, C].
+        mask: bool[B, 1, 1, 1], examples that count; None for all. A group of
+            none has statistics 0.
+        size: examples of a group; a divisor of B.
+
+    Raises:
+        ValueError: B is no multiple of size.
+    """
+    num, height, width, _ = x.shape
+    if num % size:
+        raise ValueError(
+            f'a batch of {num}: must be a multiple of {size}, the examples of '
+            'a group that BatchNorm normalises'
+        )
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if mask is None:
+        mask = jnp.ones((num, 1, 1, 1), bool)
+    x = jnp.where(mask, x, 0)
+
+    def summed(each):
+        return each.reshape(num // size, size, -1).sum(1)
+
+    examples = summed(mask.astype(x.dtype))
+    pixels = jnp.maximum(examples, 1) * (height * width)
+    mean = summed(x.sum((1, 2))) / pixels
+    square = summed((x * x).sum((1, 2))) / pixels
+    # Rounding may make the difference negative.
+    biased = jnp.maximum(0, square - mean * mean)
+    unbiased = biased * (pixels / jnp.maximum(pixels - 1, 1))
+    return GroupStatistics(examples[:, 0], mean, biased, unbiased)
+
 
 class ConvNorm(nn.Module):
     """A convolution and BatchNorm, with initial scale 1 and bias 0.
 
     Convolutions compute in the dtype of x; parameters and statistics of
     BatchNorm, and operations on them, are at least float32.
+
+    Attributes:
+        features: see `Conv`.
+        kernel_size: see `Conv`.
+        stride: see `Conv`.
+        norm_group: `group` of `BatchNorm`.
     """
 
     features: int
     kernel_size: int
     stride: int = 1
+    norm_group: int = 0
 
     @nn.compact
     def __call__(
@@ -162,7 +257,9 @@ class ConvNorm(nn.Module):
         x = Conv(self.features, self.kernel_size, self.stride)(x)
         if mask is not None:
             mask = mask[:, None, None, None]
-        norm = BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype)
+        norm = BatchNorm(
+            momentum=0.9, epsilon=1e-5, dtype=x.dtype, group=self.norm_group
+        )
         return norm(x, use_running_average=not train, mask=mask)
 
 

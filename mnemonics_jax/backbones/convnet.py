@@ -17,10 +17,12 @@ class ConvNet(nn.Module):
     Attributes:
         widths: output channels of the convolutions.
         final_relu: whether features are averages after a ReLU.
+        norm_group: `group` of `conv.BatchNorm`.
     """
 
     widths: tuple[int, ...] = (32, 64, 128)
     final_relu: bool = False
+    norm_group: int = 0
 
     @nn.compact
     def __call__(
@@ -31,7 +33,8 @@ class ConvNet(nn.Module):
         for depth, width in enumerate(self.widths):
             x = nn.relu(x) if depth else x
             stride = 2 if depth else 1
-            x = conv.ConvNorm(width, 3, stride)(x, train=train, mask=mask)
+            block = conv.ConvNorm(width, 3, stride, self.norm_group)
+            x = block(x, train=train, mask=mask)
             maps.append(x)
         return conv.average(nn.relu(x) if self.final_relu else x), tuple(maps)
 

@@ -36,17 +36,19 @@ class _BasicBlock(nn.Module):
 
     features: int
     stride: int
+    norm_group: int
 
     @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool, mask: jax.Array | None
     ) -> jax.Array:
         flags: dict[str, Any] = {'train': train, 'mask': mask}
-        y = conv.ConvNorm(self.features, 3, self.stride)(x, **flags)
+        norm = functools.partial(conv.ConvNorm, norm_group=self.norm_group)
+        y = norm(self.features, 3, self.stride)(x, **flags)
         y = nn.relu(y) if train else _in_two_kernels(nn.relu(y))
-        y = conv.ConvNorm(self.features, 3)(y, **flags)
+        y = norm(self.features, 3)(y, **flags)
         if self.stride > 1 or x.shape[-1] != self.features:
-            x = conv.ConvNorm(self.features, 1, self.stride)(x, **flags)
+            x = norm(self.features, 1, self.stride)(x, **flags)
         return x + y
 
 
@@ -61,12 +63,14 @@ class ResNet(nn.Module):
         imagenet_stem: whether to start with a 7x7 convolution of stride 2 and a
             max pool of stride 2, instead of a 3x3 convolution.
         final_relu: whether features are averages after a ReLU.
+        norm_group: `group` of `conv.BatchNorm`.
     """
 
     num_blocks: tuple[int, ...]
     width: int
     imagenet_stem: bool = False
     final_relu: bool = False
+    norm_group: int = 0
 
     @nn.compact
     def __call__(
@@ -78,12 +82,13 @@ class ResNet(nn.Module):
         of the last block if its stage has several, as in PODNet's code.
         """
         flags: dict[str, Any] = {'train': train, 'mask': mask}
+        norm = functools.partial(conv.ConvNorm, norm_group=self.norm_group)
         if self.imagenet_stem:
-            x = conv.ConvNorm(self.width, 7, 2)(x, **flags)
+            x = norm(self.width, 7, 2)(x, **flags)
             # Max pooling commutes with the ReLU that follows.
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         else:
-            x = conv.ConvNorm(self.width, 3)(x, **flags)
+            x = norm(self.width, 3)(x, **flags)
         maps = []
         last = (len(self.num_blocks) - 1, self.num_blocks[-1] - 1)
         for stage, count in enumerate(self.num_blocks):
@@ -91,9 +96,9 @@ class ResNet(nn.Module):
                 if (stage, block) == last and block and not self.imagenet_stem:
                     maps.append(x)
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = _BasicBlock(self.width * 2**stage, stride)(
-                    nn.relu(x), **flags
-                )
+                width = self.width * 2**stage
+                make = _BasicBlock(width, stride, self.norm_group)
+                x = make(nn.relu(x), **flags)
             maps.append(x)
         return conv.average(nn.relu(x) if self.final_relu else x), tuple(maps)
 

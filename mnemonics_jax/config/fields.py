@@ -66,6 +66,11 @@ FIELDS = {
         BOOLEAN,
         "Features are averages after a ReLU; the paper's may be negative.",
     ),
+    'backbone.norm_group': Field(
+        0,
+        at_least(0, 65_536),
+        'Images of a batch that BatchNorm normalises by themselves; 0: all.',
+    ),
     'method.name': Field(
         'lucir', choices.METHODS, 'The class-incremental method.'
     ),

@@ -73,6 +73,7 @@ def resolve(
     strategy_contract.check_strategies(config)
     check_together(config)
     check_milestones(config)
+    check_groups(config)
     fill_by_sizes(config.protocol)
     check_protocol(config)
     return config_dict.FrozenConfigDict(config)
@@ -284,6 +285,16 @@ def check_milestones(config: config_dict.ConfigDict) -> None:
         f'train.epochs={epochs}, or the rate does not fall there; for example '
         f'train.milestones={text}, or train.schedule=cosine, which has none'
     )
+
+
+def check_groups(config: config_dict.ConfigDict) -> None:
+    """Raises ValueError if a batch does not consist of whole groups."""
+    group, size = config.backbone.norm_group, config.train.batch_size
+    if group and size % group:
+        raise ValueError(
+            f'backbone.norm_group={group}: must be 0 or a divisor of '
+            f'train.batch_size={size}'
+        )
 
 
 def check_protocol(config: config_dict.ConfigDict) -> None:

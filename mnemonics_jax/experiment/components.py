@@ -176,7 +176,11 @@ def build(
     # What needs no data first: reading them may take long.
     check_batches(config, placement)
     check_feed(config)
-    make_trunk(config.backbone.name, final_relu=config.backbone.final_relu)
+    make_trunk(
+        config.backbone.name,
+        final_relu=config.backbone.final_relu,
+        norm_group=config.backbone.norm_group,
+    )
     if config.protocol.class_order_file is not None:
         class_order.read_names(config.protocol.class_order_file)
     source = build_source(config, source)
@@ -238,6 +242,7 @@ def build_backbone(
         std=plan.std,
         head=config.backbone.head,
         final_relu=config.backbone.final_relu,
+        norm_group=config.backbone.norm_group,
         precision=config.precision,
     )
     if method.corrects_logits:

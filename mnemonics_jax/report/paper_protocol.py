@@ -238,6 +238,7 @@ _PROPERTIES = (
     ),
     _Property('classifier', 'backbone.head', _papers_head),
     _Property('final ReLU', 'backbone.final_relu', False),
+    _Property('images of a BatchNorm', 'backbone.norm_group', 0),
     _Property('weight transfer', 'weight_transfer', _papers_transfer),
     _Property('precision', 'precision', 'float32'),
     _Property('image size', 'data.image_size', _papers_size),
