@@ -18,7 +18,13 @@ with dependencies.explained():
 
     from mnemonics_jax import config
     from mnemonics_jax.config import command_line, parsing, tables
-    from mnemonics_jax.core import cli, plugins, workdir
+    from mnemonics_jax.core import (
+        cli,
+        plugins,
+        streams,
+        system_errors,
+        workdir,
+    )
     from mnemonics_jax.core.cli import fail
 
 HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull', '--helpxml')
@@ -58,12 +64,13 @@ def parse(argv: Sequence[str]) -> list[str]:
     if asked := [word for word in argv if word in HELP]:
         with contextlib.suppress(SystemExit):  # With status 1.
             flags.FLAGS([argv[0], *asked])
+        cli.check_output()
         sys.exit()
     if len(argv) == 1:
         fail(f'no arguments; {START}')
     try:
         rest = _PARSER.parse(argv)
-    except (OSError, ValueError) as e:
+    except ValueError as e:
         fail(e)
     if not flags.FLAGS['verbosity'].present:
         cli.quieten()
@@ -107,10 +114,6 @@ def main(argv: Sequence[str]) -> None:
         parallel,
         precision,
     )
-    from mnemonics_jax.core.lock import InUseError
-    from mnemonics_jax.core.workdir import BucketError
-    from mnemonics_jax.data.errors import BadDataError
-    from mnemonics_jax.train.metric_writer import DivergedError
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
     # A user's mistakes show here, before any work; what fails later is a defect
@@ -130,43 +133,60 @@ def main(argv: Sequence[str]) -> None:
         parts = experiment.prepare(_PARSER.config, place, given=_PARSER.given())
     except ValueError as e:
         fail(e)
-    except Exception as e:
+    except BaseException as e:
         cli.fail_in_plugin(e)
-        if not isinstance(e, OSError):
+        if not isinstance(e, OSError) or system_errors.why_limited(e):
             raise
         why = e.strerror or e
         fail(f'--workdir={place}: must be a writable directory ({why})')
     try:
         experiment.run(parts, place)
-    except (BadDataError, DivergedError, InUseError) as e:
-        fail(e)
-    except BucketError as e:
-        fail(f'--workdir={place}: {e}; rerun the command to resume')
     except InterruptError as e:
         if multihost.is_main():
             print(f'stopped by {e}; rerun the command to resume', flush=True)
         multihost.leave()
         sys.exit(EXIT_CODE)
-    except Exception as e:  # Orbax's storage raises many types.
-        line = explain_late(e, place)
-        if line is None:
+    except BaseException as e:  # Orbax's storage raises many types.
+        if (line := explain_late(e, place)) is None:
             raise
-        fail(line)
+        fail(*line)
     multihost.leave()
+    cli.check_output()
 
 
-def explain_late(error: Exception, place: str) -> str | None:
-    """The message for an error in a run that a user can mend, or None."""
-    from mnemonics_jax.core.lock import LostError
+def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
+    """The line for an error in a run that a user can mend, or None.
+
+    Other errors of the system are left to `dependencies.explained`.
+    """
+    from mnemonics_jax.core.lock import InUseError, LostError
+    from mnemonics_jax.core.workdir import BucketError
+    from mnemonics_jax.data.errors import BadDataError
     from mnemonics_jax.experiment import memory_check
+    from mnemonics_jax.train.metric_writer import DivergedError
 
-    if isinstance(error, LostError):
-        return f'--workdir={place}: {error.strerror}'
-    if memory_check.is_exhausted(error):
-        return memory_check.EXHAUSTED
-    if (reason := cli.why_full(error)) is not None:
-        return explain_full(reason, place)
-    return plugins.explain(error)
+    text: str | None = None
+    if isinstance(error, BadDataError | DivergedError | InUseError):
+        text = str(error)
+    elif isinstance(error, BucketError):
+        text = f'--workdir={place}: {error}; rerun the command to resume'
+    elif isinstance(error, LostError):
+        text = f'--workdir={place}: {error.strerror}'
+    elif (reason := system_errors.why_full(error)) is not None:
+        text = explain_full(reason, place)
+    elif (reason := system_errors.why_limited(error)) is not None:
+        return system_errors.Line(
+            f'{reason}; rerun the command to resume', system_errors.LIMIT
+        )
+    elif memory_check.is_exhausted(error):
+        text = memory_check.EXHAUSTED
+    else:
+        text = plugins.explain(error)
+    return (
+        None
+        if text is None
+        else system_errors.Line(text, system_errors.MISTAKE)
+    )
 
 
 def explain_full(reason: str, place: str) -> str:
@@ -185,6 +205,7 @@ def command() -> None:
     sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
     for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    streams.prepare()
     with dependencies.explained():
         app.run(main, flags_parser=parse)
 
