@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mnemonics_jax.core import rules
+from mnemonics_jax.core import rules, system_errors
 
 # The package's folder of each kind of plug-in.
 KINDS = {
@@ -228,12 +228,16 @@ def attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
         PluginError: the type and the first line of what the function raised,
             and the place in the plug-in's file.
+        Exception: a limit of the system was reached, which is no mistake in a
+            file; see `system_errors.why_limited`.
     """
     try:
         return function(*arguments)
     except PluginError:
         raise
     except BaseException as e:
+        if system_errors.why_limited(e) is not None:
+            raise
         raise PluginError(f'{what}: {_reason(e)}') from e
 
 
