@@ -166,8 +166,10 @@ def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
     from mnemonics_jax.train.metric_writer import DivergedError
 
     text: str | None = None
-    if isinstance(error, BadDataError | DivergedError | InUseError):
+    if isinstance(error, BadDataError | InUseError):
         text = str(error)
+    elif isinstance(error, DivergedError):
+        text = explain_diverged(error, place)
     elif isinstance(error, BucketError):
         text = f'--workdir={place}: {error}; rerun the command to resume'
     elif isinstance(error, LostError):
@@ -191,13 +193,26 @@ def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
 
 def explain_full(reason: str, place: str) -> str:
     """The message for a full disk: what is saved and what to do."""
+    return (
+        f'--workdir={place}: {reason}; checkpoints: {saved(place)}; free some '
+        'space and rerun the command to resume'
+    )
+
+
+def explain_diverged(error: Exception, place: str) -> str:
+    """The message for a run that diverged: what is saved and what to do."""
+    return (
+        f'{error}; checkpoints: {saved(place)}; to begin this phase anew, '
+        'rerun the command with a lower learning rate and '
+        '--config.checkpoint.on_changed_lr=restart_phase'
+    )
+
+
+def saved(place: str) -> str:
+    """The checkpoints of a work directory, in words."""
     from mnemonics_jax.train import checkpoint
 
-    kept = ', '.join(checkpoint.whole(place)) or 'none yet'
-    return (
-        f'--workdir={place}: {reason}; checkpoints: {kept}; free some space '
-        'and rerun the command to resume'
-    )
+    return ', '.join(checkpoint.whole(place)) or 'none yet'
 
 
 def command() -> None:

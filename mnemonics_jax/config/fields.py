@@ -267,6 +267,12 @@ FIELDS = {
         NOT_NEGATIVE,
         'Seconds between checkpoints within a phase; 0: none.',
     ),
+    'checkpoint.on_changed_lr': Field(
+        'stop',
+        one_of(('stop', 'restart_phase')),
+        'What to do if learning rates are not what they were; restart_phase: '
+        'begin the unfinished phase anew with them.',
+    ),
 }
 
 
