@@ -221,8 +221,14 @@ def command() -> None:
     for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     streams.prepare()
-    with dependencies.explained():
-        app.run(main, flags_parser=parse)
+    try:
+        with dependencies.explained():
+            app.run(main, flags_parser=parse)
+    except SystemExit as e:
+        if e.code == system_errors.LIMIT:
+            # Orbax's threads may wait for others that could not be started.
+            streams.leave(system_errors.LIMIT)
+        raise
 
 
 if __name__ == '__main__':

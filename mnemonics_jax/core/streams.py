@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 # Exit status of a command that did all of its work but could not print what it
 # found: EX_IOERR of BSD's sysexits.h.
@@ -104,3 +104,11 @@ def complain(line: str) -> None:
     """Prints a line on standard error, if anyone can read it."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr or open(os.devnull, 'w'), flush=True)  # noqa: SIM115
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process without waiting for its threads."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
