@@ -116,8 +116,8 @@ def main(argv: Sequence[str]) -> None:
     )
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
-    # A user's mistakes show here, before any work; what fails later is a defect
-    # and keeps its traceback, unless a plug-in's function raised it.
+    # A user's mistakes show here, before any work; of what fails later only
+    # `explain_late` and the caller know what a user can mend.
     place = str(_WORKDIR.value)
     precision.allow(getattr(_PARSER.config, 'precision', ''))
     try:
@@ -165,7 +165,8 @@ def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
     from mnemonics_jax.experiment import memory_check
     from mnemonics_jax.train.metric_writer import DivergedError
 
-    text: str | None = None
+    text: str | None
+    status = system_errors.MISTAKE
     if isinstance(error, BadDataError | InUseError):
         text = str(error)
     elif isinstance(error, DivergedError):
@@ -177,18 +178,13 @@ def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
     elif (reason := system_errors.why_full(error)) is not None:
         text = explain_full(reason, place)
     elif (reason := system_errors.why_limited(error)) is not None:
-        return system_errors.Line(
-            f'{reason}; rerun the command to resume', system_errors.LIMIT
-        )
+        text = f'{reason}; rerun the command to resume'
+        status = system_errors.LIMIT
     elif memory_check.is_exhausted(error):
         text = memory_check.EXHAUSTED
     else:
         text = plugins.explain(error)
-    return (
-        None
-        if text is None
-        else system_errors.Line(text, system_errors.MISTAKE)
-    )
+    return None if text is None else system_errors.Line(text, status)
 
 
 def explain_full(reason: str, place: str) -> str:

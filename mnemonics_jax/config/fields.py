@@ -270,8 +270,7 @@ FIELDS = {
     'checkpoint.on_changed_lr': Field(
         'stop',
         one_of(('stop', 'restart_phase')),
-        'What to do if learning rates are not what they were; restart_phase: '
-        'begin the unfinished phase anew with them.',
+        'What to do if learning rates are others than in the phase before.',
     ),
 }
 

@@ -228,15 +228,15 @@ def attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
         PluginError: the type and the first line of what the function raised,
             and the place in the plug-in's file.
-        Exception: a limit of the system was reached, which is no mistake in a
-            file; see `system_errors.why_limited`.
+        Exception: what is no mistake in a file: a limit of the system, see
+            `system_errors.why_limited`, or a package that this one lacks.
     """
     try:
         return function(*arguments)
     except PluginError:
         raise
     except BaseException as e:
-        if system_errors.why_limited(e) is not None:
+        if system_errors.why_limited(e) is not None or _is_missing_here(e):
             raise
         raise PluginError(f'{what}: {_reason(e)}') from e
 
@@ -256,6 +256,15 @@ def defined_at(function: Any) -> str:
     if code is None or code.co_filename not in _files:
         return ''
     return f' ({_files[code.co_filename]}:{code.co_firstlineno})'
+
+
+def _is_missing_here(error: BaseException) -> bool:
+    """Whether a package is missing that no user's file itself imports."""
+    if not isinstance(error, ModuleNotFoundError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [f.filename for f in frames if not f.filename.startswith('<')]
+    return bool(files) and files[-1] not in _files
 
 
 def _reason(error: BaseException) -> str:
