@@ -18,7 +18,13 @@ with dependencies.explained():
 
     from mnemonics_jax import config
     from mnemonics_jax.config import command_line, parsing, tables
-    from mnemonics_jax.core import cli, plugins, workdir
+    from mnemonics_jax.core import (
+        cli,
+        plugins,
+        streams,
+        system_errors,
+        workdir,
+    )
     from mnemonics_jax.core.cli import fail
 
 HELP = ('--help', '-help', '-?', '--helpshort', '--helpfull', '--helpxml')
@@ -58,12 +64,13 @@ def parse(argv: Sequence[str]) -> list[str]:
     if asked := [word for word in argv if word in HELP]:
         with contextlib.suppress(SystemExit):  # With status 1.
             flags.FLAGS([argv[0], *asked])
+        cli.check_output()
         sys.exit()
     if len(argv) == 1:
         fail(f'no arguments; {START}')
     try:
         rest = _PARSER.parse(argv)
-    except (OSError, ValueError) as e:
+    except ValueError as e:
         fail(e)
     if not flags.FLAGS['verbosity'].present:
         cli.quieten()
@@ -107,14 +114,10 @@ def main(argv: Sequence[str]) -> None:
         parallel,
         precision,
     )
-    from mnemonics_jax.core.lock import InUseError
-    from mnemonics_jax.core.workdir import BucketError
-    from mnemonics_jax.data.errors import BadDataError
-    from mnemonics_jax.train.metric_writer import DivergedError
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
-    # A user's mistakes show here, before any work; what fails later is a defect
-    # and keeps its traceback, unless a plug-in's function raised it.
+    # A user's mistakes show here, before any work; of what fails later only
+    # `explain_late` and the caller know what a user can mend.
     place = str(_WORKDIR.value)
     precision.allow(getattr(_PARSER.config, 'precision', ''))
     try:
@@ -130,57 +133,85 @@ def main(argv: Sequence[str]) -> None:
         parts = experiment.prepare(_PARSER.config, place, given=_PARSER.given())
     except ValueError as e:
         multihost.fail(e)
-    except Exception as e:
+    except BaseException as e:
         cli.fail_in_plugin(e)
-        if not isinstance(e, OSError):
+        if not isinstance(e, OSError) or system_errors.why_limited(e):
             raise
         why = e.strerror or e
         fail(f'--workdir={place}: must be a writable directory ({why})')
     try:
         experiment.run(parts, place)
-    except (BadDataError, DivergedError, InUseError) as e:
-        fail(e)
-    except BucketError as e:
-        fail(f'--workdir={place}: {e}; rerun the command to resume')
     except InterruptError as e:
         if multihost.is_main():
             print(f'stopped by {e}; rerun the command to resume', flush=True)
         multihost.leave()
         sys.exit(EXIT_CODE)
-    except Exception as e:  # Orbax's storage raises many types.
-        line = explain_late(e, place)
-        if line is None:
+    except BaseException as e:  # Orbax's storage raises many types.
+        if (line := explain_late(e, place)) is None:
             raise
-        fail(line)
+        fail(*line)
     multihost.leave()
+    cli.check_output()
 
 
-def explain_late(error: Exception, place: str) -> str | None:
-    """The message for an error in a run that a user can mend, or None."""
+def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
+    """The line for an error in a run that a user can mend, or None.
+
+    Other errors of the system are left to `dependencies.explained`.
+    """
     from mnemonics_jax.core import peers
-    from mnemonics_jax.core.lock import LostError
+    from mnemonics_jax.core.lock import InUseError, LostError
+    from mnemonics_jax.core.workdir import BucketError
+    from mnemonics_jax.data.errors import BadDataError
     from mnemonics_jax.experiment import memory_check
+    from mnemonics_jax.train.metric_writer import DivergedError
 
     if peers.are_lost(error):
         peers.end_lost()
-    if isinstance(error, LostError):
-        return f'--workdir={place}: {error.strerror}'
-    if memory_check.is_exhausted(error):
-        return memory_check.EXHAUSTED
-    if (reason := cli.why_full(error)) is not None:
-        return explain_full(reason, place)
-    return plugins.explain(error)
+    text: str | None
+    status = system_errors.MISTAKE
+    if isinstance(error, BadDataError | InUseError):
+        text = str(error)
+    elif isinstance(error, DivergedError):
+        text = explain_diverged(error, place)
+    elif isinstance(error, BucketError):
+        text = f'--workdir={place}: {error}; rerun the command to resume'
+    elif isinstance(error, LostError):
+        text = f'--workdir={place}: {error.strerror}'
+    elif (reason := system_errors.why_full(error)) is not None:
+        text = explain_full(reason, place)
+    elif (reason := system_errors.why_limited(error)) is not None:
+        text = f'{reason}; rerun the command to resume'
+        status = system_errors.LIMIT
+    elif memory_check.is_exhausted(error):
+        text = memory_check.EXHAUSTED
+    else:
+        text = plugins.explain(error)
+    return None if text is None else system_errors.Line(text, status)
 
 
 def explain_full(reason: str, place: str) -> str:
     """The message for a full disk: what is saved and what to do."""
+    return (
+        f'--workdir={place}: {reason}; checkpoints: {saved(place)}; free some '
+        'space and rerun the command to resume'
+    )
+
+
+def explain_diverged(error: Exception, place: str) -> str:
+    """The message for a run that diverged: what is saved and what to do."""
+    return (
+        f'{error}; checkpoints: {saved(place)}; to begin this phase anew, '
+        'rerun the command with a lower learning rate and '
+        '--config.checkpoint.on_changed_lr=restart_phase'
+    )
+
+
+def saved(place: str) -> str:
+    """The checkpoints of a work directory, in words."""
     from mnemonics_jax.train import checkpoint
 
-    kept = ', '.join(checkpoint.whole(place)) or 'none yet'
-    return (
-        f'--workdir={place}: {reason}; checkpoints: {kept}; free some space '
-        'and rerun the command to resume'
-    )
+    return ', '.join(checkpoint.whole(place)) or 'none yet'
 
 
 def command() -> None:
@@ -188,8 +219,15 @@ def command() -> None:
     sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
     for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    with dependencies.explained():
-        app.run(main, flags_parser=parse)
+    streams.prepare()
+    try:
+        with dependencies.explained():
+            app.run(main, flags_parser=parse)
+    except SystemExit as e:
+        if e.code == system_errors.LIMIT:
+            # Orbax's threads may wait for others that could not be started.
+            streams.leave(system_errors.LIMIT)
+        raise
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ def make_space(seed=0):
         unit(random.normal(size=(10, D))).astype(np.float32),
         labels,
         np.ones(10, np.float32),
+        np.ones(10, bool),
     )
     slots = random.normal(size=(K * SLOTS, D)).astype(np.float32)
     mask = np.array([[1, 1], [1, 0], [1, 1], [0, 0], [0, 0]], bool)

@@ -15,7 +15,7 @@ from command import assert_refused, call_main
 from data_folder_test import photo
 from data_tfds_test import write_set
 
-from mnemonics_jax.core.cli import why_full
+from mnemonics_jax.core.system_errors import why_full
 from mnemonics_jax.train.tensorboard import Events
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -83,7 +83,8 @@ def conv2d(
 
 
 # What JAX calls v6e. Its compiler crashes without a barrier before strided
-# convolutions (benchmarks/v6e_crash.py), which costs other TPUs 1 to 3 % of a step.
+# convolutions (benchmarks/v6e_crash.py), which costs other TPUs up to 3 % of a
+# step.
 CRASHING = 'TPU v6 lite'
 
 

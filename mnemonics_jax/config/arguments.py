@@ -3,11 +3,18 @@
 Arguments choose a cell of the paper's tables; any other field is a flag.
 """
 
+import contextlib
 import pathlib
-import runpy
+import re
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import config_dict
+
+from mnemonics_jax.core import cli, plugins
+
+SLOW_SECONDS = 60.0
 
 # Argument -> the field it sets.
 FIELDS = {
@@ -33,6 +40,10 @@ IMAGENET_SETTINGS = {
     'method.podnet.spatial_weight': 8.0,
     'method.podnet.flat_weight': 10.0,
 }
+
+
+class ArgumentError(ValueError):
+    """What follows the colon of a configuration is wrong."""
 
 
 def folder() -> pathlib.Path:
@@ -73,9 +84,59 @@ def locate(given: str) -> str:
 
 
 def load(given: str) -> config_dict.ConfigDict:
-    """The configuration of a file, see `locate`."""
-    path, *arguments = locate(given).split(':', 1)
-    return runpy.run_path(path)['get_config'](*arguments)
+    """The configuration of a file.
+
+    Args:
+        given: see `locate`.
+
+    Raises:
+        ValueError: there is no such file, or it gives no configuration: what it
+            did instead, and where.
+    """
+    path, *words = locate(given).split(':', 1)
+    what = f'--config={given}'
+    with _waiting(what):
+        module = plugins.execute(pathlib.Path(path), path, what)
+        make = getattr(module, 'get_config', None)
+        if not callable(make):
+            raise ValueError(f'{what}: must have a function get_config()')
+        try:
+            config = plugins.attempt(what, make, *words)
+        except plugins.PluginError as e:
+            raise ValueError(_explain(what, e)) from e
+    if not isinstance(config, config_dict.ConfigDict):
+        raise ValueError(
+            f'{what}: get_config{plugins.defined_at(make)} returned '
+            f'{plugins.described(config)}: must return default_config() with '
+            'changes'
+        )
+    return config
+
+
+def _explain(what: str, error: plugins.PluginError) -> str:
+    """The line for what `get_config` raised."""
+    cause = error.__cause__ or error
+    if isinstance(cause, ArgumentError):
+        return f'{what}: {cause}'
+    unknown = re.search(r'Key "(\w+)" does not exist', str(cause))
+    if not unknown:
+        return str(error)
+    near = re.search(r'Did you mean "(\w+)"', str(cause))
+    hint = f'; nearest: {near[1]}' if near else ''
+    return f'{what}: no field {unknown[1]!r}{hint}{plugins.place(cause) or ""}'
+
+
+@contextlib.contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """Says what is being read if that takes longer than a minute."""
+    line = f'still reading {what}; Ctrl-C says at which line'
+    timer = threading.Timer(SLOW_SECONDS, cli.warn, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def apply_arguments(
@@ -93,7 +154,7 @@ def apply_arguments(
         All arguments, those of the file's own for it to apply.
 
     Raises:
-        ValueError: an unknown argument, or a value that is not of its type.
+        ArgumentError: an unknown argument, or a value that is not of its type.
     """
     arguments = parse_arguments(text, {**DEFAULTS, **more})
     values = {**arguments, 'phases': arguments['phases'] or None}
@@ -139,19 +200,19 @@ def parse_arguments(text: str, defaults: dict[str, Any]) -> dict[str, Any]:
             standing for an optional truth value.
 
     Raises:
-        ValueError: an unknown name, one that is given twice, or a value that is
-            not of its type.
+        ArgumentError: an unknown name, one that is given twice, or a value that
+            is not of its type.
     """
     arguments, given = dict(defaults), set()
     for part in filter(None, text.split(',')):
         name, _, value = part.partition('=')
         if name in given:
-            raise ValueError(
+            raise ArgumentError(
                 f'--config argument {name!r}: must be given once, in {text!r}'
             )
         given.add(name)
         if name not in defaults:
-            raise ValueError(
+            raise ArgumentError(
                 f'--config argument {name!r}: must be one of '
                 f'{", ".join(defaults)}'
             )
@@ -163,10 +224,12 @@ def parse_argument(name: str, value: str, default: Any) -> Any:
     """One value of `parse_arguments`."""
     if default is None or isinstance(default, bool):
         if value.lower() not in ('true', 'false'):
-            raise ValueError(
+            raise ArgumentError(
                 f'argument {name}={value!r}: must be true or false'
             )
         return value.lower() == 'true'
     if isinstance(default, int) and not value.isdecimal():
-        raise ValueError(f'argument {name}={value!r}: must be an integer >= 0')
+        raise ArgumentError(
+            f'argument {name}={value!r}: must be an integer >= 0'
+        )
     return type(default)(value)

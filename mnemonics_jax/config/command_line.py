@@ -39,18 +39,28 @@ def config_first(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
     Raises:
         ValueError: there is no such configuration, or there are two.
     """
-    all_given, rest, words = [], [], iter(argv[1:])
+    all_given, rest, words = values_of('config', argv), [], iter(argv[1:])
     for word in words:
         name, value = split(word)
-        if name == '--config':
-            all_given.append(next(words, '') if value is None else value)
-        else:
+        if name != '--config':
             rest.append(word)
+        elif value is None:
+            next(words, '')
     if len(all_given) > 1:
         both = ', '.join(f'--config={given}' for given in all_given)
         raise ValueError(f'{both}: must be given once')
     given = all_given[0] if all_given else default
     return given, [argv[0], f'--config={arguments.locate(given)}', *rest]
+
+
+def values_of(flag: str, argv: Sequence[str]) -> list[str]:
+    """The values of a flag, which may be a word of their own."""
+    found, words = [], iter(argv[1:])
+    for word in words:
+        name, value = split(word)
+        if name == f'--{flag}':
+            found.append(next(words, '') if value is None else value)
+    return found
 
 
 def take_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -272,6 +272,11 @@ FIELDS = {
         NOT_NEGATIVE,
         'Seconds between checkpoints within a phase; 0: none.',
     ),
+    'checkpoint.on_changed_lr': Field(
+        'stop',
+        one_of(('stop', 'restart_phase')),
+        'What to do if learning rates are others than in the phase before.',
+    ),
 }
 
 

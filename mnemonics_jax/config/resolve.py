@@ -82,11 +82,12 @@ def resolve(
 def check_form(config: Any) -> None:
     """Raises ValueError if a configuration does not have all fields."""
     for name in FIELDS:
-        values: Any = config
+        values, path = config, ''
         for part in name.split('.'):
+            path += f'.{part}' if path else part
             if not hasattr(values, 'keys') or part not in values:
                 raise ValueError(
-                    f'{name}: missing; a configuration must be '
+                    f'{path}: missing; a configuration must be '
                     'default_config() with changes'
                 )
             values = values[part]

@@ -1,4 +1,4 @@
-"""One line, not a traceback, where a package is missing.
+"""One line, not a traceback, where a package is missing or the system refuses.
 
 Imports the standard library alone: commands import this file before all others.
 """
@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import NoReturn
 
+from mnemonics_jax.core import streams, system_errors
+
+# Exit status after Ctrl-C, as shells have it: 128 and the number of the signal.
+INTERRUPTED = 130
 PYTHON = (3, 11)
 # Module -> package, where their names differ.
 _PACKAGES = {
@@ -27,7 +31,11 @@ _ACTIVATE = (
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Ends the process with one line and status 2 if a package is missing."""
+    """Ends the process with one line for what is no defect of the program.
+
+    With status 2 if a package is missing; see `system_errors.explain` for what
+    the system refuses; with `INTERRUPTED` after Ctrl-C.
+    """
     if sys.version_info < PYTHON:
         _fail(
             f'Python {sys.version.split()[0]} of {sys.executable}: must be '
@@ -39,6 +47,14 @@ def explained() -> Iterator[None]:
         if not e.name or e.name.startswith('mnemonics_jax'):
             raise
         _fail(explain(e.name))
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        _fail('interrupted', INTERRUPTED)
+    except Exception as e:
+        if (line := system_errors.explain(e)) is None:
+            raise
+        _fail(*line)
 
 
 def explain(name: str) -> str:
@@ -78,6 +94,6 @@ def extra_of(package: str, declared: list[str]) -> str | None:
     return extras[0] if extras else None
 
 
-def _fail(line: str) -> NoReturn:
-    print(f'error: {line}', file=sys.stderr)
-    sys.exit(2)
+def _fail(line: str, status: int = system_errors.MISTAKE) -> NoReturn:
+    streams.complain(f'error: {" ".join(line.split())}')
+    sys.exit(status)

@@ -7,6 +7,7 @@ registered until the process ends.
 """
 
 import contextlib
+import importlib.machinery
 import importlib.util
 import pathlib
 import pkgutil
@@ -15,7 +16,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mnemonics_jax.core import rules
+from mnemonics_jax.core import rules, system_errors
 
 # The package's folder of each kind of plug-in.
 KINDS = {
@@ -144,14 +145,33 @@ def load(path: str | pathlib.Path) -> None:
     known = (group.get(name) for group in _registered.values())
     if str(path) in (getattr(module, '__file__', None) for module in known):
         return
-    spec = importlib.util.spec_from_file_location(name, path)
-    loader = spec and spec.loader
-    if path.suffix != '.py' or not path.is_file() or not (spec and loader):
+    if path.suffix != '.py' or not path.is_file():
         raise ValueError(f'plugins={given!r}: must be a Python file')
+    register(execute(path, given, f'plugins={given!r}'), name)
+
+
+def execute(path: pathlib.Path, given: str, what: str) -> types.ModuleType:
+    """Runs a user's file and returns its module.
+
+    Args:
+        path: the file.
+        given: how messages name it.
+        what: what is run, for the message.
+
+    Raises:
+        PluginError: see `attempt`.
+    """
+    path = path.resolve()
+    # The suffix need not be .py.
+    loader = importlib.machinery.SourceFileLoader(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(
+        path.stem, path, loader=loader
+    )
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     _files[str(path)] = given
-    attempt(f'plugins={given!r}', loader.exec_module, module)
-    register(module, name)
+    attempt(what, loader.exec_module, module)
+    return module
 
 
 def load_all(paths: str) -> str:
@@ -197,6 +217,9 @@ def check_object(kind: str, name: str) -> None:
 def attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What a user's function returns; it may raise anything.
 
+    Also what ends a process, such as `sys.exit()` and Ctrl-C while it runs: the
+    place says where it hung.
+
     Args:
         what: what is called, for the message.
         function: the function.
@@ -205,12 +228,16 @@ def attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
         PluginError: the type and the first line of what the function raised,
             and the place in the plug-in's file.
+        Exception: what is no mistake in a file: a limit of the system, see
+            `system_errors.why_limited`, or a package that this one lacks.
     """
     try:
         return function(*arguments)
     except PluginError:
         raise
-    except Exception as e:
+    except BaseException as e:
+        if system_errors.why_limited(e) is not None or _is_missing_here(e):
+            raise
         raise PluginError(f'{what}: {_reason(e)}') from e
 
 
@@ -218,7 +245,7 @@ def explain(error: BaseException) -> str | None:
     """The line for an error that a plug-in's function raised, else None."""
     if isinstance(error, PluginError):
         return str(error)
-    if _place(error) is None:
+    if place(error) is None:
         return None
     return f'plug-in {_reason(error)}'
 
@@ -231,14 +258,27 @@ def defined_at(function: Any) -> str:
     return f' ({_files[code.co_filename]}:{code.co_firstlineno})'
 
 
+def _is_missing_here(error: BaseException) -> bool:
+    """Whether a package is missing that no user's file itself imports."""
+    if not isinstance(error, ModuleNotFoundError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [f.filename for f in frames if not f.filename.startswith('<')]
+    return bool(files) and files[-1] not in _files
+
+
 def _reason(error: BaseException) -> str:
     """Type, first line and place of what a user's function raised."""
-    lines = str(error).splitlines() or ['']
-    return f'{type(error).__name__}: {lines[0]}{_place(error) or ""}'
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    colon = ': ' if text else ''
+    lines = text.splitlines() or ['']
+    return f'{type(error).__name__}{colon}{lines[0]}{place(error) or ""}'
 
 
-def _place(error: BaseException) -> str | None:
-    """The innermost line of a plug-in's file in a traceback; see above."""
+def place(error: BaseException) -> str | None:
+    """The innermost line of a user's file in a traceback, as ` (own.py:3)`."""
+    if isinstance(error, SyntaxError) and error.filename in _files:
+        return f' ({_files[error.filename]}:{error.lineno})'
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in _files:
             return f' ({_files[frame.filename]}:{frame.lineno})'

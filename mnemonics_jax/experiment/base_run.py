@@ -96,8 +96,14 @@ def _open(parts: components.Components) -> finished.FinishedPhase:
 def _compare(parts: components.Components, folder: str | pathlib.Path) -> None:
     with Workdir(folder, uploads=False) as place:
         begun, data = run_config.read(place), run_config.read_data(place)
+        later = [k for k in run_config.phases_of_new_rates(place) if k]
     if begun is None:
         return  # `finished.restore_phase` raises.
+    if later:
+        raise ValueError(
+            f'{folder}: must be a run whose phase 0 had the learning rates of '
+            f'its config.json, but they are those from phase {later[0]} on'
+        )
     ignored = run_config.may_differ(LATER, recorded=bool(data))
     fields = run_config.differences(
         config_lib.to_json(parts.config), begun.config, ignored=ignored

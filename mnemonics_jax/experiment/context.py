@@ -16,7 +16,7 @@ from mnemonics_jax.data.loader import PhaseExamples
 from mnemonics_jax.experiment.components import Components
 from mnemonics_jax.train import evaluation
 from mnemonics_jax.train.loop import ResumableLoops
-from mnemonics_jax.train.metric_writer import Recorder
+from mnemonics_jax.train.metric_writer import DivergedError, Recorder
 from mnemonics_jax.types import Phase, Variables
 
 Batches = Iterator[dict[str, np.ndarray]]
@@ -88,11 +88,26 @@ def in_order(examples: PhaseExamples, batch_size: int) -> Batches:
 def features_of(
     context: PhaseContext, variables: Variables, data: PhaseExamples
 ) -> np.ndarray:
-    """Features f32[n, D] of examples, in order."""
+    """Features f32[n, D] of examples, in order.
+
+    Raises:
+        DivergedError: they are not finite, or too large.
+    """
     batch_size = context.parts.config.evaluate.batch_size
-    return evaluation.features_of(
+    found = evaluation.features_of(
         context.parts.evaluator, variables, in_order(data, batch_size)
     )
+    check_features(context, found)
+    return found
+
+
+def check_features(context: PhaseContext, features: np.ndarray) -> None:
+    """Raises DivergedError if features are not finite, or too large."""
+    if not evaluation.are_sound(features):
+        raise DivergedError(
+            f'phase {context.index}: features of the trained model are not '
+            'finite, or so large that their squares are not'
+        )
 
 
 def all_class_means(

@@ -15,6 +15,7 @@ from mnemonics_jax.experiment.context import (
     Clock,
     PhaseContext,
     all_class_means,
+    check_features,
     in_order,
 )
 from mnemonics_jax.experiment.exemplar_stages import renew_memory
@@ -24,6 +25,7 @@ from mnemonics_jax.experiment.model_stages import (
     train_model,
 )
 from mnemonics_jax.train import evaluation
+from mnemonics_jax.train.metric_writer import DivergedError
 from mnemonics_jax.types import Carry, ExemplarSet, Variables
 
 
@@ -123,9 +125,16 @@ def evaluate_models(
     slots = evaluation.slot_features(
         parts.evaluator, variables, exemplars, batch_size
     )
+    check_features(context, slots)
     counts, images = counts_with(
         parts.evaluator.exemplar_means(slots, exemplars.mask)
     )
+    if not images.sound.all():
+        raise DivergedError(
+            f'phase {context.index}: features or scores of '
+            f'{np.sum(~images.sound)} of {len(images.sound)} test images are '
+            'not finite'
+        )
     if not strategies.keeps(config.exemplars.strategy):
         counts = {'cnn': counts['cnn']}
     if config.evaluate.oracle:

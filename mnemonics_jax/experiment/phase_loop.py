@@ -242,6 +242,9 @@ def open_checkpoints(
 ) -> Checkpointer:
     """Checkpoints of a run, for as long as its lock is held.
 
+    Those within the unfinished phase are removed where learning rates are not
+    what they were, since it is begun anew; see `run_config.new_rates`.
+
     Raises:
         lock.InUseError: since `prepare` another run was begun here.
     """
@@ -250,6 +253,11 @@ def open_checkpoints(
             run_config.follow(begun, parts.config, place)
     except ValueError as e:
         raise lock.InUseError(str(e)) from e
+    if begun is not None and run_config.new_rates(begun.config, parts.config):
+        if multihost.is_main():
+            steps = place.root / 'checkpoints' / 'steps'
+            steps.rmtree(missing_ok=True)
+        multihost.all_agree(True)  # The others wait.
 
     def before_save() -> None:
         held.check()

@@ -20,6 +20,7 @@ from mnemonics_jax import config as config_lib
 from mnemonics_jax.config.fields import FIELDS
 from mnemonics_jax.config.presets import ByMethod, Presets
 from mnemonics_jax.core import manifest, multihost, schema
+from mnemonics_jax.core.text import flatten
 from mnemonics_jax.core.workdir import SETUP, Workdir, write_atomically
 from mnemonics_jax.data.phase_plan import Plan, from_json
 from mnemonics_jax.data.record import Record
@@ -41,6 +42,16 @@ MAY_CHANGE = (
     'report',
     'steps_per_dispatch',
 )
+# Fields that may differ too where `checkpoint.on_changed_lr` says so: later
+# phases are then trained otherwise than those before.
+RATES = (
+    'exemplars.adjust_lr',
+    'exemplars.inner_lr',
+    'exemplars.outer_lr',
+    'finetune.lr',
+    'train.lr',
+)
+RESTART = 'restart_phase'
 # Without a record of its images, these say which they were.
 _PLACES = ('data.dir', 'data.labels')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -128,17 +139,50 @@ def follow(
     if config.data.feed == 'auto':  # Decided when the run began.
         begun = ml_collections.ConfigDict(run_config.config)
         config = data.with_feed(config, begun.data.feed)
+    if config.checkpoint.on_changed_lr == RESTART:
+        ignored += RATES
     fields = differences(
         config_lib.to_json(config),
         completed(run_config.config),
         ignored=ignored,
     )
     if fields:
+        rates = all(field.partition(':')[0] in RATES for field in fields)
+        hint = (
+            f', or --config.checkpoint.on_changed_lr={RESTART} to begin the '
+            'unfinished phase anew'
+        )
         raise ValueError(
             f'--workdir={place.shown(place.local)}: must be the work directory '
             f'of the same configuration, or a new one ({"; ".join(fields)})'
+            f'{hint if rates else ""}'
         )
     return config
+
+
+def new_rates(
+    before: dict[str, Any], config: ml_collections.FrozenConfigDict
+) -> dict[str, list[float]]:
+    """Learning rates that differ from those so far: field -> [before, now].
+
+    Args:
+        before: configuration of the last start, as JSON.
+        config: configuration of this start.
+    """
+    old, new = flatten(before), flatten(config_lib.to_json(config))
+    return {
+        name: [old[name], new[name]]
+        for name in RATES
+        if name in old and old[name] != new[name]
+    }
+
+
+def phases_of_new_rates(place: Workdir) -> list[int]:
+    """The phases that were begun with other learning rates, ascending."""
+    if not (place.local / 'config.json').exists():
+        return []
+    starts = content(place).get('starts', ())
+    return [s['resumed']['phase'] for s in starts if s.get('new_rates')]
 
 
 def completed(content: dict[str, Any]) -> dict[str, Any]:
@@ -248,9 +292,13 @@ def add_start(
     if not multihost.is_main():
         return
     found = content(place)
+    rates = new_rates(found['config'], config)
+    if rates and resumed is None:  # The phase that is begun anew is the first.
+        resumed = {'phase': 0, 'stage': None, 'step': None}
     start = {
         'time': now(),
         'resumed': resumed,
+        **({'new_rates': rates} if rates else {}),
         # As typed, but without the path of the interpreter.
         'command': shlex.join(['python', *sys.orig_argv[1:]]),
     }
@@ -269,13 +317,11 @@ def in_words(config: ml_collections.FrozenConfigDict) -> dict[str, str]:
 
     Not where the data are: each machine may have its own copy.
     """
-    found = {}
-    for section, value in config_lib.to_json(config).items():
-        fields = value if isinstance(value, dict) else {'': value}
-        for name, inner in fields.items():
-            field = f'{section}.{name}' if name else section
-            if field not in _PLACES:
-                found[field] = json.dumps(inner)
+    found = {
+        field: json.dumps(value)
+        for field, value in flatten(config_lib.to_json(config)).items()
+        if field not in _PLACES
+    }
     return {**found, **versions()}
 
 

@@ -8,4 +8,5 @@ with dependencies.explained():
     from mnemonics_jax.report.command import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    with dependencies.explained():
+        sys.exit(main())

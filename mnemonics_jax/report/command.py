@@ -9,7 +9,6 @@ runs side by side. Work directories may be in a bucket.
 import contextlib
 import os
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from mnemonics_jax.core import cli
+from mnemonics_jax.core import cli, streams, system_errors
 from mnemonics_jax.core.text import TITLES, counted, num_bytes, percent
 from mnemonics_jax.core.workdir import (
     METRICS,
@@ -248,13 +247,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         f'directory, or {COMPARISON}/ beside several work directories',
     )
     given = parser.parse_args(argv)
+    streams.prepare()
+    line = None
     try:
-        print(write_anew(given.workdirs, given.out))
+        print(write_anew(given.workdirs, given.out), flush=True)
+    except BrokenPipeError:
+        streams.drop()
     except ValueError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+        line = str(error)
     except OSError as error:
+        if system_errors.why_limited(error) is not None:
+            raise
         place = given.out or ', '.join(given.workdirs)
-        print(f'error: {place}: {error.strerror or error}', file=sys.stderr)
-        return 2
+        line = f'{place}: {error.strerror or error}'
+    if line is not None:
+        streams.complain(f'error: {line}')
+        return system_errors.MISTAKE
+    if (line := streams.lost()) is not None:
+        streams.complain(f'error: {line}')
+        return streams.LOST
     return 0

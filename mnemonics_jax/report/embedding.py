@@ -19,13 +19,13 @@ _KEYS = ('features', 'labels', 'means', 'exemplars', 'mask', 'class_names')
 
 
 def stored(run: Run, phase: int) -> dict[str, np.ndarray] | None:
-    """Features of a phase; None if missing or inconsistent."""
+    """Features of a phase; None if missing, inconsistent or not finite."""
     found = runs.arrays(run, features_name(phase), _KEYS)
     return found if found is not None and _fits(found) else None
 
 
 def _fits(found: dict[str, np.ndarray]) -> bool:
-    """Whether the shapes are consistent and there are images."""
+    """Whether there are images, of consistent shapes and finite."""
     n, labels = len(found['means']), found['labels']
     return (
         len(labels) == len(found['features']) > 0
@@ -35,6 +35,8 @@ def _fits(found: dict[str, np.ndarray]) -> bool:
         and found['means'].ndim == 2
         and found['features'].shape[1:] == found['means'].shape[1:]
         and found['exemplars'].shape[2:] == found['means'].shape[1:]
+        # A run of an older version may have diverged unnoticed.
+        and all(np.isfinite(found[name]).all() for name in _KEYS[:4])
     )
 
 

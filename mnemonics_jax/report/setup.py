@@ -129,7 +129,24 @@ def warnings(run: Run) -> list[str]:
     if resumed:
         shown = '; '.join(resumed[-_MOST:])
         found.append(f'Resumed {counted(len(resumed), "time")}: {shown}.')
-    return found + run.missing
+    return found + other_rates(run) + run.missing
+
+
+def other_rates(run: Run) -> list[str]:
+    """Sentences on phases from which on learning rates were others."""
+    found = []
+    for start in run.setup.get('starts') or ():
+        if isinstance(start, dict) and isinstance(
+            rates := start.get('new_rates'), dict
+        ):
+            words = ', '.join(
+                f'{name} {" instead of ".join(map(str, reversed(values)))}'
+                for name, values in rates.items()
+                if isinstance(values, list)
+            )
+            phase = (start.get('resumed') or {}).get('phase')
+            found.append(f'From phase {phase} on: {words}.')
+    return found
 
 
 def _moment(resumed: dict[str, Any]) -> str:

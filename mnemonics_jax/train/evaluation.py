@@ -29,6 +29,10 @@ from mnemonics_jax.types import Backbone, ExemplarSet, Variables
 
 CLASSIFIERS = tuple(text.CLASSIFIERS)
 
+# The squares of larger features, summed over up to 10,000 of them, overflow in
+# float32.
+_LARGEST_FEATURE = 1e17
+
 
 class Counts(NamedTuple):
     """Counts of test images by classifier, in the order of `CLASSIFIERS`.
@@ -49,11 +53,13 @@ class Embedded(NamedTuple):
         features: f32[n, D], of unit length.
         labels: int32[n].
         weights: f32[n], 0 for padding.
+        sound: bool[n], whether features and scores are finite numbers.
     """
 
     features: jax.Array
     labels: jax.Array
     weights: jax.Array
+    sound: jax.Array
 
 
 class Evaluator(NamedTuple):
@@ -218,7 +224,16 @@ def count(
         counts.confusion.at[classifier, labels, predicted].add(weight),
         counts.top5.at[classifier, labels].add(weight * hits),
     )
-    return counts, Embedded(features, labels, batch['weight'])
+    sound = jnp.all(jnp.isfinite(features), axis=-1) & jnp.all(
+        jnp.isfinite(scores), axis=(0, 2)
+    )
+    return counts, Embedded(features, labels, batch['weight'], sound)
+
+
+def are_sound(features: np.ndarray) -> bool:
+    """Whether features f32[..., D] are numbers that have a length."""
+    # False for NaN.
+    return bool((np.abs(features) < _LARGEST_FEATURE).all())
 
 
 def features_of(

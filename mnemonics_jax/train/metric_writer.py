@@ -21,7 +21,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from mnemonics_jax.core import manifest
+from mnemonics_jax.core import manifest, streams
 from mnemonics_jax.core.workdir import METRICS, read_records, write_atomically
 from mnemonics_jax.train.tensorboard import Events
 
@@ -85,7 +85,7 @@ class Recorder:
         try:
             print(text, flush=True)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.drop()
 
     def record(self, phase: int, stage: str, **values: Any) -> None:
         """Writes a record and its scalars; each line is flushed."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from mnemonics_jax.core import cli
+from mnemonics_jax.core import system_errors
 from mnemonics_jax.data import tf_import
 
 _RETRIES = 4
@@ -60,7 +60,7 @@ def prepare(builder: Any, name: str) -> None:
             )
     except Exception as e:  # Network, disk, checksums, missing packages.
         # The words are TFDS's own: it compares sizes before it starts.
-        if cli.why_full(e) or 'Not enough disk space' in str(e):
+        if system_errors.why_full(e) or 'Not enough disk space' in str(e):
             for path in _unfinished_downloads(builder) - downloads:
                 with contextlib.suppress(OSError):
                     path.rmtree()

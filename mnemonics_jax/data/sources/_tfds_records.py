@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from mnemonics_jax.core import cli
+from mnemonics_jax.core import system_errors
 from mnemonics_jax.data.errors import BadDataError
 from mnemonics_jax.data.sources._tfds_builders import library, one_line
 
@@ -172,7 +172,9 @@ def _cached(
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         message = f'{path}: cannot be written: {e.strerror or one_line(e)}'
-        if cli.why_full(e):  # The run would fail at its first checkpoint.
+        if system_errors.why_full(
+            e
+        ):  # The run would fail at its first checkpoint.
             raise ValueError(message) from e
         # Without the file, later runs have to scan the records again.
         logging.warning('%s', message)
