@@ -135,16 +135,20 @@ def image_folder(
     if end.status:
         return what, LINE
     said = end.text + (folder / 'run/results.json').read_text()
-    escaped = [
-        name.encode('ascii', 'backslashreplace').decode() for name in names
-    ]
-    told = [
-        any(form in said for form in (name, other, repr(name)[1:-1]))
-        or pathlib.Path(name).name in said
-        for name, other in zip(names, escaped, strict=True)
-    ]
     # A link to no class or a table that is not asked for changes nothing.
     harmless = {'labels.csv is a folder', 'test is a loop', 'empty class'}
-    if all(t or w in harmless for t, w in zip(told, words, strict=True)):
+    silent = [
+        name
+        for name, word in zip(names, words, strict=True)
+        if word not in harmless and not named(name, said)
+    ]
+    if not silent:
         return what, LINE
     return what, STARTS if 'left out' in said else SILENT
+
+
+def named(name: str, said: str) -> bool:
+    """Whether a text has the name of a path, as it is or escaped."""
+    escaped = name.encode('ascii', 'backslashreplace').decode()
+    forms = (name, escaped, repr(name)[1:-1], pathlib.Path(name).name)
+    return any(form in said for form in forms)
