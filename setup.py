@@ -116,6 +116,7 @@ setuptools.setup(
         'bench': ['torch>=2.9'],
         'dev': [
             'mnemonics-jax[docs,tfds]',
+            'hypothesis>=6.100',
             'mypy>=1.15',
             'pre-commit>=4',
             'pytest>=8',

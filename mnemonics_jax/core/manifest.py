@@ -39,7 +39,7 @@ def read(folder: pathlib.Path) -> Entries:
         check(content, _FORM)
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         content = {'files': {}, 'sha256': ''}
     if content['sha256'] != _digest(content['files']):
         raise ValueError(f'{NAME} is damaged')

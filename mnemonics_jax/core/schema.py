@@ -124,7 +124,8 @@ def load(path: pathlib.Path, check: Callable[[Any], None]) -> Any:
     """
     try:
         content = json.loads(path.read_text())
-    except ValueError as e:  # Also of bytes that are no text.
+    # Also of bytes that are no text; of lists in lists in lists.
+    except (ValueError, RecursionError) as e:
         raise ValueError(f'must be JSON ({e})') from e
     check(content)
     return content

@@ -266,7 +266,7 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
         return []
     records = []
     for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(line)
             schema.check(record, schema.RECORD)
             records.append(record)
