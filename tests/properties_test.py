@@ -27,6 +27,7 @@ some = hypothesis.settings(
     max_examples=60,
     deadline=None,
     derandomize=True,
+    database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 NUMBERS = st.integers() | st.floats() | st.sampled_from([2**63, 1e308, -0.0])
