@@ -2,6 +2,7 @@
 
 import collections
 import importlib.util
+import json
 import pathlib
 import re
 import subprocess
@@ -18,9 +19,11 @@ from mnemonics_jax.core import parallel
 from mnemonics_jax.experiment import components, step_counts, step_shapes
 from mnemonics_jax.plan import chips, compiling, request, table
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'benchmarks'))
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / 'benchmarks'))
 
 import aot
+import plans as plans_benchmark
 
 CIFAR = '--config=cifar100:phases=5'
 
@@ -385,3 +388,18 @@ RESNET32 = (
     + 8**2 * 32 * 64
     + 22**2 * 9 * 64**2
 )
+
+
+def test_the_table_of_plans_is_that_of_the_record():
+    record = ROOT / 'benchmarks' / 'results' / 'plans.json'
+    plans = json.loads(record.read_text())['plans']
+    assert len(plans) == len(plans_benchmark.SHAPES) * len(
+        plans_benchmark.CHIPS
+    )
+    for plan in plans:
+        assert len(plan['programs']) == 5
+        for each in plan['programs']:
+            assert each['status'] == 'compiled'
+            assert each['needed_bytes'] < plans_benchmark.room(plan['chips'])
+    page = (ROOT / 'docs' / 'devices.md').read_text()
+    assert plans_benchmark.table(plans) in page
