@@ -1,6 +1,7 @@
 """Damaged files of a finished run: what each command says and does."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -212,3 +213,15 @@ def test_a_kill_between_a_file_and_its_entry_accuses_no_file(
     entries = manifest.read(copied)
     assert entries.keys() == manifest.read(saved_run.workdir).keys()
     assert not any(manifest.damage(copied, name) for name in entries)
+
+
+@pytest.mark.parametrize('name', ['files.json', *FILES])
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(saved_run, copied, name):
+    (copied / name).unlink()
+    os.mkfifo(copied / name)
+    if name == 'files.json':
+        with pytest.raises(ValueError, match='damaged'):
+            manifest.read(copied)
+    else:
+        assert manifest.damage(copied, name)
+    assert experiment.run(saved_run.parts, copied) == saved_run.results

@@ -403,3 +403,21 @@ def test_a_stage_says_where_it_is(tmp_path, capsys, clock):
         'phase 2 train epoch 1/2 1/10',
         'phase 2 train epoch 2/2 2/10',
     ]
+
+
+def test_records_that_are_gone_are_counted_and_the_others_keep_their_numbers(
+    tmp_path, capsys
+):
+    """Of four records before the checkpoint, one is zeroed and two are gone."""
+    write_records(tmp_path, first_phase=0, phases=[0], num=5)
+    path = tmp_path / 'metrics.jsonl'
+    written = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(written[0] + bytes(len(written[1])) + written[4])
+    with metric_writer.Recorder(
+        tmp_path, first_phase=0, num_records=4
+    ) as recorder:
+        recorder.record(0, 'train', epoch=4, loss=9.0)
+    assert capsys.readouterr().out == (
+        'metrics.jsonl: 3 of 4 records are damaged or missing\n'
+    )
+    assert [line['global_step'] for line in lines(tmp_path)] == [0, 4]

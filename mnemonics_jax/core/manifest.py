@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.core.rules import TEXT, at_least
 from mnemonics_jax.core.schema import check
 
@@ -35,11 +36,11 @@ def read(folder: pathlib.Path) -> Entries:
         ValueError: the manifest is damaged.
     """
     try:
-        content = json.loads((folder / NAME).read_text())
+        content = json.loads(regular(folder / NAME).read_text())
         check(content, _FORM)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         content = {'files': {}, 'sha256': ''}
     if content['sha256'] != _digest(content['files']):
         raise ValueError(f'{NAME} is damaged')
@@ -151,7 +152,7 @@ def _write(folder: pathlib.Path, entries: Entries) -> None:
 def _entry(path: pathlib.Path, most: int | None = None) -> dict[str, Any]:
     """The entry of a file, or of its first `most` bytes."""
     digest, left = hashlib.sha256(), most
-    with path.open('rb') as file:
+    with regular(path, None).open('rb') as file:
         while data := file.read(_PIECE if left is None else min(_PIECE, left)):
             digest.update(data)
             left = None if left is None else left - len(data)

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.core.rules import BOOLEAN, TEXT, Rule, at_least, or_none
 from mnemonics_jax.core.text import TITLES, flatten, shortened
 
@@ -123,7 +124,7 @@ def load(path: pathlib.Path, check: Callable[[Any], None]) -> Any:
         OSError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(regular(path).read_text())
     # Also of bytes that are no text; of lists in lists in lists.
     except (ValueError, RecursionError) as e:
         raise ValueError(f'must be JSON ({e})') from e

@@ -20,6 +20,7 @@ from etils import epath
 
 from mnemonics_jax.core import manifest, schema
 from mnemonics_jax.core.lock import LostError
+from mnemonics_jax.core.regular import regular
 
 SETUP, RESULTS, METRICS = 'config.json', 'results.json', 'metrics.jsonl'
 
@@ -262,7 +263,7 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
 
     A kill may have cut off the last line.
     """
-    if not path.exists():
+    if not path.is_file():
         return []
     records = []
     for line in path.read_bytes().splitlines():
@@ -290,7 +291,10 @@ def read_arrays(
 
     try:
         # Opened here: NumPy leaves a file open that it cannot read.
-        with path.open('rb') as file, np.load(file) as stored:
+        with (
+            regular(path, None).open('rb') as file,
+            np.load(file) as stored,
+        ):
             return {name: stored[name] for name in names or stored.files}
     except FileNotFoundError:
         raise

@@ -66,7 +66,13 @@ class Recorder:
             with manifest.writing(workdir, [METRICS]):
                 write_atomically(self._path, text)
         self._file = open(os.devnull if quiet else self._path, 'a')  # noqa: SIM115
-        self._step = 1 + max((r['global_step'] for r in kept), default=-1)
+        last = max((r['global_step'] for r in kept), default=-1)
+        self._step = max(1 + last, num_records or 0)
+        if missing := self._step - len(kept):
+            self.say(
+                f'{METRICS}: {missing} of {self._step} records are damaged or '
+                'missing'
+            )
         self._events = None if quiet else Events(workdir, self._step)
         self._console = rich.console.Console(file=sys.stdout)
 
