@@ -94,7 +94,7 @@ def map_rows(
         size: rows per microbatch on all devices together, None for all.
         layout: placement of the rows.
     """
-    num = 1 if size is None else -(-len(x) // size)
+    num = 1 if size is None else max(1, -(-len(x) // size))
 
     def map_own(rows: jax.Array) -> jax.Array:
         own = -(-len(rows) // num)

@@ -268,6 +268,13 @@ def share(placement: Placement, x: np.ndarray, axis: int = 0) -> jax.Array:
     )
 
 
+def kept_sharding(x: jax.Array, shape: tuple[int, ...]) -> Any:
+    """The sharding of an array like `x` of another shape; replicated, if so."""
+    if x.shape == shape or not isinstance(x.sharding, NamedSharding):
+        return x.sharding
+    return NamedSharding(x.sharding.mesh, PartitionSpec())
+
+
 def unshare(placement: Placement, x: jax.Array) -> jax.Array:
     """The same array, replicated on every device."""
     return jax.device_put(x, placement.replicated)

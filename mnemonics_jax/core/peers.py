@@ -3,15 +3,17 @@
 Kept apart from `multihost`, which says who the others are.
 """
 
+import atexit
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -59,7 +61,8 @@ def ends_after(seconds: float, line: str) -> Iterator[None]:
     """
 
     def end() -> None:
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
         os._exit(2)
 
     timer = threading.Timer(seconds, end)
@@ -84,6 +87,8 @@ def watch() -> None:
     os.dup2(write, 2)
     os.close(write)
     sys.stderr = os.fdopen(own, 'w', buffering=1, errors='backslashreplace')
+    if faulthandler.is_enabled():  # On the old one; absl does that.
+        faulthandler.enable(sys.stderr)
     # Gives the thread the time to speak: sleep(SIGABRT), six seconds, after
     # which `abort` goes on. Also replaces the dump of all of Python's threads.
     libc = ctypes.CDLL(None)
@@ -91,7 +96,14 @@ def watch() -> None:
     libc.signal.restype = ctypes.c_void_p
     libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
     lines = os.fdopen(read, errors='replace')
-    threading.Thread(target=_pass_on, args=(lines,), daemon=True).start()
+    thread = threading.Thread(target=_pass_on, args=(lines,), daemon=True)
+    thread.start()
+
+    def finish() -> None:
+        os.dup2(own, 2)  # Closes the pipe, so that the thread ends.
+        thread.join(1)
+
+    atexit.register(finish)
 
 
 def _pass_on(lines: IO[str]) -> None:
@@ -99,21 +111,24 @@ def _pass_on(lines: IO[str]) -> None:
         if _FATAL in line:
             end_lost()
         if not any(name in line for name in _BEFORE):
-            sys.stderr.write(line)
+            with contextlib.suppress(OSError, ValueError):  # Closed.
+                sys.stderr.write(line)
 
 
-def end_lost() -> None:
+def end_lost() -> NoReturn:
     """Ends this process at once: waiting for the others would abort it."""
-    sys.stdout.flush()
-    print(LOST_LINE, file=sys.stderr, flush=True)
+    for stream, text in ((sys.stderr, f'{LOST_LINE}\n'), (sys.stdout, '')):
+        with contextlib.suppress(OSError, ValueError):  # Closed.
+            stream.write(text)
+            stream.flush()
     os._exit(LOST)
 
 
 def are_lost(error: BaseException) -> bool:
     """Whether an error means that another process is gone."""
     return (
-        jax.process_count() > 1
-        and isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+        isinstance(error, jax.errors.JaxRuntimeError)
+        and jax.process_count() > 1
         and any(text in str(error) for text in _BROKEN)
     )
 

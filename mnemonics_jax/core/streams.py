@@ -7,6 +7,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import sys
 from typing import Any, NoReturn
 
@@ -43,7 +44,11 @@ class _Output(io.RawIOBase):
         try:
             if not self._is_open:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            return os.write(1, data)
+            while True:
+                try:
+                    return os.write(1, data)
+                except BlockingIOError:  # A full pipe that does not wait.
+                    select.select([], [1], [])
         except BrokenPipeError:  # A reader that has seen enough: no error.
             raise
         except OSError as e:

@@ -66,40 +66,45 @@ def prepare(
         found = config_lib.resolve(config, given)
         return found, run_config.in_words(found)
 
-    same = peers.in_all(resolved)
-
-    def built() -> tuple[components.Components, dict[str, str]]:
-        parts = _prepare(same, workdir, placement)
-        return parts, data_check.in_words(parts)
-
-    return peers.in_all(built)
-
-
-def _prepare(
-    config: ml_collections.FrozenConfigDict,
-    workdir: str | pathlib.Path,
-    placement: parallel.Placement | None,
-) -> components.Components:
-    """See `prepare`; of this process alone."""
-    with Workdir(workdir, uploads=multihost.is_main()) as place:
+    def opened() -> tuple[Workdir, dict[str, str]]:
+        place = Workdir(workdir, uploads=multihost.is_main())
         place.check_writable()
+        return place, {}
+
+    same = peers.in_all(resolved)
+    with peers.in_all(opened) as place:
         run_config.repair(place)
-        begun = run_config.read(place)
-        if begun is not None:
-            config = run_config.follow(begun, config, place)
-        else:
-            base_run.check_found(config)
-        parts = components.build(config, placement, begun and begun.plan)
-        if begun is None:
-            base_run.check(parts)
-            line = memory_check.check(
-                parts, last_phase(parts), parallel.room_on_device()
-            )
-            if line and multihost.is_main():
-                print(line, flush=True)
+
+        def built() -> tuple[components.Components, dict[str, str]]:
+            parts = _build(same, place, placement)
+            return parts, data_check.in_words(parts)
+
+        parts = peers.in_all(built)
         run_config.write(place, parts.config, parts.plan)
         # Fails here, before the run, if the work directory is not writable.
         place.sync([SETUP])
+    return parts
+
+
+def _build(
+    config: ml_collections.FrozenConfigDict,
+    place: Workdir,
+    placement: parallel.Placement | None,
+) -> components.Components:
+    """See `prepare`; of this process alone."""
+    begun = run_config.read(place)
+    if begun is not None:
+        config = run_config.follow(begun, config, place)
+    else:
+        base_run.check_found(config)
+    parts = components.build(config, placement, begun and begun.plan)
+    if begun is None:
+        base_run.check(parts)
+        line = memory_check.check(
+            parts, last_phase(parts), parallel.room_on_device()
+        )
+        if line and multihost.is_main():
+            print(line, flush=True)
     return parts
 
 

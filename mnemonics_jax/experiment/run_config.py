@@ -1,6 +1,5 @@
 """`config.json`: configuration and plan of the run in a work directory."""
 
-import contextlib
 import copy
 import datetime
 import importlib.metadata
@@ -109,7 +108,7 @@ def repair(place: Workdir) -> None:
     raises.
     """
     if multihost.is_main():
-        with contextlib.suppress(OSError):  # What cannot be read, or written.
+        try:
             place.fetch_checked([SETUP])
             why = damage(place)
             found = None if why is None else checkpoint.read_setup(place.root)
@@ -117,7 +116,12 @@ def repair(place: Workdir) -> None:
                 print(f'{SETUP} {why}; written again', flush=True)
                 _write(place, found)
                 place.sync()
-    multihost.all_agree(True)
+        except OSError:  # What cannot be read, or written.
+            pass
+        finally:
+            multihost.all_agree(True)
+    else:
+        multihost.all_agree(True)
 
 
 def follow(

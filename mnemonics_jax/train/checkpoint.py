@@ -290,6 +290,7 @@ def read_end(
                     if (folder / str(phase) / item).exists()
                 },
                 values=['results'],
+                alone=True,
             )
     except Exception as e:  # Orbax's storage raises many types.
         reason = ' '.join(str(e).split())[:200]

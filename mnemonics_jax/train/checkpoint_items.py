@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
-from mnemonics_jax.core import parallel
+from mnemonics_jax.core import multihost, parallel
 
 
 def composite(
@@ -35,6 +35,7 @@ def read(
     *,
     arrays: dict[str, Any],
     values: Sequence[str] = (),
+    alone: bool = False,
 ) -> dict[str, Any]:
     """Reads items of a checkpoint.
 
@@ -45,22 +46,33 @@ def read(
             the result; None reads the item as it was saved. Rows beyond the
             saved ones, of classes added after the start, are taken from it.
         values: names of JSON items.
+        alone: whether other processes of a run may not read it now; arrays are
+            then read as they were saved.
 
     Raises:
         ValueError: a digest does not match. Orbax raises other types.
     """
     folder = manager.directory / str(number)
-    targets = {
-        name: ocp.args.StandardRestore(
-            like if like is None else _saved_form(folder / name, like),
-            # The devices that saved it may not exist here.
-            fallback_sharding=SingleDeviceSharding(jax.local_devices()[0]),
-        )
-        for name, like in arrays.items()
-    }
     names = ['digests', *values]
-    targets |= {name: ocp.args.JsonRestore() for name in names}
-    restored = manager.restore(number, args=ocp.args.Composite(**targets))
+    restored: Any = None
+    error: Exception | None = None
+    try:
+        targets = {
+            name: ocp.args.StandardRestore(
+                like if like is None else _saved_form(folder / name, like),
+                # The devices that saved it may not exist here.
+                fallback_sharding=SingleDeviceSharding(jax.local_devices()[0]),
+            )
+            for name, like in arrays.items()
+        }
+        targets |= {name: ocp.args.JsonRestore() for name in names}
+        restored = manager.restore(number, args=ocp.args.Composite(**targets))
+    except Exception as e:  # Orbax's storage raises many types.
+        error = e
+    # Together: arrays may lie on several processes, which gather them below.
+    agreed = error is None if alone else multihost.all_agree(error is None)
+    if not agreed:
+        raise error or ValueError('another process cannot read it')
     for name in [*arrays, *values]:
         digest = digest_of_arrays if name in arrays else digest_of_json
         if digest(restored[name]) != restored['digests'][name]:
@@ -83,9 +95,10 @@ def _saved_form(folder: epath.Path, like: Any) -> Any:
 
     def form(path: Any, leaf: jax.Array) -> jax.ShapeDtypeStruct:
         target = ocp.utils.to_shape_dtype_struct(leaf)
-        return jax.ShapeDtypeStruct(
-            shapes[_names(path)], target.dtype, sharding=target.sharding
-        )
+        shape, sharding = shapes[_names(path)], target.sharding
+        if isinstance(leaf, jax.Array):
+            sharding = parallel.kept_sharding(leaf, shape)
+        return jax.ShapeDtypeStruct(shape, target.dtype, sharding=sharding)
 
     return jax.tree_util.tree_map_with_path(form, like)
 
@@ -101,7 +114,10 @@ def _grow(like: jax.Array, found: jax.Array) -> jax.Array:
         return found
     both = zip(like.shape, found.shape, strict=True)
     common = tuple(slice(min(sizes)) for sizes in both)
-    return jax.jit(lambda x, y: x.at[common].set(y[common]))(like, found)
+    put = jax.jit(
+        lambda x, y: x.at[common].set(y[common]), out_shardings=like.sharding
+    )
+    return put(like, found)
 
 
 def digest_of_arrays(tree: Any) -> str:

@@ -63,6 +63,8 @@ class Recorder:
         self._quiet = quiet
         if not quiet:
             text = ''.join(json.dumps(record) + '\n' for record in kept)
+            if not kept:  # Begun anew: nothing is left that may be damaged.
+                manifest.drop(workdir, [METRICS])
             with manifest.writing(workdir, [METRICS]):
                 write_atomically(self._path, text)
         self._file = open(os.devnull if quiet else self._path, 'a')  # noqa: SIM115
