@@ -167,7 +167,7 @@ def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
     from mnemonics_jax.train.metric_writer import DivergedError
 
     if peers.are_lost(error):
-        peers.end_lost()
+        peers.end_lost(str(error))
     text: str | None
     status = system_errors.MISTAKE
     if isinstance(error, BadDataError | InUseError):

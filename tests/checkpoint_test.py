@@ -362,3 +362,22 @@ def test_encoded_images_are_saved_in_place_of_decoded_ones(
     read, _, _ = read_end(tmp_path, 0)
     assert encoded.split(read.encoded) == rows
     assert read.exemplars.images.size == 0
+
+
+def test_shared_pixels_that_have_grown_are_shared_anew(tmp_path, all_devices):
+    """Eight rows are no multiple of three devices, twelve are."""
+    three = parallel.make_placement(list(all_devices.mesh.devices.flat)[:3])
+    before = np.arange(2 * 8 * 4, dtype=np.float32).reshape(2, 8, 2, 2, 1)
+    after = np.full((2, 12, 2, 2, 1), -1, np.float32)
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        checkpointer.save_within(
+            LoopPosition(1, {'adjust': 4}, 0, []),
+            {'adjust': {'pixels': parallel.share(three, before, axis=1)}},
+        )
+        checkpointer.wait()
+        like = {'pixels': parallel.share(three, after, axis=1)}
+        found = checkpointer.state('adjust', like)['pixels']
+    assert found.sharding == like['pixels'].sharding
+    assert found.addressable_shards[0].data.shape[1] == 4
+    np.testing.assert_array_equal(found[:, :8], before)
+    np.testing.assert_array_equal(found[:, 8:], -1)

@@ -6,6 +6,7 @@ other is killed it takes the seconds of a heartbeat, see
 """
 
 import json
+import os
 import pathlib
 import signal
 import socket
@@ -124,14 +125,23 @@ def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(
     assert loss.codes[1] == peers.LOST  # By itself, not by us.
     # One line, and no page of a stack.
     *_, last = loss.outputs[1].strip().splitlines()
-    assert last == peers.LOST_LINE
+    assert last.startswith(peers.LOST_LINE)
     for dump in ('Traceback', 'stack trace', 'Fatal Python error'):
         assert dump not in loss.outputs[1]
     assert loss.seconds < faulty_processes.LIMIT
     assert loss.place >= learning
+    # What process 1 alone reads of the last checkpoint cannot be read: both
+    # processes take the one before.
+    steps = tmp_path / 'run' / 'checkpoints' / 'steps'
+    last = max(steps.glob('[0-9]*'), key=lambda path: int(path.name))
+    parts = [*(last / 'state_learn' / 'ocdbt.process_1' / 'd').iterdir()]
+    for path in parts:
+        os.truncate(path, path.stat().st_size // 3)
+    assert parts
     again = faulty_processes.start(tmp_path / 'run', 2, 2, TINY)
     output = faulty_processes.finish(again)
-    assert faulty_run.resumed_at(output) == loss.place
+    assert f'checkpoint steps/{last.name} cannot be read, moved to' in output
+    assert faulty_run.resumed_at(output) < loss.place
     assert compare_runs.differences(tmp_path / 'run', two_by_two[0]) == []
 
 
@@ -197,3 +207,27 @@ def test_what_takes_too_long_in_cpp_ends_the_process_with_a_line():
         timeout=50,
     )
     assert (done.returncode, done.stderr) == (2, 'error: too late\n')
+
+
+def test_a_mistake_of_one_process_is_one_line_in_all(tmp_path):
+    """Its work directory cannot be made."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        address = f'127.0.0.1:{server.getsockname()[1]}'
+    both = [
+        faulty_run.start(
+            [tmp_path / 'run', pathlib.Path('/dev/null/run')][number],
+            TINY,
+            f'--coordinator={address}',
+            '--num_processes=2',
+            f'--process_id={number}',
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2]
+    for output, words in zip(
+        outputs, ('process 1: ', '--workdir='), strict=True
+    ):
+        (line,) = [x for x in output.splitlines() if 'error' in x]
+        assert line.startswith(f'error: {words}')
+        assert 'Not a directory' in line

@@ -115,9 +115,15 @@ def _pass_on(lines: IO[str]) -> None:
                 sys.stderr.write(line)
 
 
-def end_lost() -> NoReturn:
-    """Ends this process at once: waiting for the others would abort it."""
-    for stream, text in ((sys.stderr, f'{LOST_LINE}\n'), (sys.stdout, '')):
+def end_lost(why: str = '') -> NoReturn:
+    """Ends this process at once: waiting for the others would abort it.
+
+    Args:
+        why: what was noticed, if it was an error of this process.
+    """
+    reason = f' ({" ".join(why.split())[:200]})' if why else ''
+    line = f'{LOST_LINE}{reason}\n'
+    for stream, text in ((sys.stderr, line), (sys.stdout, '')):
         with contextlib.suppress(OSError, ValueError):  # Closed.
             stream.write(text)
             stream.flush()

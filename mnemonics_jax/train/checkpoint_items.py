@@ -54,19 +54,28 @@ def read(
     """
     folder = manager.directory / str(number)
     names = ['digests', *values]
-    restored: Any = None
+    restored: dict[str, Any] = {}
     error: Exception | None = None
     try:
-        targets = {
-            name: ocp.args.StandardRestore(
-                like if like is None else _saved_form(folder / name, like),
-                # The devices that saved it may not exist here.
-                fallback_sharding=SingleDeviceSharding(jax.local_devices()[0]),
+        restored = {
+            name: ocp.StandardCheckpointHandler().restore(
+                folder / name,
+                args=ocp.args.StandardRestore(
+                    like if like is None else _saved_form(folder / name, like),
+                    # The devices that saved it may not exist here.
+                    fallback_sharding=SingleDeviceSharding(
+                        jax.local_devices()[0]
+                    ),
+                ),
             )
             for name, like in arrays.items()
         }
-        targets |= {name: ocp.args.JsonRestore() for name in names}
-        restored = manager.restore(number, args=ocp.args.Composite(**targets))
+        # By handlers: after an error in one process, the manager would leave
+        # the others waiting for it.
+        restored |= {
+            name: ocp.JsonCheckpointHandler().restore(folder / name)
+            for name in names
+        }
     except Exception as e:  # Orbax's storage raises many types.
         error = e
     # Together: arrays may lie on several processes, which gather them below.
@@ -82,7 +91,7 @@ def read(
         for name, like in arrays.items()
         if like is not None
     }
-    return {**dict(restored.items()), **grown}
+    return {**restored, **grown}
 
 
 def _saved_form(folder: epath.Path, like: Any) -> Any:
