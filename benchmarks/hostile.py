@@ -46,7 +46,7 @@ def run_tries(
     shares = {
         files.damaged_file: 32,
         files.json_files: 12,
-        files.divergence: 3,
+        settings.divergence: 3,
         files.two_at_once: 4,
         files.killed: 6,
         settings.field_value: 20,

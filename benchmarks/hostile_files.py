@@ -12,11 +12,9 @@ import numpy as np
 from hostile_runs import (
     COMMANDS,
     HANG,
-    LINE,
     MAIN,
     SAME,
     SILENT,
-    STARTS,
     TRACEBACK,
     Fixtures,
     Try,
@@ -145,44 +143,6 @@ def json_files(
             [name],
         )
     return what, judge_reader(command, run, [name], fixtures)
-
-
-# Divergence.
-
-RATES = (
-    'train.lr',
-    'finetune.lr',
-    'exemplars.inner_lr',
-    'exemplars.outer_lr',
-    'exemplars.adjust_lr',
-)
-
-
-def divergence(
-    random: np.random.Generator, folder: pathlib.Path, _: Fixtures
-) -> Try:
-    """A rate that is too large for any network."""
-    field = RATES[random.integers(len(RATES))]
-    strategy = ('mnemonics', 'herding', 'none')[random.integers(3)]
-    methods = ('lucir', 'icarl', 'finetune', 'lwf')
-    method = methods[random.integers(len(methods))]
-    rate = ('1e3', '1e8', '3e8')[random.integers(3)]
-    fields = {
-        field: rate,
-        'exemplars.strategy': strategy,
-        'method.name': method,
-        'exemplars.adjust': field == 'exemplars.adjust_lr',
-        'train.epochs': int(random.integers(1, 3)),
-    }
-    what = ', '.join(f'{name}={value}' for name, value in fields.items())
-    end = forked.run(MAIN, flags_of(folder / 'run', **fields), folder / 'log')
-    if end.hung:
-        return what, HANG
-    if end.dumped or (end.status and not end.refused):
-        return what, TRACEBACK
-    if not end.status and 'nan' in (folder / 'run/results.json').read_text():
-        return what, SILENT
-    return what, LINE if end.status else STARTS
 
 
 # Two commands, and what happens to the work directory under a run.

@@ -12,7 +12,19 @@ import compare_runs
 import forked
 import numpy as np
 from forked import End
-from hostile_runs import LINE, MAIN, Fixtures, Try, flags_of, judge, start
+from hostile_runs import (
+    HANG,
+    LINE,
+    MAIN,
+    SILENT,
+    STARTS,
+    TRACEBACK,
+    Fixtures,
+    Try,
+    flags_of,
+    judge,
+    start,
+)
 
 from mnemonics_jax.config.fields import FIELDS
 
@@ -68,6 +80,44 @@ def field_value(
     }
     what = ', '.join(f'{name}={value[:30]!r}' for name, value in fields.items())
     return what, start(flags_of(folder / 'run', **fields), folder)
+
+
+# Divergence.
+
+RATES = (
+    'train.lr',
+    'finetune.lr',
+    'exemplars.inner_lr',
+    'exemplars.outer_lr',
+    'exemplars.adjust_lr',
+)
+
+
+def divergence(
+    random: np.random.Generator, folder: pathlib.Path, _: Fixtures
+) -> Try:
+    """A rate that is too large for any network."""
+    field = RATES[random.integers(len(RATES))]
+    strategy = ('mnemonics', 'herding', 'none')[random.integers(3)]
+    methods = ('lucir', 'icarl', 'finetune', 'lwf')
+    method = methods[random.integers(len(methods))]
+    rate = ('1e3', '1e8', '3e8')[random.integers(3)]
+    fields = {
+        field: rate,
+        'exemplars.strategy': strategy,
+        'method.name': method,
+        'exemplars.adjust': field == 'exemplars.adjust_lr',
+        'train.epochs': int(random.integers(1, 3)),
+    }
+    what = ', '.join(f'{name}={value}' for name, value in fields.items())
+    end = forked.run(MAIN, flags_of(folder / 'run', **fields), folder / 'log')
+    if end.hung:
+        return what, HANG
+    if end.dumped or (end.status and not end.refused):
+        return what, TRACEBACK
+    if not end.status and 'nan' in (folder / 'run/results.json').read_text():
+        return what, SILENT
+    return what, LINE if end.status else STARTS
 
 
 # Surroundings.

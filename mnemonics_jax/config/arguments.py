@@ -4,10 +4,9 @@ Arguments choose a cell of the paper's tables; any other field is a flag.
 """
 
 import contextlib
+import functools
 import pathlib
 import re
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import config_dict
@@ -126,17 +125,10 @@ def _explain(what: str, error: plugins.PluginError) -> str:
     return f'{what}: no field {unknown[1]!r}{hint}{plugins.place(cause) or ""}'
 
 
-@contextlib.contextmanager
-def _waiting(what: str) -> Iterator[None]:
+def _waiting(what: str) -> contextlib.AbstractContextManager[None]:
     """Says what is being read if that takes longer than a minute."""
     line = f'still reading {what}; Ctrl-C says at which line'
-    timer = threading.Timer(SLOW_SECONDS, cli.warn, [line])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return cli.after(SLOW_SECONDS, functools.partial(cli.warn, line))
 
 
 def apply_arguments(

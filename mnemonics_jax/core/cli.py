@@ -1,10 +1,12 @@
 """What all commands share: one-line errors and a quiet Orbax."""
 
 import argparse
+import contextlib
 import logging as standard_logging
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from absl import logging
@@ -56,6 +58,18 @@ def check_output() -> None:
     """Ends a command that could not print: one line, status `streams.LOST`."""
     if (line := streams.lost()) is not None:
         fail(line, streams.LOST)
+
+
+@contextlib.contextmanager
+def after(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Calls a function, in a thread, if the block takes longer."""
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def warn(line: str | None) -> None:

@@ -281,9 +281,7 @@ def kept_sharding(x: jax.Array, shape: tuple[int, ...]) -> Any:
 def unshare(placement: Placement, x: jax.Array) -> jax.Array:
     """The same array, replicated on every device.
 
-    Waits for it: on CPU, programs that do not depend on each other may run at
-    once, and two that exchange arrays would then do so in different orders in
-    different processes.
+    Waits for it, so that no other exchange between processes runs meanwhile.
     """
     return jax.block_until_ready(jax.device_put(x, placement.replicated))
 

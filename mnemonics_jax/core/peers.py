@@ -12,12 +12,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from mnemonics_jax.core import cli
 
 # Exit status of a process that ends because another one has ended.
 LOST = 3
@@ -53,8 +55,9 @@ Result = TypeVar('Result')
 Described = Mapping[str, str]
 
 
-@contextlib.contextmanager
-def ends_after(seconds: float, line: str) -> Iterator[None]:
+def ends_after(
+    seconds: float, line: str
+) -> contextlib.AbstractContextManager[None]:
     """Ends this process with a line and status 2 if the block takes longer.
 
     For waiting in C++, which no signal of Python interrupts.
@@ -65,13 +68,7 @@ def ends_after(seconds: float, line: str) -> Iterator[None]:
             print(line, file=sys.stderr, flush=True)
         os._exit(2)
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return cli.after(seconds, end)
 
 
 def watch() -> None:

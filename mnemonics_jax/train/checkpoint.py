@@ -19,8 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
+from mnemonics_jax.core import multihost
 from mnemonics_jax.train import checkpoint_items as items
 from mnemonics_jax.types import Carry, EncodedImages, ExemplarSet, Variables
 
@@ -214,7 +214,7 @@ class Checkpointer:
                 found = read(number)
             except Exception as e:  # Orbax's storage raises many types.
                 error = e
-            if not _any_process(error is not None):
+            if multihost.all_agree(error is None):
                 return found
             self._move_damaged(manager, number, error)
         return None
@@ -242,15 +242,8 @@ class Checkpointer:
             if target.exists():
                 target.rmtree()
             (manager.directory / str(number)).rename(target)
-        _any_process(False)  # A barrier: all wait for process 0.
+        multihost.all_agree(True)  # All wait for process 0.
         manager.reload()
-
-
-def _any_process(failed: bool) -> bool:
-    """Whether any process failed; all processes must call it."""
-    if jax.process_count() == 1:
-        return failed
-    return bool(multihost_utils.process_allgather(np.array(failed)).any())
 
 
 def ends(workdir: os.PathLike[str]) -> list[int]:
