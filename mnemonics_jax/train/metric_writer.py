@@ -63,7 +63,7 @@ class Recorder:
         self._quiet = quiet
         if not quiet:
             text = ''.join(json.dumps(record) + '\n' for record in kept)
-            if not kept:  # Begun anew: nothing is left that may be damaged.
+            if first_phase == 0 and not num_records:  # Begun anew.
                 manifest.drop(workdir, [METRICS])
             with manifest.writing(workdir, [METRICS]):
                 write_atomically(self._path, text)
