@@ -241,6 +241,18 @@ def test_nothing_to_do_returns_the_images():
     assert found is images
 
 
+@pytest.mark.parametrize(
+    'settings', [SHIFTS, ALL_OF_CROPS, Augmentation(flip=True)]
+)
+def test_images_that_are_not_chosen_keep_their_bits(settings):
+    images, chosen = make_images(), np.array(INDICES) % 2 == 0
+    every = jitted()(KEY, images, INDICES, settings)
+    found = jitted()(KEY, images, INDICES, settings, chosen)
+    np.testing.assert_array_equal(found[~chosen], images[~chosen])
+    np.testing.assert_array_equal(found[chosen], every[chosen])
+    assert (every != images)[~chosen].any()
+
+
 def test_padding_and_resized_crops_exclude_each_other():
     settings = Augmentation(pad=4, resized_crop=True)
     with pytest.raises(ValueError) as error:

@@ -36,6 +36,7 @@ def augment(
     images: jax.Array,
     indices: jax.Array,
     settings: Augmentation,
+    chosen: jax.Array | None = None,
 ) -> jax.Array:
     """Crops, flips and changes the brightness of each image, in this order.
 
@@ -47,6 +48,8 @@ def augment(
         indices: int32[B], example indices; each draw depends on the key and the
             index alone, not on the batch or the other augmentations.
         settings: augmentations to apply.
+        chosen: bool[B], the images to augment; None for all. The others are
+            returned as they are.
 
     Returns:
         f32[B,H,W,C] in [0, 1].
@@ -56,19 +59,29 @@ def augment(
     """
     if settings.resized_crop and settings.pad:
         raise ValueError(f'pad={settings.pad}: must be 0 with resized_crop')
+    _, height, width, _ = images.shape
+    offsets, flips = crop_offsets_and_flips(key, indices, settings.pad)
+    flips = flips & settings.flip
+    # Not a choice between two arrays of images, which on TPU would have to be
+    # laid out alike first: a crop of the whole image gives the same pixels.
+    if chosen is not None:
+        offsets = jnp.where(chosen[:, None], offsets, settings.pad)
+        flips = flips & chosen
     if settings.resized_crop:
-        boxes = crop_boxes(key, indices, *images.shape[1:3])
-        images = _resize_crops(images, boxes)
-    if settings.pad or settings.flip:
-        offsets, flips = crop_offsets_and_flips(key, indices, settings.pad)
-        flips = flips & settings.flip
-    if settings.pad:
+        boxes = crop_boxes(key, indices, height, width)
+        if chosen is not None:
+            whole = jnp.array([0, 0, height, width])
+            boxes = jnp.where(chosen[:, None], boxes, whole)
+        images = _resize_crops(images, boxes, flips)
+    elif settings.pad:
         images = _crop_padded(images, offsets, flips, settings.pad)
     elif settings.flip:
         mirrored = images[:, :, ::-1]
         images = jnp.where(flips[:, None, None, None], mirrored, images)
     if settings.brightness:
         factors = brightness_factors(key, indices, settings.brightness)
+        if chosen is not None:
+            factors = jnp.where(chosen, factors, 1)
         # Factors are >= 0, so only the upper bound needs clipping.
         images = jnp.minimum(images * factors[:, None, None, None], 1)
     return images
@@ -170,8 +183,10 @@ def _crop_padded(
     return _resample(images, matrices(rows, height), matrices(columns, width))
 
 
-def _resize_crops(images: jax.Array, boxes: jax.Array) -> jax.Array:
-    """Resizes the boxes int32[B,4] of images to the images' size.
+def _resize_crops(
+    images: jax.Array, boxes: jax.Array, flips: jax.Array
+) -> jax.Array:
+    """Resizes the boxes int32[B,4] to the images' size and flips some, bool[B].
 
     Bilinear interpolation with half-pixel centres. The boxes are never shrunk,
     so no antialiasing is needed.
@@ -179,7 +194,9 @@ def _resize_crops(images: jax.Array, boxes: jax.Array) -> jax.Array:
     _, height, width, _ = images.shape
     weights = functools.partial(_interpolation_weights, dtype=images.dtype)
     rows = weights(boxes[:, 0], boxes[:, 2], height)
-    return _resample(images, rows, weights(boxes[:, 1], boxes[:, 3], width))
+    columns = weights(boxes[:, 1], boxes[:, 3], width)
+    columns = jnp.where(flips[:, None, None], columns[:, ::-1], columns)
+    return _resample(images, rows, columns)
 
 
 def _resample(

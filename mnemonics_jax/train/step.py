@@ -188,13 +188,13 @@ def augment_batch(
         inputs.exemplars,
         inputs.reference.dtype,
     )
-    augmented = augment.augment(
-        inputs.key, images, batch['index'], settings.augmentation
+    return augment.augment(
+        inputs.key,
+        images,
+        batch['index'],
+        settings.augmentation,
+        None if settings.augment_real else batch['slot'] >= 0,
     )
-    if settings.augment_real:
-        return augmented
-    is_exemplar = (batch['slot'] >= 0)[:, None, None, None]
-    return jnp.where(is_exemplar, augmented, images)
 
 
 def reduce_terms(terms: Terms, weights: jax.Array) -> dict[str, jax.Array]:
