@@ -126,7 +126,7 @@ def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(
     assert last.startswith(peers.LOST_LINE)
     for dump in ('Traceback', 'stack trace', 'Fatal Python error'):
         assert dump not in loss.outputs[1]
-    assert loss.seconds < faulty_processes.LIMIT
+    assert loss.seconds < faulty_run.LIMIT
     assert loss.place >= learning
     again = faulty_processes.start(tmp_path / 'run', 2, 2, TINY)
     output = faulty_processes.finish(again)
