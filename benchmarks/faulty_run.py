@@ -219,8 +219,9 @@ def draw_moments(
     from each.
     """
     random = np.random.default_rng(seed)
-    early, kinds = places[:-LAST_PLACES], range(-1, len(STAGES))
+    early = places[:-LAST_PLACES]
     firsts = [b for a, b in itertools.pairwise(early) if a[:2] != b[:2]]
+    kinds = sorted({place.stage for place in firsts})  # Not all runs adjust.
     moments = []
     for kind in random.permutation(kinds)[: count // 2]:
         choices = [place for place in firsts if place.stage == kind]

@@ -113,6 +113,7 @@ def main(argv: Sequence[str]) -> None:
         multihost,
         parallel,
         precision,
+        xla_flags,
     )
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
@@ -121,6 +122,7 @@ def main(argv: Sequence[str]) -> None:
     place = str(_WORKDIR.value)
     precision.allow(getattr(_PARSER.config, 'precision', ''))
     try:
+        xla_flags.check()  # Before there are threads, of which forks have none.
         compilation_cache.keep_programs(place)
         multihost.join(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
