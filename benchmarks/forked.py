@@ -204,11 +204,22 @@ def _become(
             where = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(where, number)
         os.environ.update(environment or {})
+        _tell_jax(environment or {})
         sys.argv = [module, *arguments]
         sys.orig_argv = ['python', '-m', *sys.argv]
         status = _call(module)
     finally:
         os._exit(status)
+
+
+def _tell_jax(environment: Mapping[str, str]) -> None:
+    """Sets what JAX has read from the environment when it was imported."""
+    import jax
+
+    for name in (n.lower() for n in environment if n.startswith('JAX_')):
+        value = environment[name.upper()]
+        is_bool = isinstance(getattr(jax.config, name, None), bool)
+        jax.config.update(name, value == '1' if is_bool else value)
 
 
 def _call(module: str) -> int:

@@ -34,8 +34,7 @@ ONE_DEVICE = '--xla_force_host_platform_device_count=1'
 # Programs of several devices are compiled at each start: fast.
 XLA = f'{ONE_DEVICE} --xla_backend_optimization_level=0'
 
-# What the second process has otherwise. No variables of JAX, which are read
-# when it is imported, before the fork.
+# What the second process has otherwise.
 FIELDS = (
     ('train.lr', '0.3'),
     ('seed', '7'),
@@ -52,6 +51,10 @@ FIELDS = (
     ('method.name', 'nothing'),
 )
 VARIABLES = (
+    ('JAX_ENABLE_X64', '1'),
+    ('JAX_DISABLE_JIT', '1'),
+    ('JAX_THREEFRY_PARTITIONABLE', '0'),
+    ('JAX_DEFAULT_MATMUL_PRECISION', 'bfloat16'),
     ('XLA_FLAGS', '--xla_no_such_flag=1'),
     ('XLA_FLAGS', ONE_DEVICE.replace('=1', '=2')),
     ('MNEMONICS_JAX_CACHE', '/dev/null'),

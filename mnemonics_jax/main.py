@@ -120,7 +120,6 @@ def main(argv: Sequence[str]) -> None:
     # A user's mistakes show here, before any work; of what fails later only
     # `explain_late` and the caller know what a user can mend.
     place = str(_WORKDIR.value)
-    precision.allow(getattr(_PARSER.config, 'precision', ''))
     try:
         xla_flags.check()  # Before there are threads, of which forks have none.
         compilation_cache.keep_programs(place)
@@ -130,6 +129,8 @@ def main(argv: Sequence[str]) -> None:
         parallel.check_devices()
     except ValueError as e:
         fail(e)
+    # Of several processes, `prepare` compares the precision.
+    precision.allow(getattr(_PARSER.config, 'precision', ''))
     parallel.avoid_cached_collectives()
     try:
         parts = experiment.prepare(_PARSER.config, place, given=_PARSER.given())

@@ -129,7 +129,10 @@ def connect(**arguments: Any) -> None:
         peers.watch()
     # On CPU the first sum over processes fails if one of them is thirty seconds
     # late. They are together now, and may not be later.
-    multihost_utils.sync_global_devices('join')
+    try:
+        peers.in_all(lambda: (None, peers.surroundings()))
+    except ValueError as e:
+        fail(e)
 
 
 def is_main() -> bool:

@@ -17,9 +17,8 @@ from typing import IO, Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from mnemonics_jax.core import cli
+from mnemonics_jax.core import cli, parallel
 
 # Exit status of a process that ends because another one has ended.
 LOST = 3
@@ -49,6 +48,26 @@ _BROKEN = (
     'coordination service',
     'CoordinationService',
     'NCCL operation',
+)
+
+# Settings of JAX on which programs and numbers depend.
+_SETTINGS = (
+    'jax_allow_f16_reductions',
+    'jax_debug_infs',
+    'jax_debug_nans',
+    'jax_default_matmul_precision',
+    'jax_default_prng_impl',
+    'jax_disable_jit',
+    'jax_disable_most_optimizations',
+    'jax_enable_custom_prng',
+    'jax_enable_x64',
+    'jax_high_dynamic_range_gumbel',
+    'jax_numpy_dtype_promotion',
+    'jax_optimization_level',
+    'jax_random_seed_offset',
+    'jax_softmax_custom_jvp',
+    'jax_threefry_partitionable',
+    'jax_use_shardy_partitioner',
 )
 
 Result = TypeVar('Result')
@@ -161,6 +180,17 @@ def in_all(attempt: Callable[[], tuple[Result, Described]]) -> Result:
     return result
 
 
+def surroundings() -> dict[str, str]:
+    """What must be equal in all processes before they compute together.
+
+    Else they exchange arrays of other shapes, or draw other numbers.
+    """
+    found = {
+        name.upper(): str(getattr(jax.config, name, None)) for name in _SETTINGS
+    }
+    return {'number of devices': str(jax.local_device_count()), **found}
+
+
 def first_mistake(everyone: list[dict[str, Any]]) -> str | None:
     """The error of the first process that has one, or None."""
     for number, each in enumerate(everyone):
@@ -192,9 +222,9 @@ def disagreement(everyone: list[dict[str, Any]]) -> str | None:
 def _exchange(mine: Any) -> list[Any]:
     """What every process gives, as JSON, in their order."""
     text = np.frombuffer(json.dumps(mine).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(len(text)))
+    sizes = parallel.of_processes(np.array(len(text), np.int32))
     padded = np.zeros(sizes.max(), np.uint8)
     padded[: len(text)] = text
-    rows = multihost_utils.process_allgather(padded)
+    rows = parallel.of_processes(padded)
     pairs = zip(rows, sizes, strict=True)
     return [json.loads(bytes(row[:size])) for row, size in pairs]
