@@ -230,6 +230,8 @@ def command() -> None:
         if e.code == system_errors.LIMIT:
             # Orbax's threads may wait for others that could not be started.
             streams.leave(system_errors.LIMIT)
+        if (peers := sys.modules.get('mnemonics_jax.core.peers')) and e.code:
+            peers.note_failure(e.code)
         raise
 
 

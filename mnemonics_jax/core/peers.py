@@ -9,6 +9,7 @@ import ctypes
 import faulthandler
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -70,6 +71,12 @@ _SETTINGS = (
     'jax_use_shardy_partitioner',
 )
 
+# How C++ begins a message; other lines belong to the one before.
+_MESSAGE = re.compile(r'[EFIW]\d{4} ')
+
+# Exit statuses of this process, of which the last counts.
+_failures: list[int] = []
+
 Result = TypeVar('Result')
 Described = Mapping[str, str]
 
@@ -116,17 +123,34 @@ def watch() -> None:
     thread.start()
 
     def finish() -> None:
-        os.dup2(own, 2)  # Closes the pipe, so that the thread ends.
-        thread.join(1)
+        # Else JAX, which disconnects after this, aborts: see `note_failure`.
+        if not _failures:
+            os.dup2(own, 2)  # Closes the pipe, so that the thread ends.
+            thread.join(1)
 
     atexit.register(finish)
 
 
+def note_failure(status: object) -> None:
+    """Says that this process fails, and has said why.
+
+    If the others do not, JAX waits for them in vain and aborts this process;
+    it is to end with this status instead, and without another word.
+    """
+    if isinstance(status, int):
+        _failures.append(status)
+
+
 def _pass_on(lines: IO[str]) -> None:
+    known = False
     for line in lines:
         if _FATAL in line:
+            if _failures:
+                os._exit(_failures[-1])
             end_lost()
-        if not any(name in line for name in _BEFORE):
+        if not known or _MESSAGE.match(line):
+            known = any(name in line for name in _BEFORE)
+        if not known:
             with contextlib.suppress(OSError, ValueError):  # Closed.
                 sys.stderr.write(line)
 
