@@ -92,7 +92,7 @@ class Ending(NamedTuple):
         signal: the signal.
         victim: index of the process that gets it; None for all of them.
         again: if given, the run is restarted and its victim ended once more,
-            so many seconds after the start.
+            so many seconds after the start, or when a checkpoint is saved.
     """
 
     signal: signal.Signals
@@ -257,7 +257,11 @@ def interrupt(
         if ending.again is not None:
             before = places_on_disk(workdir)
             processes = begin()
-            time.sleep(ending.again)
+            deadline = time.monotonic() + ending.again
+            while time.monotonic() < deadline:
+                if places_on_disk(workdir) != before:
+                    break
+                time.sleep(0.01)
             ends.append(end(processes, ending))
             late = places_on_disk(workdir) != before
         codes, outputs = map(list, zip(*ends, strict=True))

@@ -130,7 +130,8 @@ def connect(**arguments: Any) -> None:
     # On CPU the first sum over processes fails if one of them is thirty seconds
     # late. They are together now, and may not be later.
     try:
-        peers.in_all(lambda: (None, peers.surroundings()))
+        peers.check_devices()
+        peers.in_all(lambda: (None, peers.settings()))
     except ValueError as e:
         fail(e)
 

@@ -316,28 +316,6 @@ def gather_batch(placement: Placement, x: np.ndarray) -> np.ndarray:
     return multihost_utils.process_allgather(x, tiled=True)
 
 
-def of_processes(x: np.ndarray) -> np.ndarray:
-    """Arrays of all processes, of one shape, in their order: [c, *shape].
-
-    Over one device of each, so that processes that have different numbers of
-    devices, or other settings of JAX, can still compare them.
-    """
-    firsts = {d.process_index: d for d in reversed(jax.devices())}
-    order = [firsts[number] for number in sorted(firsts)]
-    mesh = jax.sharding.Mesh(
-        np.array(order), (AXIS,), axis_types=(AxisType.Auto,)
-    )
-    rows = jax.make_array_from_single_device_arrays(
-        (len(order), *x.shape),
-        NamedSharding(mesh, PartitionSpec(AXIS)),
-        [jax.device_put(x[None], firsts[jax.process_index()])],
-    )
-    whole = NamedSharding(mesh, PartitionSpec())
-    with jax.disable_jit(False):
-        found = jax.jit(lambda a: a, out_shardings=whole)(rows)
-    return np.asarray(found.addressable_data(0))
-
-
 def shard_batch(
     placement: Placement, tree: Any, sharding: NamedSharding | None = None
 ) -> Any:

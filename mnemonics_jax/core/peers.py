@@ -4,6 +4,7 @@ Kept apart from `multihost`, which says who the others are.
 """
 
 import atexit
+import collections
 import contextlib
 import ctypes
 import faulthandler
@@ -18,8 +19,9 @@ from typing import IO, Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from mnemonics_jax.core import cli, parallel
+from mnemonics_jax.core import cli
 
 # Exit status of a process that ends because another one has ended.
 LOST = 3
@@ -204,15 +206,29 @@ def in_all(attempt: Callable[[], tuple[Result, Described]]) -> Result:
     return result
 
 
-def surroundings() -> dict[str, str]:
-    """What must be equal in all processes before they compute together.
+def check_devices() -> None:
+    """Raises ValueError if processes have different numbers of devices.
+
+    Each of them knows all devices; exchanges need as many in all.
+    """
+    counts = collections.Counter(d.process_index for d in jax.devices())
+    for number, count in sorted(counts.items()):
+        if count != counts[0]:
+            raise ValueError(
+                f'number of devices is {count} in process {number} and '
+                f'{counts[0]} in process 0: must be equal in all {len(counts)} '
+                'processes'
+            )
+
+
+def settings() -> dict[str, str]:
+    """What of JAX must be equal before processes compute together.
 
     Else they exchange arrays of other shapes, or draw other numbers.
     """
-    found = {
+    return {
         name.upper(): str(getattr(jax.config, name, None)) for name in _SETTINGS
     }
-    return {'number of devices': str(jax.local_device_count()), **found}
 
 
 def first_mistake(everyone: list[dict[str, Any]]) -> str | None:
@@ -246,9 +262,10 @@ def disagreement(everyone: list[dict[str, Any]]) -> str | None:
 def _exchange(mine: Any) -> list[Any]:
     """What every process gives, as JSON, in their order."""
     text = np.frombuffer(json.dumps(mine).encode(), np.uint8)
-    sizes = parallel.of_processes(np.array(len(text), np.int32))
-    padded = np.zeros(sizes.max(), np.uint8)
-    padded[: len(text)] = text
-    rows = parallel.of_processes(padded)
+    with jax.disable_jit(False):  # Which is compared, too.
+        sizes = multihost_utils.process_allgather(np.int32(len(text)))
+        padded = np.zeros(sizes.max(), np.uint8)
+        padded[: len(text)] = text
+        rows = multihost_utils.process_allgather(padded)
     pairs = zip(rows, sizes, strict=True)
     return [json.loads(bytes(row[:size])) for row, size in pairs]
