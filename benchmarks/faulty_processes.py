@@ -13,8 +13,6 @@ from typing import NamedTuple
 import faulty_run
 from faulty_run import Fields, Place
 
-# Seconds in which the other processes must exit.
-LIMIT = 120
 # The first checkpoint in a loop.
 FIRST = Place(0, 0)
 
@@ -35,22 +33,21 @@ class Loss(NamedTuple):
     outputs: list[str]
 
 
+def flags_of(num: int) -> list[list[str]]:
+    """For each of `num` processes the flags by which it finds the others."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        address = f'127.0.0.1:{server.getsockname()[1]}'
+    shared = [f'--coordinator={address}', f'--num_processes={num}']
+    return [[*shared, f'--process_id={number}'] for number in range(num)]
+
+
 def start(
     workdir: pathlib.Path, num: int, devices: int, fields: Fields
 ) -> list[subprocess.Popen]:
     """Starts `num` processes of the real command with `devices` devices."""
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        address = f'127.0.0.1:{server.getsockname()[1]}'
     return [
-        faulty_run.start(
-            workdir,
-            fields,
-            f'--coordinator={address}',
-            f'--num_processes={num}',
-            f'--process_id={number}',
-            devices=devices,
-        )
-        for number in range(num)
+        faulty_run.start(workdir, fields, *flags, devices=devices)
+        for flags in flags_of(num)
     ]
 
 
@@ -74,16 +71,9 @@ def kill_one(
     """Runs two processes and kills one after a checkpoint at a place."""
     processes = start(workdir, 2, devices, fields)
     faulty_run.wait_for(processes[0], workdir, after)
-    processes[number].send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
-    while time.monotonic() < killed_at + LIMIT:
-        if all(process.poll() is not None for process in processes):
-            break
-        time.sleep(0.05)
+    ending = faulty_run.Ending(signal.SIGKILL, number)
+    codes, outputs = faulty_run.end(processes, ending)
     seconds = time.monotonic() - killed_at
-    codes = [process.poll() for process in processes]
-    for process in processes:
-        process.kill()
-    outputs = [process.communicate()[0] for process in processes]
     place = max(faulty_run.places_on_disk(workdir))
     return Loss(round(seconds, 1), codes, place, outputs)

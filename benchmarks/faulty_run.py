@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import forked
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -24,6 +25,9 @@ EVERY_STEPS = 3
 LAST_PLACES = 5
 MAX_DELAY = 0.3  # Seconds.
 TIMEOUT = 300  # Seconds.
+# Seconds in which all processes must exit when one of them is ended.
+LIMIT = 120
+KEEP_ALL = {'checkpoint.keep': 1000}
 # `--config.x=y` on top of configs/digits.py: 20 to 60 steps per phase.
 SETTINGS = {
     'backbone.name': 'convnet_tiny',
@@ -52,6 +56,7 @@ SYNTHETIC = {
 }
 
 Fields = Mapping[str, Any]
+Running = subprocess.Popen | forked.Fork
 
 
 class Place(NamedTuple):
@@ -80,20 +85,51 @@ class Moment(NamedTuple):
     seconds: float
 
 
-class Fault(NamedTuple):
-    """How a process ended, and where the next one resumed.
+class Ending(NamedTuple):
+    """How to end the processes of a run.
 
     Attributes:
-        sent: signal sent to the process.
-        code: exit code of the process.
-        output: output of the process.
-        resumed: place at which the next process resumed.
+        signal: the signal.
+        victim: index of the process that gets it; None for all of them.
+        again: if given, the run is restarted and its victim ended once more,
+            so many seconds after the start, or when a checkpoint is saved.
     """
 
-    sent: signal.Signals
-    code: int
-    output: str
+    signal: signal.Signals
+    victim: int | None = 0
+    again: float | None = None
+
+
+class Fault(NamedTuple):
+    """How a run ended, and where the next one resumed.
+
+    Attributes:
+        ending: what was done.
+        codes: exit codes of the processes, by start; None for one that did not
+            end within `LIMIT`.
+        outputs: what they printed, by start.
+        late: whether the second start had saved a checkpoint when it was
+            ended; None without one.
+        resumed: place at which the next start resumed.
+    """
+
+    ending: Ending
+    codes: list[list[int | None]]
+    outputs: list[list[str]]
+    late: bool | None
     resumed: Place
+
+
+def arguments_of(workdir: pathlib.Path, fields: Fields) -> list[str]:
+    """The command line of a run.
+
+    Args:
+        workdir: work directory of the run.
+        fields: configuration fields that extend or override `SETTINGS`.
+    """
+    both = {**SETTINGS, **fields}
+    given = [f'--config.{name}={value}' for name, value in both.items()]
+    return ['--config=configs/digits.py', f'--workdir={workdir}', *given]
 
 
 def start(
@@ -102,12 +138,11 @@ def start(
     """Starts the real command.
 
     Args:
-        workdir: work directory of the run.
-        fields: configuration fields that extend or override `SETTINGS`.
+        workdir: see `arguments_of`.
+        fields: see `arguments_of`.
         *flags: further flags.
         devices: number of fake devices.
     """
-    fields = {**SETTINGS, **fields}
     # The last one of repeated flags counts.
     xla = os.environ.get('XLA_FLAGS', '')
     xla += f' --xla_force_host_platform_device_count={devices}'
@@ -118,9 +153,7 @@ def start(
             sys.executable,
             '-m',
             'mnemonics_jax.main',
-            '--config=configs/digits.py',
-            f'--workdir={workdir}',
-            *(f'--config.{name}={value}' for name, value in fields.items()),
+            *arguments_of(workdir, fields),
             *flags,
         ],
         cwd=ROOT,
@@ -136,7 +169,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen) -> str:
+def finish(process: Running) -> str:
     """Waits for a process and returns its output.
 
     Raises:
@@ -172,7 +205,7 @@ def places_on_disk(workdir: pathlib.Path) -> list[Place]:
 
 def run_whole(workdir: pathlib.Path, fields: Fields) -> list[Place]:
     """Runs without interruption; returns the places of all checkpoints."""
-    finish(start(workdir, {**fields, 'checkpoint.keep': 1000}))
+    finish(start(workdir, {**fields, **KEEP_ALL}))
     return places_on_disk(workdir)
 
 
@@ -186,8 +219,9 @@ def draw_moments(
     from each.
     """
     random = np.random.default_rng(seed)
-    early, kinds = places[:-LAST_PLACES], range(-1, len(STAGES))
+    early = places[:-LAST_PLACES]
     firsts = [b for a, b in itertools.pairwise(early) if a[:2] != b[:2]]
+    kinds = sorted({place.stage for place in firsts})  # Not all runs adjust.
     moments = []
     for kind in random.permutation(kinds)[: count // 2]:
         choices = [place for place in firsts if place.stage == kind]
@@ -199,40 +233,66 @@ def draw_moments(
 
 
 def interrupt(
+    begin: Callable[[], Sequence[Running]],
     workdir: pathlib.Path,
     moments: Sequence[Moment],
-    signals: Sequence[signal.Signals],
-    fields: Fields,
+    endings: Sequence[Ending],
 ) -> list[Fault]:
-    """Runs with an interruption at every moment, restarting each time.
+    """Runs with an end at every moment, restarting each time, to the end.
 
     A moment refers to a checkpoint saved since the last start.
 
     Args:
+        begin: starts the processes of the run.
         workdir: work directory of the run.
         moments: moments in order.
-        signals: signal for each moment.
-        fields: configuration fields, see `start`.
+        endings: how to end the run at each of them.
     """
-    ended = []
-    for moment, number in zip(moments, signals, strict=True):
-        process = start(workdir, fields)
-        wait_for(process, workdir, moment.place)
+    found = []
+    for moment, ending in zip(moments, endings, strict=True):
+        processes = begin()
+        wait_for(processes[0], workdir, moment.place)
         time.sleep(moment.seconds)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=TIMEOUT)
-        ended.append((number, process.returncode, output))
-    outputs = [output for *_, output in ended[1:]]
-    outputs.append(finish(start(workdir, fields)))
+        ends, late = [end(processes, ending)], None
+        if ending.again is not None:
+            before = places_on_disk(workdir)
+            processes = begin()
+            deadline = time.monotonic() + ending.again
+            while time.monotonic() < deadline:
+                if places_on_disk(workdir) != before:
+                    break
+                time.sleep(0.01)
+            ends.append(end(processes, ending))
+            late = places_on_disk(workdir) != before
+        codes, outputs = map(list, zip(*ends, strict=True))
+        found.append(Fault(ending, codes, outputs, late, Place(0)))
+    firsts = [fault.outputs[0][0] for fault in found[1:]]
+    outputs = [finish(process) for process in begin()]
     return [
-        Fault(*end, resumed_at(following))
-        for end, following in zip(ended, outputs, strict=True)
+        fault._replace(resumed=resumed_at(output))
+        for fault, output in zip(found, [*firsts, outputs[0]], strict=True)
     ]
 
 
-def wait_for(
-    process: subprocess.Popen, workdir: pathlib.Path, place: Place
-) -> None:
+def end(
+    processes: Sequence[Running], ending: Ending
+) -> tuple[list[int | None], list[str]]:
+    """Ends a run and waits for all its processes; exit codes and outputs."""
+    for number, process in enumerate(processes):
+        if ending.victim in (None, number):
+            process.send_signal(ending.signal)
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        if all(process.poll() is not None for process in processes):
+            break
+        time.sleep(0.02)
+    codes = [process.poll() for process in processes]
+    for process in processes:
+        process.kill()
+    return codes, [p.communicate(timeout=TIMEOUT)[0] for p in processes]
+
+
+def wait_for(process: Running, workdir: pathlib.Path, place: Place) -> None:
     """Waits until a run has saved a new checkpoint at a place or later.
 
     Raises:
@@ -246,7 +306,8 @@ def wait_for(
             return
         time.sleep(0.01)
     process.kill()
-    raise RuntimeError(f'never at {place}: {process.communicate()[0]}')
+    output, _ = process.communicate(timeout=TIMEOUT)
+    raise RuntimeError(f'never at {place}: {output}')
 
 
 def resumed_at(output: str) -> Place:

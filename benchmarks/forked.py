@@ -10,6 +10,7 @@ import os
 import pathlib
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -61,7 +62,12 @@ class End(NamedTuple):
 
 
 class Fork:
-    """A command that runs in a fork."""
+    """A command that runs in a fork; ended and waited for like a `Popen`.
+
+    Attributes:
+        pid: its number.
+        returncode: exit status, minus the signal that ended it; None before.
+    """
 
     def __init__(
         self,
@@ -85,45 +91,62 @@ class Fork:
             path.write_text('')
         sys.stdout.flush()
         sys.stderr.flush()
-        self._status: int | None = None
+        self.returncode: int | None = None
         self.pid = os.fork()
         if not self.pid:
             _become(module, arguments, self._files, environment)
 
-    def poll(self) -> bool:
-        """Whether it has ended."""
-        if self._status is None:
+    def poll(self) -> int | None:
+        """Its `returncode`."""
+        if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                self._status = os.waitstatus_to_exitcode(status)
-        return self._status is not None
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
+    def send_signal(self, number: int) -> None:
         """Sends a signal to it and to what it has started."""
-        if not self.poll():
+        # Just after the fork it is not yet the leader of a group.
+        self.wait_for(lambda: os.getpgid(self.pid) == self.pid)
+        if self.poll() is None:
             os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends it and what it has started."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = LIMIT) -> tuple[str, str]:
+        """Waits for its end; what it printed, all in the first.
+
+        Raises:
+            TimeoutExpired: it was still running, and is ended.
+        """
+        end = self.end(timeout)
+        if end.hung:
+            raise subprocess.TimeoutExpired('a fork', timeout, end.text)
+        return end.text, ''
 
     def end(self, limit: float = LIMIT) -> End:
         """Waits for its end, at most `limit` seconds."""
         deadline = time.monotonic() + limit
-        while not self.poll() and time.monotonic() < deadline:
+        while self.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        hung = not self.poll()
+        hung = self.poll() is None
         if hung:
             self.kill()
-            while not self.poll():
+            while self.poll() is None:
                 time.sleep(0.02)
         texts = [path.read_text(errors='replace') for path in self._files]
-        return End(None if hung else self._status, *texts)
+        return End(None if hung else self.returncode, *texts)
 
     def wait_for(self, holds: Callable[[], bool], limit: float = LIMIT) -> bool:
         """Waits until something holds; false if it ends or takes longer."""
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
+            if self.poll() is not None:
+                return False
             if holds():
                 return True
-            if self.poll():
-                return False
             time.sleep(0.01)
         return False
 
@@ -181,11 +204,22 @@ def _become(
             where = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(where, number)
         os.environ.update(environment or {})
+        _tell_jax(environment or {})
         sys.argv = [module, *arguments]
         sys.orig_argv = ['python', '-m', *sys.argv]
         status = _call(module)
     finally:
         os._exit(status)
+
+
+def _tell_jax(environment: Mapping[str, str]) -> None:
+    """Sets what JAX has read from the environment when it was imported."""
+    import jax
+
+    for name in (n.lower() for n in environment if n.startswith('JAX_')):
+        value = environment[name.upper()]
+        is_bool = isinstance(getattr(jax.config, name, None), bool)
+        jax.config.update(name, value == '1' if is_bool else value)
 
 
 def _call(module: str) -> int:

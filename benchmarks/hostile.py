@@ -38,14 +38,15 @@ def run_tries(
     """Does tries by number; see the module."""
     import hostile_files as files
     import hostile_folders
+    import hostile_processes
     import hostile_runs
     import hostile_settings as settings
     import numpy as np
 
     # How many of a hundred tries are of a kind.
     shares = {
-        files.damaged_file: 32,
-        files.json_files: 12,
+        files.damaged_file: 29,
+        files.json_files: 10,
         settings.divergence: 3,
         files.two_at_once: 4,
         files.killed: 6,
@@ -53,6 +54,7 @@ def run_tries(
         hostile_folders.image_folder: 7,
         settings.configuration: 8,
         settings.surroundings: 8,
+        hostile_processes.processes: 5,
     }
     fixtures = hostile_runs.make_fixtures(scratch)
     kinds = [kind for kind, share in shares.items() for _ in range(share)]

@@ -196,7 +196,7 @@ def killed(
         end = fork.end(seconds) if number == signal.SIGKILL else None
         if end is None:
             fork.wait_for(lambda: False, seconds)
-            fork.kill(number)
+            fork.send_signal(number)
             end = fork.end()
             if end.status not in (0, 75, -number):
                 return f'{number.name}', judge(end, lambda: False, [])

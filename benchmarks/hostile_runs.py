@@ -172,7 +172,7 @@ def start(flags: list[str], folder: pathlib.Path, **more: Any) -> str:
     """The outcome of a new run up to its first line or its end."""
     fork = forked.Fork(MAIN, flags, folder / 'log', **more)
     started = fork.wait_for(lambda: fork.printed(' classes in '))
-    if started and not fork.poll():
+    if started and fork.poll() is None:
         fork.kill()
         fork.end()
         return STARTS

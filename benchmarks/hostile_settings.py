@@ -122,15 +122,23 @@ def divergence(
 
 # Surroundings.
 
-# Options of bash's `ulimit`, in its units: files, KiB.
+# Options of bash's `ulimit`, in its units: files, KiB. Not one or two GiB, and
+# not few threads: XLA's own code aborts there, where no Python runs.
 LIMITS = {
     '-n': (3, 8, 16, 32, 64),
-    '-v': (2**18, 2**20, 2**21, 3 * 2**20),
+    '-v': (2**18, 3 * 2**20),
     '-f': (0, 1, 64, 1024),
     '-s': (64, 1024),
 }
 VARIABLES = {
-    'XLA_FLAGS': ('--xla_no_such_flag=1', '--xla', 'x', '--xla_dump_to=/proc'),
+    'XLA_FLAGS': (
+        '--xla_no_such_flag=1',
+        '--xla',
+        'x',
+        '--xla_dump_to=/proc',
+        '--xla_force_host_platform_device_count=x',
+        '--xla_cpu_enable_fast_math=maybe',
+    ),
     'JAX_PLATFORMS': ('cuda', 'tpu', 'nothing', 'cpu,nothing', ''),
     'JAX_ENABLE_X64': ('1', 'maybe'),
     'JAX_NUM_CPU_DEVICES': ('0', '-1', '3', 'x'),

@@ -7,7 +7,6 @@ its first seed for the figure. It writes `results/border_<data>.json`, `.md` and
 `.png`.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -131,15 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         'replication', __doc__, argv, seeds='0,1,2,3,4', part='confirm'
     )
     path = args.out / f'replication_{args.data.name}.json'
-    try:
-        records = json.loads(path.read_text())['runs']
-    except OSError:
+    if not path.exists():
         print(
             f'error: {path}: no such file, run python -m '
             'experiments.replication with the same flags first',
             file=sys.stderr,
         )
         return 2
+    records = runner.load(path)['runs']
     found = rows(records)
     drawn = draw(args, records)
     text = (

@@ -8,15 +8,18 @@ file, so that an extended study only does the missing runs.
 
 import argparse
 import json
+import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sweep
 import sweep_grid
 
+from mnemonics_jax.core import cli, manifest, schema
+from mnemonics_jax.core.rules import BOOLEAN, TEXT, or_none
 from mnemonics_jax.core.workdir import write_atomically
 from mnemonics_jax.experiment import run_config
 
@@ -54,6 +57,26 @@ REMOVED_AT = 'f5d9b01'
 REMOVED_AT_F = '7a1a543'
 # Set by earlier records, to the only meaning that is left.
 IMPLIED = {'exemplars.balanced_queries': 'false'}
+
+
+# A record of a run, see `describe`.
+_RECORD = {
+    'labels': {...: TEXT},
+    'settings?': {...: TEXT},
+    'judged': TEXT,
+    'accuracy': {...: [schema.NUMBER]},
+    'forgetting': schema.NUMBERS,
+    'exemplars': [{...: schema.ANY}],
+    'seconds': schema.NUMBER,
+    'classes': [TEXT],
+    'learning': {
+        'balanced_queries?': BOOLEAN,
+        'inner_start?': TEXT,
+        'rate_weight?': schema.NUMBER,
+        ...: schema.ANY,
+    },
+    'commit': or_none(TEXT),
+}
 
 
 class Case(NamedTuple):
@@ -220,16 +243,39 @@ def earlier(
     Their cases have the same settings as now, or used `REMOVED` options.
     """
     path = args.out / f'{args.study}_{args.data.name}.json'
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     settings = {key(case.labels): case.settings for case in cases}
     return [
         record
-        for record in json.loads(path.read_text())['runs']
+        for record in load(path)['runs']
         if used_removed(record)
         or settings.get(case_key(record['labels']))
         == dict(record.get('settings', {}).items() - IMPLIED.items())
     ]
+
+
+def load(
+    path: pathlib.Path, check: Callable[[Any], None] | None = None
+) -> dict[str, Any]:
+    """The content of a JSON file; one line and exit status 2 if it is damaged.
+
+    Args:
+        path: the file of a study's records, or another one.
+        check: what checks that it is such a file, see `schema.load`.
+    """
+    if why := manifest.damage(path.parent, path.name):
+        cli.fail(f'{path} {why}')
+    try:
+        return schema.load(path, check or _check_records)
+    except OSError as e:
+        cli.fail(f'{path} cannot be read: {e.strerror}')
+    except ValueError as e:
+        cli.fail(f'{path} is damaged: {e}')
+
+
+def _check_records(content: Any) -> None:
+    schema.check(content, {'runs': [_RECORD], ...: schema.ANY})
 
 
 def used_removed(record: Mapping[str, Any]) -> bool:
@@ -280,8 +326,8 @@ def do(
 
 def describe(run: sweep_grid.Run) -> dict[str, Any]:
     """Record of a finished run: its labels and results."""
-    results = json.loads((run.workdir / 'results.json').read_text())
-    begun = json.loads((run.workdir / 'config.json').read_text())
+    results = load(run.workdir / 'results.json', schema.check_results)
+    begun = load(run.workdir / 'config.json', schema.check_setup)
     phases = results['phases']
     return {
         'labels': run.settings,
@@ -298,7 +344,7 @@ def describe(run: sweep_grid.Run) -> dict[str, Any]:
         'seconds': round(sum(p['seconds']['total'] for p in phases), 1),
         'classes': results['class_names'],
         'learning': results['config']['exemplars'],
-        'commit': begun['commit'],
+        'commit': begun.get('commit'),
     }
 
 

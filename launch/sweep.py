@@ -42,7 +42,8 @@ from mnemonics_jax.core import dependencies  # noqa: E402
 
 with dependencies.explained():
     from mnemonics_jax.config import arguments
-    from mnemonics_jax.core import cli, manifest
+    from mnemonics_jax.core import cli, manifest, schema
+    from mnemonics_jax.core.rules import TEXT
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -86,18 +87,27 @@ def check_out(out: pathlib.Path, fixed: dict[str, Any]) -> None:
         fixed: 'config' and 'set' of this sweep.
 
     Raises:
-        ValueError: finished runs in the directory have other settings.
+        ValueError: finished runs in the directory have other settings, or its
+            table is damaged.
     """
     path = out / 'sweep.json'
     if not path.exists():
         return
-    there = json.loads(path.read_text())
+    try:
+        there = schema.load(path, _check_table)
+    except ValueError as e:
+        raise ValueError(f'{path} is damaged: {e}; it may be removed') from e
     others = [f'--{name}' for name in fixed if there.get(name) != fixed[name]]
     if others and any(run['state'] == 'finished' for run in there['runs']):
         raise ValueError(
             f'--out={out}: must be another directory: it has runs with another '
             f'{" and ".join(others)}'
         )
+
+
+def _check_table(content: Any) -> None:
+    run = {'state': TEXT, ...: schema.ANY}
+    schema.check(content, {'runs': [run], ...: schema.ANY})
 
 
 def environment(out: pathlib.Path, jobs: int) -> dict[str, str]:

@@ -35,13 +35,16 @@ def outcome(workdir: pathlib.Path) -> dict[str, Any] | None:
         has `METRICS` by classifier, 'seconds' is the sum over phases and
         'gauges' has those of `GAUGES` that the run measured.
     """
-    from mnemonics_jax.core import manifest
+    from mnemonics_jax.core import manifest, schema
 
     path = workdir / 'results.json'
     # Rerunning a run writes a damaged file again.
     if manifest.damage(workdir, path.name) or not path.exists():
         return None
-    results = json.loads(path.read_text())
+    try:
+        results = schema.load(path, schema.check_results)
+    except ValueError:
+        return None
     phases = results['phases']
     stop = results['config']['protocol'].get('stop_after_phase')
     if not results['complete'] and (stop is None or len(phases) <= stop):

@@ -113,14 +113,15 @@ def main(argv: Sequence[str]) -> None:
         multihost,
         parallel,
         precision,
+        xla_flags,
     )
     from mnemonics_jax.train.preemption import EXIT_CODE, InterruptError
 
     # A user's mistakes show here, before any work; of what fails later only
     # `explain_late` and the caller know what a user can mend.
     place = str(_WORKDIR.value)
-    precision.allow(getattr(_PARSER.config, 'precision', ''))
     try:
+        xla_flags.check()  # Before there are threads, of which forks have none.
         compilation_cache.keep_programs(place)
         multihost.join(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
@@ -128,6 +129,8 @@ def main(argv: Sequence[str]) -> None:
         parallel.check_devices()
     except ValueError as e:
         fail(e)
+    # Of several processes, `prepare` compares the precision.
+    precision.allow(getattr(_PARSER.config, 'precision', ''))
     parallel.avoid_cached_collectives()
     try:
         parts = experiment.prepare(_PARSER.config, place, given=_PARSER.given())
@@ -227,6 +230,8 @@ def command() -> None:
         if e.code == system_errors.LIMIT:
             # Orbax's threads may wait for others that could not be started.
             streams.leave(system_errors.LIMIT)
+        if (peers := sys.modules.get('mnemonics_jax.core.peers')) and e.code:
+            peers.note_failure(e.code)
         raise
 
 

@@ -247,3 +247,41 @@ def test_a_study_that_is_run_again_keeps_its_records(study, data):
     kept = runner.earlier(args, changed)
     assert kept
     assert all(map(runner.used_removed, kept))
+
+
+@pytest.mark.parametrize(
+    ('damage', 'words'),
+    [
+        (lambda text: text[:-9], 'is damaged: must be JSON'),
+        (lambda text: '\0' * len(text), 'is damaged: must be JSON'),
+        (lambda text: '[]', 'is damaged: must be names with values, not []'),
+        (lambda text: '{}', 'is damaged: runs: missing'),
+        (
+            lambda text: text.replace(
+                '"learning": {', '"learning": [1], "x": {'
+            ),
+            'is damaged: runs[0].learning: must be names with values, not [1]',
+        ),
+    ],
+)
+def test_a_damaged_file_of_records_is_one_line(damage, words, tmp_path, capsys):
+    path = tmp_path / 'recipe_digits.json'
+    text = (tables.RESULTS / path.name).read_text()
+    path.write_text(text)
+    assert runner.load(path)['runs'] == json.loads(text)['runs']
+    path.write_text(damage(text))
+    args = argparse.Namespace(
+        out=tmp_path,
+        study='recipe',
+        data=types.SimpleNamespace(name='digits'),
+    )
+    with pytest.raises(SystemExit, match=r'^2$'):
+        runner.earlier(args, recipe.cases('digits'))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'error: {path} {words}')
+    path.unlink()
+    assert runner.earlier(args, []) == []
+    path.mkdir()  # Something else in its place.
+    with pytest.raises(SystemExit, match=r'^2$'):
+        runner.earlier(args, [])
+    assert 'is a folder' in capsys.readouterr().err

@@ -31,14 +31,18 @@ def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
     tmp_path,
 ):
     """Killed six times and told to stop twice, started again as often."""
-    signals = [STOPS.get(i, signal.SIGKILL) for i in range(8)]
+    endings = [
+        faulty_run.Ending(STOPS.get(i, signal.SIGKILL)) for i in range(8)
+    ]
     whole, workdir = tmp_path / 'whole', tmp_path / 'ended'
     places = faulty_run.run_whole(whole, FIELDS)
-    moments = faulty_run.draw_moments(places, len(signals), seed=SEED)
-    found = faulty_run.interrupt(workdir, moments, signals, FIELDS)
+    moments = faulty_run.draw_moments(places, len(endings), seed=SEED)
+    found = faulty_run.interrupt(
+        lambda: [faulty_run.start(workdir, FIELDS)], workdir, moments, endings
+    )
     for fault in found:
-        if fault.sent == signal.SIGKILL:
-            assert fault.code == -signal.SIGKILL
+        if fault.ending.signal == signal.SIGKILL:
+            assert fault.codes == [[-signal.SIGKILL]]
         else:
             assert_stopped(fault)
     assert compare_runs.differences(workdir, whole) == []
@@ -57,10 +61,10 @@ def test_ended_in_every_stage_and_between_a_run_is_bit_for_bit_the_same(
 
 def assert_stopped(fault):
     """It saved the very step that its last line names."""
-    assert fault.code == EXIT_CODE
+    assert fault.codes == [[EXIT_CODE]]
     # 'stopped by SIGTERM in phase 1 train epoch 2/4, step 5; rerun ...'
-    last = fault.output.splitlines()[-1]
+    last = fault.outputs[0][0].splitlines()[-1]
     phase, stage, step = fault.resumed
-    where = f'stopped by {fault.sent.name} in phase {phase} '
+    where = f'stopped by {fault.ending.signal.name} in phase {phase} '
     assert last.startswith(where + faulty_run.STAGES[stage])
     assert last.endswith(f', step {step}; rerun the command to resume')

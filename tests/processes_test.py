@@ -126,7 +126,7 @@ def test_the_loss_of_a_process_ends_the_other_and_changes_no_bit(
     assert last.startswith(peers.LOST_LINE)
     for dump in ('Traceback', 'stack trace', 'Fatal Python error'):
         assert dump not in loss.outputs[1]
-    assert loss.seconds < faulty_processes.LIMIT
+    assert loss.seconds < faulty_run.LIMIT
     assert loss.place >= learning
     again = faulty_processes.start(tmp_path / 'run', 2, 2, TINY)
     output = faulty_processes.finish(again)
@@ -161,6 +161,41 @@ def test_processes_that_disagree_end_with_one_line(tmp_path):
         'error: train.lr is 1.05 in process 1 and 0.05 in process 0: must be '
         'equal in all 2 processes'
     ]
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'words'),
+    [
+        (
+            'JAX_ENABLE_X64',
+            '1',
+            'JAX_ENABLE_X64 is True in process 1 and False',
+        ),
+        ('XLA_FLAGS', '', 'number of devices is 1 in process 1 and 2'),
+    ],
+)
+def test_surroundings_that_differ_end_all_with_one_line(
+    name, value, words, tmp_path, monkeypatch
+):
+    """Before the processes compute together, which would abort one of them."""
+    workdir, both = tmp_path / 'run', []
+    for number, flags in enumerate(faulty_processes.flags_of(2)):
+        devices = 2 - number if name == 'XLA_FLAGS' else 1
+        if number and value:
+            monkeypatch.setenv(name, value)
+        both.append(faulty_run.start(workdir, TINY, *flags, devices=devices))
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2]
+    (line,) = [
+        line
+        for output in outputs
+        for line in output.splitlines()
+        if not line.startswith('[Gloo]')
+    ]
+    assert (
+        line == f'error: {words} in process 0: must be equal in all 2 processes'
+    )
     assert not workdir.exists()
 
 

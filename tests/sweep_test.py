@@ -258,6 +258,13 @@ def test_finished_runs_of_other_settings_are_not_mixed_in(tmp_path):
         sweep.check_out(tmp_path, other)
 
 
+@pytest.mark.parametrize('text', ['', '{"runs": [', '[]', '{"runs": [1]}'])
+def test_a_damaged_table_is_named(text, tmp_path):
+    (tmp_path / 'sweep.json').write_text(text)
+    with pytest.raises(ValueError, match=r'sweep.json is damaged: '):
+        sweep.check_out(tmp_path, {'config': 'a.py', 'set': {}})
+
+
 def test_the_table_is_on_disk_after_each_run(tmp_path, capsys):
     grid = {'method.name': ['lucir'], 'seed': ['0', '1']}
     runs = sweep_grid.plan('c.py', tmp_path, grid, {})

@@ -129,7 +129,11 @@ def connect(**arguments: Any) -> None:
         peers.watch()
     # On CPU the first sum over processes fails if one of them is thirty seconds
     # late. They are together now, and may not be later.
-    multihost_utils.sync_global_devices('join')
+    try:
+        peers.check_devices()
+        peers.in_all(lambda: (None, peers.settings()))
+    except ValueError as e:
+        fail(e)
 
 
 def is_main() -> bool:

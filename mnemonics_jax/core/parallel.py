@@ -19,6 +19,8 @@ from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from mnemonics_jax.core import xla_flags
+
 AXIS = 'data'
 
 # Batches copied ahead of the one that the devices compute on.
@@ -150,7 +152,11 @@ class Placement(NamedTuple):
 
 
 def check_devices() -> None:
-    """Raises ValueError if JAX_PLATFORMS names a platform without a device."""
+    """Raises ValueError if there are no devices, and says why.
+
+    JAX_PLATFORMS names a platform without one, or XLA refuses XLA_FLAGS.
+    """
+    xla_flags.check()
     try:
         jax.devices()
     # JAX asserts that each platform has devices.

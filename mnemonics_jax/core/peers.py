@@ -4,11 +4,13 @@ Kept apart from `multihost`, which says who the others are.
 """
 
 import atexit
+import collections
 import contextlib
 import ctypes
 import faulthandler
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -50,6 +52,32 @@ _BROKEN = (
     'CoordinationService',
     'NCCL operation',
 )
+
+# Settings of JAX on which programs and numbers depend.
+_SETTINGS = (
+    'jax_allow_f16_reductions',
+    'jax_debug_infs',
+    'jax_debug_nans',
+    'jax_default_matmul_precision',
+    'jax_default_prng_impl',
+    'jax_disable_jit',
+    'jax_disable_most_optimizations',
+    'jax_enable_custom_prng',
+    'jax_enable_x64',
+    'jax_high_dynamic_range_gumbel',
+    'jax_numpy_dtype_promotion',
+    'jax_optimization_level',
+    'jax_random_seed_offset',
+    'jax_softmax_custom_jvp',
+    'jax_threefry_partitionable',
+    'jax_use_shardy_partitioner',
+)
+
+# How C++ begins a message; other lines belong to the one before.
+_MESSAGE = re.compile(r'[EFIW]\d{4} ')
+
+# Exit statuses of this process, of which the last counts.
+_failures: list[int] = []
 
 Result = TypeVar('Result')
 Described = Mapping[str, str]
@@ -97,17 +125,34 @@ def watch() -> None:
     thread.start()
 
     def finish() -> None:
-        os.dup2(own, 2)  # Closes the pipe, so that the thread ends.
-        thread.join(1)
+        # Else JAX, which disconnects after this, aborts: see `note_failure`.
+        if not _failures:
+            os.dup2(own, 2)  # Closes the pipe, so that the thread ends.
+            thread.join(1)
 
     atexit.register(finish)
 
 
+def note_failure(status: object) -> None:
+    """Says that this process fails, and has said why.
+
+    If the others do not, JAX waits for them in vain and aborts this process;
+    it is to end with this status instead, and without another word.
+    """
+    if isinstance(status, int):
+        _failures.append(status)
+
+
 def _pass_on(lines: IO[str]) -> None:
+    known = False
     for line in lines:
         if _FATAL in line:
+            if _failures:
+                os._exit(_failures[-1])
             end_lost()
-        if not any(name in line for name in _BEFORE):
+        if not known or _MESSAGE.match(line):
+            known = any(name in line for name in _BEFORE)
+        if not known:
             with contextlib.suppress(OSError, ValueError):  # Closed.
                 sys.stderr.write(line)
 
@@ -161,6 +206,31 @@ def in_all(attempt: Callable[[], tuple[Result, Described]]) -> Result:
     return result
 
 
+def check_devices() -> None:
+    """Raises ValueError if processes have different numbers of devices.
+
+    Each of them knows all devices; exchanges need as many in all.
+    """
+    counts = collections.Counter(d.process_index for d in jax.devices())
+    for number, count in sorted(counts.items()):
+        if count != counts[0]:
+            raise ValueError(
+                f'number of devices is {count} in process {number} and '
+                f'{counts[0]} in process 0: must be equal in all {len(counts)} '
+                'processes'
+            )
+
+
+def settings() -> dict[str, str]:
+    """What of JAX must be equal before processes compute together.
+
+    Else they exchange arrays of other shapes, or draw other numbers.
+    """
+    return {
+        name.upper(): str(getattr(jax.config, name, None)) for name in _SETTINGS
+    }
+
+
 def first_mistake(everyone: list[dict[str, Any]]) -> str | None:
     """The error of the first process that has one, or None."""
     for number, each in enumerate(everyone):
@@ -192,9 +262,10 @@ def disagreement(everyone: list[dict[str, Any]]) -> str | None:
 def _exchange(mine: Any) -> list[Any]:
     """What every process gives, as JSON, in their order."""
     text = np.frombuffer(json.dumps(mine).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(len(text)))
-    padded = np.zeros(sizes.max(), np.uint8)
-    padded[: len(text)] = text
-    rows = multihost_utils.process_allgather(padded)
+    with jax.disable_jit(False):  # Which is compared, too.
+        sizes = multihost_utils.process_allgather(np.int32(len(text)))
+        padded = np.zeros(sizes.max(), np.uint8)
+        padded[: len(text)] = text
+        rows = multihost_utils.process_allgather(padded)
     pairs = zip(rows, sizes, strict=True)
     return [json.loads(bytes(row[:size])) for row, size in pairs]

@@ -77,7 +77,7 @@ def prepare(
 
         def built() -> tuple[components.Components, dict[str, str]]:
             parts = _build(same, place, placement)
-            return parts, data_check.in_words(parts)
+            return parts, data_check.in_words(parts) | run_config.found(place)
 
         parts = peers.in_all(built)
         run_config.write(place, parts.config, parts.plan)

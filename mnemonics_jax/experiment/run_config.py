@@ -266,6 +266,17 @@ def write(
     _write(place, found)
 
 
+def found(place: Workdir) -> dict[str, str]:
+    """In words, whether the work directory has a run; for `peers.in_all`.
+
+    It is the same directory in all processes if this is equal in them.
+    """
+    path = place.local / SETUP
+    start = content(place).get('started', '') if path.exists() else ''
+    run = f'of a run begun {start}' if path.exists() else 'missing'
+    return {f'{SETUP} in the work directory': run}
+
+
 def read_data(place: Workdir) -> Record | None:
     """The record of the data; None if there is none."""
     if not (place.local / SETUP).exists():

@@ -67,7 +67,13 @@ class Checkpointer:
             return ocp.CheckpointManager(
                 root / kind,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep, create=True
+                    max_to_keep=keep,
+                    create=True,
+                    # Both may save at once. Of several processes, the threads
+                    # of one would then wait at the same barrier, which fails.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        barrier_sync_key_prefix=kind
+                    ),
                 ),
             )
 

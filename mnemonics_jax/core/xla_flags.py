@@ -1,0 +1,73 @@
+"""Checks `XLA_FLAGS`, before XLA ends the process because of them."""
+
+import functools
+import os
+import re
+import signal
+import threading
+import warnings
+from typing import NoReturn
+
+from jax.extend import backend
+
+VARIABLE = 'XLA_FLAGS'
+# Far more than reading them takes.
+_SECONDS = 20.0
+_REASONS = (
+    r'Unknown flags? in XLA_FLAGS: .*',
+    r"Couldn't interpret value .* for flag \w+",
+    r'(?m)^[EF]\d+ .*\] (.*)$',
+)
+
+
+def check() -> None:
+    """Raises ValueError, in one line, if XLA refuses the flags.
+
+    XLA reads them once, at its first use, and ends the process with pages of
+    text if it knows one of them not, or not its value. So a fork tries it.
+    """
+    if (given := os.environ.get(VARIABLE)) and (why := _refusal(given)):
+        raise ValueError(
+            f'{VARIABLE}={given}: must be flags that XLA knows ({why})'
+        )
+
+
+@functools.lru_cache
+def _refusal(given: str) -> str | None:
+    """Why XLA refuses the flags of the environment; None if it does not."""
+    del given  # It is in the environment.
+    if not hasattr(os, 'fork'):
+        return None
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        # JAX warns of forks, which do not get its threads. This needs none.
+        warnings.simplefilter('ignore')
+        pid = os.fork()
+    if not pid:
+        _read_flags(write)
+    os.close(write)
+    timer = threading.Timer(_SECONDS, os.kill, [pid, signal.SIGKILL])
+    timer.start()
+    with os.fdopen(read, errors='replace') as lines:
+        text = lines.read()
+    _, status = os.waitpid(pid, 0)
+    timer.cancel()
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL:
+        return f'not read within {_SECONDS:g} s'
+    if not code:
+        return None
+    for reason in _REASONS:
+        if found := re.search(reason, text):
+            return found[found.re.groups]
+    return f'exit status {code}'
+
+
+def _read_flags(output: int) -> NoReturn:
+    """In the fork: has XLA read the flags; never returns."""
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        backend.get_compile_options(1, 1)
+    finally:
+        os._exit(0)
