@@ -127,7 +127,7 @@ def test_torch_has_all_networks_heads_and_their_wrappers(
 ):
     """Each with arrays drawn at random, so that none has its initial value."""
     scope = torch_code()
-    config = config_dict.ConfigDict(end.config)
+    config = config_dict.ConfigDict(end.config.to_dict())
     with config.unlocked():
         config.method = {'name': changes.get('method', 'lucir')}
         config.backbone.name = changes['name']
