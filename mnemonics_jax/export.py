@@ -2,7 +2,8 @@
 
     python -m mnemonics_jax.export WORKDIR --phase=-1 --out=DIR
 
-writes exemplars, models and class names; docs/export.md says how to load them.
+writes exemplars, models, a program that classifies images, and class names;
+docs/export.md says how to load them.
 """
 
 import argparse
@@ -20,12 +21,13 @@ with dependencies.explained():
     import orbax.checkpoint as ocp
 
     from mnemonics_jax import config as config_lib
-    from mnemonics_jax.core import cli, parallel
+    from mnemonics_jax.core import cli, parallel, plugins
     from mnemonics_jax.data import encoded
     from mnemonics_jax.data.device_batch import to_float
     from mnemonics_jax.exemplars import memory
-    from mnemonics_jax.experiment import components, finished
+    from mnemonics_jax.experiment import components, finished, inference
     from mnemonics_jax.report.figures.images import as_png
+    from mnemonics_jax.train import evaluation
     from mnemonics_jax.types import Variables
 
 # A name may have 255 bytes, and a letter takes up to four.
@@ -137,9 +139,32 @@ def write_model(variables: Variables, path: pathlib.Path) -> None:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree))
 
 
-def check_safetensors() -> None:
-    """Raises ValueError if the package safetensors is missing."""
+def write_program(
+    phase: finished.FinishedPhase, classifier: str, folder: pathlib.Path
+) -> dict[str, Any] | None:
+    """Writes the program `inference.jax` of a classifier.
+
+    Returns:
+        Its description; None if a user's own network cannot be exported,
+        which a warning says.
+    """
     try:
+        program, description = inference.program_of(phase, classifier)
+    except Exception as e:
+        if not phase.config.plugins:
+            raise
+        lines = str(e).splitlines() or ['']
+        reason = plugins.explain(e) or f'{type(e).__name__}: {lines[0]}'
+        cli.warn(f'inference.jax is left out: {reason}')
+        return None
+    (folder / 'inference.jax').write_bytes(program)
+    return description
+
+
+def check_packages() -> None:
+    """Raises ValueError if a package of the extra `export` is missing."""
+    try:
+        import flatbuffers  # noqa: F401
         import safetensors  # noqa: F401
     except ImportError as e:
         raise ValueError(
@@ -153,8 +178,16 @@ def check_empty(folder: pathlib.Path) -> None:
         raise ValueError(f'--out={folder}: must be a new or empty folder')
 
 
-def export(phase: finished.FinishedPhase, folder: pathlib.Path) -> list[str]:
-    """Writes all files to a folder; returns their names."""
+def export(
+    phase: finished.FinishedPhase, classifier: str, folder: pathlib.Path
+) -> list[str]:
+    """Writes all files to a folder; returns their names.
+
+    Args:
+        phase: a finished phase.
+        classifier: the one of its classifiers that is written as a program.
+        folder: where to, created if needed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     def write_json(name: str, content: Any) -> str:
@@ -172,6 +205,11 @@ def export(phase: finished.FinishedPhase, folder: pathlib.Path) -> list[str]:
     for name, variables in models.items():
         write_model(variables, folder / name)
         written += [f'{name}/', f'{name}.safetensors']
+    if description := write_program(phase, classifier, folder):
+        written += [
+            'inference.jax',
+            write_json('inference.json', description),
+        ]
     found: dict[str, Any] = exemplars_of(phase)
     if len(found['images']):
         np.savez_compressed(folder / 'exemplars.npz', **found)
@@ -190,13 +228,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command; see `cli.answer` for errors."""
     parallel.check_devices()
     folder = pathlib.Path(arguments.out)
-    check_safetensors()
+    check_packages()
     check_empty(folder)
     phase = finished.restore_phase(
         arguments.workdir, arguments.phase, allow_float64=True
     )
     cli.warn(phase.warning)
-    written = export(phase, folder)
+    classifier = finished.choose_classifier(phase, arguments.classifier)
+    written = export(phase, classifier, folder)
     count = int(np.asarray(phase.exemplars.mask).sum())
     print(
         f'phase {phase.phase}: {phase.num_seen} classes, {count} exemplars -> '
@@ -216,6 +255,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--phase', type=int, default=-1, help='default: the last one'
     )
     parser.add_argument('--out', required=True, help='a new folder')
+    parser.add_argument(
+        '--classifier',
+        choices=evaluation.CLASSIFIERS,
+        help='of inference.jax; default: the one that the method is evaluated '
+        'by',
+    )
     arguments = parser.parse_args(argv)
     cli.answer(lambda: run(arguments))
 

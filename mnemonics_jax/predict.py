@@ -190,17 +190,6 @@ def as_csv(found: Sequence[dict[str, Any]], kind: str) -> str:
     return file.getvalue()
 
 
-def choose_classifier(phase: finished.FinishedPhase, name: str | None) -> str:
-    """The classifier of this name, by default the method's own."""
-    name = name or phase.predictor
-    if name not in phase.classifiers:
-        raise ValueError(
-            f'--classifier={name}: must be one of phase {phase.phase}: '
-            f'{", ".join(phase.classifiers)}'
-        )
-    return name
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command; see `cli.answer` for errors."""
     if arguments.top < 1:
@@ -210,7 +199,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.workdir, arguments.phase, allow_float64=True
     )
     cli.warn(phase.warning)
-    classifier = choose_classifier(phase, arguments.classifier)
+    classifier = finished.choose_classifier(phase, arguments.classifier)
     files, skipped = find_images(arguments.images)
     for file in skipped:
         print(f'skipped {file}: not an image by its name', file=sys.stderr)

@@ -11,7 +11,9 @@ import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
 from command import assert_refused, call, run_module
+from ml_collections import config_dict
 
+from mnemonics_jax import config as config_lib
 from mnemonics_jax import export
 from mnemonics_jax.core import cli
 from mnemonics_jax.experiment import finished
@@ -20,6 +22,12 @@ from tests import saved_runs
 ROOT = pathlib.Path(export.__file__).parent.parent
 LOADERS = re.findall(
     r'^## (\w+)\n\n```python\n(.*?)^```$',
+    (ROOT / 'docs' / 'export.md').read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+
+[MODULE] = re.findall(
+    r'^### The model in PyTorch\n.*?^```python\n(.*?)^```$',
     (ROOT / 'docs' / 'export.md').read_text(),
     re.MULTILINE | re.DOTALL,
 )
@@ -80,41 +88,84 @@ def test_the_jax_loader_gives_the_logits_of_the_run(exported, end, name):
     assert abs(other - expected).max() > 0.1
 
 
-def test_the_torch_loader_gives_weights_that_give_the_same_logits(
-    exported, end
-):
-    """The network written anew in PyTorch: convolutions, norms, cosines."""
-    torch = pytest.importorskip('torch')
-    from torch.nn import functional
+def torch_code():
+    """What the PyTorch sections of docs/export.md define."""
+    pytest.importorskip('torch', reason='PyTorch is missing: the extra `bench`')
+    scope = {}
+    exec(dict(LOADERS)['PyTorch'], scope)
+    exec(MODULE, scope)
+    return scope
 
-    data, names, weights = loader('PyTorch')(exported)
+
+@pytest.mark.parametrize('name', ['model', 'finetuned'])
+def test_the_torch_model_gives_the_logits_of_the_run(exported, end, name):
+    scope = torch_code()
+    data, names, _ = scope['load'](exported)
     assert names == list(end.class_names)
     images, labels = data.tensors
-    info = json.loads((exported / 'model.json').read_text())['plan']
-    shape = (1, 3, 1, 1)
-    x = images - torch.tensor(info['mean']).reshape(shape)
-    x = x / torch.tensor(info['std']).reshape(shape)
-    for depth in range(2):
-        trunk = f'params.trunk.ConvNorm_{depth}'
-        stats = f'batch_stats.ConvNorm_{depth}.BatchNorm_0'
-        x = functional.relu(x) if depth else x
-        x = functional.conv2d(
-            x, weights[f'{trunk}.Conv_0.kernel'], stride=depth + 1, padding=1
-        )
-        x = functional.batch_norm(
-            x,
-            weights[f'{stats}.mean'],
-            weights[f'{stats}.var'],
-            weights[f'{trunk}.BatchNorm_0.scale'],
-            weights[f'{trunk}.BatchNorm_0.bias'],
-        )
-    features = functional.normalize(x.mean(dim=(2, 3)))
-    rows = functional.normalize(weights['params.head.kernel'])
-    logits = weights['params.head.sigma'] * features @ rows.T
-    np.testing.assert_allclose(
-        logits.numpy(), logits_of(end, end.variables, kept(end)), atol=1e-5
-    )
     assert labels.tolist() == np.arange(6).repeat(3).tolist()
+    model = scope['Model'](exported, name).eval()
+    logits = model(images).detach().numpy()
+    variables = {'model': end.variables, 'finetuned': end.finetuned}[name]
+    expected = logits_of(end, variables, kept(end))
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'name': 'convnet', 'final_relu': True, 'method': 'icarl'},
+        {'name': 'resnet8', 'head': 'linear', 'transfer': True},
+        {'name': 'resnet20', 'method': 'bic', 'transfer': True},
+        {'name': 'resnet32', 'final_relu': True},
+        {'name': 'resnet18', 'method': 'podnet', 'head': 'local_similarity'},
+    ],
+    ids=lambda changes: changes['name'],
+)
+def test_torch_has_all_networks_heads_and_their_wrappers(
+    end, tmp_path, changes
+):
+    """Each with arrays drawn at random, so that none has its initial value."""
+    scope = torch_code()
+    config = config_dict.ConfigDict(end.config.to_dict())
+    with config.unlocked():
+        config.method = {'name': changes.get('method', 'lucir')}
+        config.backbone.name = changes['name']
+        config.backbone.final_relu = changes.get('final_relu', False)
+        config.backbone.head = changes.get('head', 'cosine')
+        config.weight_transfer = changes.get('transfer', False)
+    config = config_dict.FrozenConfigDict(config)
+    config = finished.config_of(config_lib.to_json(config))
+    plan = end.plan._replace(image_shape=(32, 32, 3))
+    model = finished.build_model(config, plan)
+    random = np.random.default_rng(0)
+
+    def redraw(leaf):
+        # Kernels begin at random, all else at 0 or 1.
+        drawn = random.uniform(0.5, 1.5, leaf.shape)
+        return np.asarray(leaf if leaf.std() else drawn, np.float32)
+
+    variables = jax.tree.map(redraw, jax.jit(model.init)(jax.random.key(0)))
+    phase = end._replace(
+        config=config,
+        plan=plan,
+        num_seen=4,
+        backbone=model,
+        variables=variables,
+        finetuned=variables,
+    )
+    export.export(phase, 'cnn', tmp_path)
+    # Of several colours: pixels alone at random are all alike on average.
+    images = random.random((4, 32, 32, 3)) * random.random((4, 1, 1, 3))
+    images = images.astype(np.float32)
+    expected = jax.jit(model.apply)(variables, images)[0].logits[:, :4]
+    torch = scope['torch']
+    found = scope['Model'](tmp_path).eval()(
+        torch.from_numpy(images).permute(0, 3, 1, 2)
+    )
+    assert found.shape == (4, 4)
+    assert np.ptp(expected, axis=0).min() > 1e-3  # Images differ.
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-5)
 
 
 def test_the_orbax_checkpoint_holds_the_same_arrays(exported, end):
@@ -177,10 +228,11 @@ def test_an_earlier_phase_is_exported_with_its_own_classes(
     assert labels.max() == 3
 
 
-def test_without_the_library_an_export_is_refused(
-    saved_run, tmp_path, monkeypatch
+@pytest.mark.parametrize('library', ['safetensors', 'flatbuffers'])
+def test_without_a_library_an_export_is_refused(
+    saved_run, tmp_path, monkeypatch, library
 ):
-    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    monkeypatch.setitem(sys.modules, library, None)
     out = f'--out={tmp_path / "out"}'
     done = call(lambda: export.main([str(saved_run.workdir), out]))
     assert_refused(done, "pip install 'mnemonics-jax[export]'")

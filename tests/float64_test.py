@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command import assert_refused, call, call_main
+from jax import export as jax_export
 from safetensors.numpy import load_file
 
 from mnemonics_jax import backbones, experiment, export
@@ -162,3 +163,11 @@ def test_an_export_has_all_bits_of_a_float64_run(
     np.testing.assert_array_equal(kernel, arrays_of(folder, ONE)[name])
     config = json.loads((out / 'model.json').read_text())['config']
     assert config['precision'] == 'float64'
+    # The program runs in a process that has no float64, too.
+    jax.config.update('jax_enable_x64', False)
+    data = (out / 'inference.jax').read_bytes()
+    info = json.loads((out / 'inference.json').read_text())
+    images = np.zeros((3, *info['input_shape'][1:]), np.uint8)
+    scores = np.asarray(jax_export.deserialize(data).call(images))
+    assert scores.dtype == np.float32
+    assert np.isfinite(scores).all()

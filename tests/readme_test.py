@@ -37,7 +37,7 @@ MAIN = 'mnemonics_jax.main'
 WRITTEN_BY_RUNS = ('runs', '.venv')
 FILE_TYPES = (
     *('.py', '.sh', '.json', '.jsonl', '.html', '.cff', '.md', '.csv'),
-    *('.npz', '.safetensors'),
+    *('.npz', '.safetensors', '.jax'),
 )
 OTHER_PACKAGES = ('jax', 'tf', 'lax', 'mnemonics_jax', 'model', 'optax')
 

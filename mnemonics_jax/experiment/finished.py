@@ -205,6 +205,21 @@ def classifiers_of(
     return tuple(found)
 
 
+def choose_classifier(phase: FinishedPhase, name: str | None) -> str:
+    """The classifier of this name, by default the method's own.
+
+    Raises:
+        ValueError: the phase has no such classifier.
+    """
+    name = name or phase.predictor
+    if name not in phase.classifiers:
+        raise ValueError(
+            f'--classifier={name}: must be one of phase {phase.phase}: '
+            f'{", ".join(phase.classifiers)}'
+        )
+    return name
+
+
 def models_of(
     finished: FinishedPhase,
     evaluator: evaluation.Evaluator,
