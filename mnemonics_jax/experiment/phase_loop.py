@@ -285,7 +285,7 @@ def first_carry(parts: components.Components) -> Carry:
         stage_key(config.seed, 0, Stage.INIT)
     )
     slots = parts.slots(0)
-    exemplars = memory.empty(
+    exemplars = jax.jit(memory.empty, static_argnums=range(4))(
         source.num_classes, slots, source.image_shape, parts.storage.dtype
     )
     encoded = None
