@@ -58,7 +58,7 @@ def test_stages_after_the_first_compile_nothing_themselves(
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert by_thread[False] == ['train']
-    # Fine-tuning, and training from phase 1 on; counts of phase 0 and of others.
+    # Fine-tuning, training from phase 1 on; counts of phase 0, and of others.
     expected = ['adjust', 'count', 'count', 'learn', 'train', 'train']
     assert sorted(by_thread[True]) == expected
 
