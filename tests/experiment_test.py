@@ -91,8 +91,10 @@ def _watched_config():
 
 def test_nothing_is_compiled_after_the_second_phase(recording):
     assert 'jit(train)' in recording.compiled[0]
-    assert 'jit(learn)' in recording.compiled[1]
-    assert 'jit(adjust)' in recording.compiled[1]
+    # In phase 1, or ahead of it.
+    begun = [*recording.compiled[0], *recording.compiled[1]]
+    assert begun.count('jit(learn)') == 2
+    assert begun.count('jit(adjust)') == 1
     assert recording.compiled[2:] == [[], [], []]
 
 

@@ -5,13 +5,14 @@ ranges only outside of it, where there are values to look at.
 """
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen, nnx
+from flax import linen
 
 # Resizing in floats may leave the range by rounding.
 _ROUNDING = 1e-3
@@ -50,7 +51,7 @@ def check_transform(name: str, value: Any) -> None:
 
 def check_apply(apply: Any) -> None:
     """Raises ValueError unless `apply` can be a function of params."""
-    if isinstance(apply, nnx.Module):
+    if _is_nnx(apply):
         raise ValueError(
             'apply: an nnx module: must be a function (params, images) -> '
             'logits, which split_nnx makes of it'
@@ -73,13 +74,19 @@ def check_apply(apply: Any) -> None:
         )
 
 
+def _is_nnx(value: Any) -> bool:
+    """Whether it is an nnx module, without importing nnx: that takes time."""
+    nnx = sys.modules.get('flax.nnx')
+    return nnx is not None and isinstance(value, nnx.Module)
+
+
 def check_module(model: Any) -> None:
     """Raises ValueError unless `model` is an nnx module in evaluation mode.
 
     In training mode its state would change, or be random, at each call; a
     function's cannot.
     """
-    if not isinstance(model, nnx.Module) or not callable(model):
+    if not _is_nnx(model) or not callable(model):
         found = type(model).__name__
         if inspect.isclass(model):
             found = f'the class {model.__name__}'
@@ -87,6 +94,8 @@ def check_module(model: Any) -> None:
             f'model: {found}: must be an nnx module that can be called, such '
             'as nnx.Linear(4, 3, rngs=nnx.Rngs(0))'
         )
+    from flax import nnx
+
     for path, part in nnx.iter_graph(model):
         for field, wrong in (
             ('use_running_average', False),

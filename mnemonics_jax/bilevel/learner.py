@@ -7,15 +7,17 @@ other.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from mnemonics_jax.bilevel import arguments, hypergradients, inner, outer
 from mnemonics_jax.bilevel.arguments import Batch
+
+if TYPE_CHECKING:  # Few use nnx, which takes time to import.
+    from flax import nnx
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Metrics = dict[str, jax.Array]
@@ -137,7 +139,9 @@ def make_exemplar_learner(
     return _checked(settings, arguments.Checker(apply, own_loss=bool(loss_fn)))
 
 
-def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
+def split_nnx(
+    model: 'nnx.Module',
+) -> 'tuple[Apply, nnx.State[Any, Any]]':
     """Splits an nnx module into a pure function and its params.
 
     State other than `nnx.Param`, such as BatchNorm statistics, is fixed at its
@@ -166,6 +170,8 @@ def split_nnx(model: nnx.Module) -> tuple[Apply, nnx.State[Any, Any]]:
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     arguments.check_module(model)
+    from flax import nnx
+
     graph, params, *rest = nnx.split(model, nnx.Param, ...)
 
     def apply(params: Any, images: jax.Array) -> Any:

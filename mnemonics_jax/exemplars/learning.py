@@ -15,6 +15,21 @@ from mnemonics_jax.types import ExemplarSet, Phase, Variables
 # `(loop, state to begin with) -> state after it`, see `train.loop`.
 Run = Callable[[Loop, State], State]
 
+# One program each: as single operations they would be twenty.
+halves = jax.jit(memory.halves, static_argnames='dtype')
+
+
+@jax.jit
+def merged(
+    held: ExemplarSet, parts: tuple[ExemplarSet, ExemplarSet], pixels: jax.Array
+) -> ExemplarSet:
+    """The memory with the pixels [2, K * s, H, W, C] of both halves."""
+    learned = [
+        part.replace(images=own.reshape(part.images.shape))
+        for part, own in zip(parts, pixels, strict=True)
+    ]
+    return memory.merge_halves(held, *learned)
+
 
 def flat_exemplars(mask: np.ndarray, classes: tuple[int, int]) -> FlatExemplars:
     """The flat list of rows of exemplars.
@@ -98,9 +113,9 @@ def adjust(
         The memory with adjusted pixels, as they are stored.
     """
     num_old = int(problem.phase.num_old)
-    parts = memory.halves(held, np.int32(num_old), problem.variables.dtype)
+    parts = halves(held, np.int32(num_old), problem.variables.dtype)
     lists = [flat_exemplars(np.asarray(p.mask), (0, num_old)) for p in parts]
-    stacked = jax.tree.map(lambda *halves: np.stack(halves), *lists)
+    stacked = jax.tree.map(lambda *both: np.stack(both), *lists)
     problem = problem._replace(
         exemplars=parallel.replicate(learner.placement, stacked),
         key=parallel.replicate_key(
@@ -111,11 +126,7 @@ def adjust(
     states = learner.init(parallel.share(learner.placement, starts, axis=1))
     states = run(adjust_loop(learner, problem, per_dispatch), states)
     learned = parallel.unshare(learner.placement, states.pixels)
-    halves = [
-        part.replace(images=pixels.reshape(part.images.shape))
-        for part, pixels in zip(parts, learned, strict=True)
-    ]
-    return memory.merge_halves(held, *halves)
+    return merged(held, parts, learned)
 
 
 def adjust_loop(

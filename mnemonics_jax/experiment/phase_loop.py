@@ -21,6 +21,7 @@ from mnemonics_jax.exemplars import memory, stored, strategies
 from mnemonics_jax.experiment import (
     base_run,
     byte_budget,
+    compile_ahead,
     components,
     data_check,
     memory_check,
@@ -132,9 +133,10 @@ def run(
         lock.hold(place.root) as held,
         place,  # Its last copies are made while the lock is held.
         open_checkpoints(parts, place, held) as checkpointer,
+        compile_ahead.of_run(parts, checkpointer.latest(), last) as ahead,
     ):
         policy = SavePolicy(settings.every_steps, settings.every_seconds)
-        loops = ResumableLoops(checkpointer, interrupt, policy)
+        loops = ResumableLoops(checkpointer, interrupt, policy, ahead.turn)
         carry, phases = restore(parts, checkpointer)
         repair.repair(parts, place, checkpointer, carry, phases)
         position = loops.resume(len(phases))
@@ -285,7 +287,7 @@ def first_carry(parts: components.Components) -> Carry:
         stage_key(config.seed, 0, Stage.INIT)
     )
     slots = parts.slots(0)
-    exemplars = memory.empty(
+    exemplars = jax.jit(memory.empty, static_argnums=range(4))(
         source.num_classes, slots, source.image_shape, parts.storage.dtype
     )
     encoded = None

@@ -23,7 +23,6 @@ from mnemonics_jax.exemplars import stored
 from mnemonics_jax.experiment import components, features
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import Outcome
-from mnemonics_jax.report.figures.images import as_png, pixel_grid
 from mnemonics_jax.types import Carry, ExemplarSet, Method
 
 
@@ -190,6 +189,9 @@ def show_exemplars(context: PhaseContext, carry: Carry) -> None:
     mask = np.asarray(exemplars.mask)[seen]
     if not multihost.is_main() or not mask.any():
         return
+    # Imported late: Matplotlib takes time.
+    from mnemonics_jax.report.figures.images import as_png, pixel_grid
+
     grid = pixel_grid(np.asarray(exemplars.images)[seen], mask)
     context.recorder.image('exemplars', as_png(grid), grid.shape)
 

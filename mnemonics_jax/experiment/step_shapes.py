@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mnemonics_jax.bilevel import ExemplarState
 from mnemonics_jax.core import parallel
@@ -52,16 +51,18 @@ class Program(NamedTuple):
     num_images: int
 
 
-def programs(parts: components.Components, last: int) -> list[Program]:
-    """The largest program of each kind in a run up to phase `last`."""
-    found = [training(parts, last)]
+def programs(
+    parts: components.Components, last: int, first: int = 0
+) -> list[Program]:
+    """The largest program of each kind in the phases `first` to `last`."""
+    found, phases = [training(parts, last)], range(first, last + 1)
     strategy = parts.config.exemplars.strategy
     if strategies.learns(strategy):
-        found.append(learning(parts, last))
+        found.append(learning(parts, phases))
     if parts.config.exemplars.adjust and last > 0:
         found.append(adjusting(parts))
     if strategies.keeps(strategy):
-        found.append(finetuning(parts, last))
+        found.append(finetuning(parts, phases))
     if steps_of_run(parts, last).get('features'):
         found.append(features(parts, last))
     return [*found, evaluation(parts, last)]
@@ -78,11 +79,9 @@ def training(parts: components.Components, last: int) -> Program:
     return training_on(parts, 'training', trainer, 'train', (most, old))
 
 
-def finetuning(parts: components.Components, last: int) -> Program:
+def finetuning(parts: components.Components, phases: range) -> Program:
     """Steps of fine-tuning, which read exemplars alone."""
-    most = max(
-        parts.bounds[phase][1] * parts.slots(phase) for phase in range(last + 1)
-    )
+    most = max(parts.bounds[phase][1] * parts.slots(phase) for phase in phases)
     trainer = parts.trainers.finetune
     return training_on(parts, 'fine-tuning', trainer, 'finetune', (0, most))
 
@@ -129,18 +128,13 @@ def in_dispatch(in_epoch: int, size: int, num: int) -> int:
     return num if num_batches(in_epoch, size) >= num else 1
 
 
-def learning(parts: components.Components, last: int) -> Program:
+def learning(parts: components.Components, phases: range) -> Program:
     """Steps of learning, in the phase that learns the most exemplars."""
     ex = parts.config.exemplars
-    sizes = [
-        parts.rows(phase) * parts.slots(min(phase, 1))
-        for phase in range(last + 1)
-    ]
+    sizes = {p: parts.rows(p) * parts.slots(min(p, 1)) for p in phases}
     reads = objectives.reads_old(ex.objective)
     # Of phases that learn equally many, one that reads old exemplars as well.
-    phase = int(
-        np.argmax([2 * s + (reads and i > 0) for i, s in enumerate(sizes)])
-    )
+    phase = max(phases, key=lambda p: 2 * sizes[p] + (reads and p > 0))
     pixels = (sizes[phase], *parts.source.image_shape)
     state = abstract_state(parts, pixels)
     problem = abstract_problem(

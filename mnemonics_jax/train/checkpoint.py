@@ -6,23 +6,28 @@ There are two kinds, each in its own folder:
     steps/<n>: the middle of a phase: the states of its loops and a
         `LoopPosition`. It builds on the end of the previous phase.
 If a write is cut off, the previous checkpoint stays the latest. A damaged
-checkpoint is moved to `damaged` and the previous one is restored.
+checkpoint is moved to `damaged` and the previous one is restored. Orbax, which
+takes most of a second to import, is imported by the first save or restore.
 """
 
 import contextlib
 import json
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
 from mnemonics_jax.core import multihost
 from mnemonics_jax.train import checkpoint_items as items
 from mnemonics_jax.types import Carry, EncodedImages, ExemplarSet, Variables
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import CheckpointManager
+
+PHASES, STEPS = 'phases', 'steps'
 
 
 class LoopPosition(NamedTuple):
@@ -52,7 +57,7 @@ class Checkpointer:
         say: Callable[[str], None] = print,
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """Opens `workdir/checkpoints` and creates it if missing.
+        """The checkpoints in `workdir/checkpoints`, created by the first save.
 
         Args:
             workdir: work directory of the run; absolute, or in a bucket.
@@ -61,39 +66,48 @@ class Checkpointer:
             before_save: called before each save, to store the files that the
                 checkpoint refers to.
         """
-        root = epath.Path(workdir) / 'checkpoints'
-
-        def manager(kind: str) -> ocp.CheckpointManager:
-            return ocp.CheckpointManager(
-                root / kind,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep,
-                    create=True,
-                    # Both may save at once. Of several processes, the threads
-                    # of one would then wait at the same barrier, which fails.
-                    multiprocessing_options=ocp.options.MultiprocessingOptions(
-                        barrier_sync_key_prefix=kind
-                    ),
-                ),
-            )
-
-        self._phases, self._steps = manager('phases'), manager('steps')
-        self._root, self._say = root, say
-        self._before_save = before_save
+        self._root, self._keep = epath.Path(workdir) / 'checkpoints', keep
+        self._opened: dict[str, CheckpointManager] = {}
+        self._say, self._before_save = say, before_save
 
     def __enter__(self) -> 'Checkpointer':
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        try:
-            self._phases.close()
-        finally:
-            self._steps.close()
+        with contextlib.ExitStack() as stack:
+            for manager in self._opened.values():
+                stack.callback(manager.close)
+
+    def _manager(self, kind: str) -> 'CheckpointManager':
+        """Orbax's manager of one kind of checkpoints."""
+        if kind not in self._opened:
+            import orbax.checkpoint as ocp
+
+            # Both kinds may be saved at once. Of several processes, the threads
+            # of one would then wait at the same barrier, which fails.
+            barriers = ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=kind
+            )
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep,
+                create=True,
+                multiprocessing_options=barriers,
+            )
+            folder = self._root / kind
+            self._opened[kind] = ocp.CheckpointManager(folder, options=options)
+        return self._opened[kind]
+
+    def _numbers(self, kind: str) -> list[int]:
+        """Numbers of the checkpoints of one kind, ascending."""
+        # Managers of several processes wait for each other: open one in all.
+        if jax.process_count() == 1 and kind not in self._opened:
+            return _numbers_in(self._root / kind)
+        return sorted(self._manager(kind).all_steps())
 
     def wait(self) -> None:
         """Blocks until every save is on disk."""
-        self._phases.wait_until_finished()
-        self._steps.wait_until_finished()
+        for manager in self._opened.values():
+            manager.wait_until_finished()
 
     def save(
         self,
@@ -121,15 +135,15 @@ class Checkpointer:
             values['setup'] = setup
         if other is not None:
             arrays['other'] = other
-        self._phases.save(phase, args=items.composite(arrays, values))
+        self._manager(PHASES).save(phase, args=items.composite(arrays, values))
 
     def latest(self) -> int | None:
         """Index of the last saved phase, or None."""
-        return self._phases.latest_step()
+        return max(self.saved(), default=None)
 
     def saved(self) -> list[int]:
         """Indices of the saved phases, ascending."""
-        return sorted(self._phases.all_steps())
+        return self._numbers(PHASES)
 
     def restore(self, phase: int, like: Carry) -> tuple[Carry, list[Any]]:
         """Restores the end of a phase.
@@ -152,7 +166,7 @@ class Checkpointer:
         if like.encoded is not None:
             arrays['encoded'] = None  # Of the saved shape.
         found = items.read(
-            self._phases, phase, arrays=arrays, values=['results']
+            self._root / PHASES / str(phase), arrays=arrays, values=['results']
         )
         exemplars = {'images': like.exemplars.images}
         exemplars |= found['carry']['exemplars']
@@ -165,9 +179,7 @@ class Checkpointer:
 
     def restore_latest(self, like: Carry) -> tuple[Carry, list[Any]] | None:
         """Restores the last readable phase; None if there is none."""
-        return self._newest(
-            self._phases, lambda phase: self.restore(phase, like)
-        )
+        return self._newest(PHASES, lambda phase: self.restore(phase, like))
 
     def save_within(
         self, position: LoopPosition, states: dict[str, Any]
@@ -179,10 +191,10 @@ class Checkpointer:
             states: state of each loop started; copied before this returns.
         """
         self._before_save()
-        latest = self._steps.latest_step()
+        latest = max(self._numbers(STEPS), default=-1)
         arrays = {f'state_{name}': state for name, state in states.items()}
-        self._steps.save(
-            0 if latest is None else latest + 1,
+        self._manager(STEPS).save(
+            latest + 1,
             args=items.composite(arrays, {'position': position._asdict()}),
         )
 
@@ -193,46 +205,40 @@ class Checkpointer:
         """
 
         def read(number: int) -> LoopPosition:
-            found = items.read(
-                self._steps, number, arrays={}, values=['position']
-            )
+            folder = self._root / STEPS / str(number)
+            found = items.read(folder, arrays={}, values=['position'])
             position = LoopPosition(**found['position'])
             if position.phase == phase:
                 names = [f'state_{name}' for name in position.stages]
-                items.read(self._steps, number, arrays=dict.fromkeys(names))
+                items.read(folder, arrays=dict.fromkeys(names))
             return position
 
-        found = self._newest(self._steps, read)
+        found = self._newest(STEPS, read)
         return found if found and found.phase == phase else None
 
     def state(self, name: str, like: Any) -> Any:
         """Restores the state of a loop; `like` as for `restore`."""
-        number, item = self._steps.latest_step(), f'state_{name}'
-        return items.read(self._steps, number, arrays={item: like})[item]
+        folder = self._root / STEPS / str(max(self._numbers(STEPS)))
+        item = f'state_{name}'
+        return items.read(folder, arrays={item: like})[item]
 
-    def _newest(
-        self, manager: ocp.CheckpointManager, read: Callable[[int], Any]
-    ) -> Any:
+    def _newest(self, kind: str, read: Callable[[int], Any]) -> Any:
         """Reads the newest readable checkpoint; None if there is none."""
-        while (number := manager.latest_step()) is not None:
-            found, error = None, None
+        while numbers := self._numbers(kind):
+            number, found, error = numbers[-1], None, None
             try:
                 found = read(number)
             except Exception as e:  # Orbax's storage raises many types.
                 error = e
             if multihost.all_agree(error is None):
                 return found
-            self._move_damaged(manager, number, error)
+            self._move_damaged(kind, number, error)
         return None
 
     def _move_damaged(
-        self,
-        manager: ocp.CheckpointManager,
-        number: int,
-        error: Exception | None,
+        self, kind: str, number: int, error: Exception | None
     ) -> None:
         """Moves a checkpoint to `damaged`, where Orbax does not find it."""
-        kind = manager.directory.name
         reason = ' '.join(str(error or 'in another process').split())[:200]
         if jax.process_index() == 0:
             self._say(
@@ -247,15 +253,15 @@ class Checkpointer:
             (damaged / f'{target.name}.txt').write_text(reason + '\n')
             if target.exists():
                 target.rmtree()
-            (manager.directory / str(number)).rename(target)
+            (self._root / kind / str(number)).rename(target)
         multihost.all_agree(True)  # All wait for process 0.
-        manager.reload()
+        if kind in self._opened:
+            self._opened[kind].reload()
 
 
 def ends(workdir: os.PathLike[str]) -> list[int]:
     """Indices of the saved phases of a work directory, ascending."""
-    kinds = (name.split('/') for name in whole(workdir))
-    return [int(number) for kind, number in kinds if kind == 'phases']
+    return _numbers_in(epath.Path(workdir) / 'checkpoints' / PHASES)
 
 
 def read_end(
@@ -275,27 +281,18 @@ def read_end(
     Raises:
         ValueError: the checkpoint is damaged.
     """
-    options = ocp.CheckpointManagerOptions(create=False, read_only=True)
-    folder = epath.Path(workdir) / 'checkpoints' / 'phases'
+    folder = epath.Path(workdir) / 'checkpoints' / PHASES / str(phase)
+    names = ['carry', 'other', 'encoded']
     try:
-        with ocp.CheckpointManager(folder, options=options) as manager:
-            names = ['carry', 'other', 'encoded']
-            found = items.read(
-                manager,
-                phase,
-                arrays={
-                    item: None
-                    for item in names
-                    if (folder / str(phase) / item).exists()
-                },
-                values=['results'],
-                alone=True,
-            )
+        found = items.read(
+            folder,
+            arrays={n: None for n in names if (folder / n).exists()},
+            values=['results'],
+            alone=True,
+        )
     except Exception as e:  # Orbax's storage raises many types.
         reason = ' '.join(str(e).split())[:200]
-        raise ValueError(
-            f'{folder / str(phase)}: cannot be read: {reason}'
-        ) from e
+        raise ValueError(f'{folder}: cannot be read: {reason}') from e
     carry, other = found['carry'], found.get('other')
     memory = ExemplarSet(**{'images': np.zeros(0), **carry['exemplars']})
     encoded = _encoded(found, memory.mask.shape)
@@ -309,7 +306,7 @@ def read_setup(workdir: os.PathLike[str]) -> Any:
     None if none does: those of early versions lack it. Reads the files without
     Orbax, so that one of several processes can call it.
     """
-    root = epath.Path(workdir) / 'checkpoints' / 'phases'
+    root = epath.Path(workdir) / 'checkpoints' / PHASES
     for phase in reversed(ends(workdir)):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             found, digests = (
@@ -353,13 +350,16 @@ def _variables(found: dict[str, Any]) -> Variables:
 def whole(workdir: str | os.PathLike[str]) -> list[str]:
     """Completely written checkpoints of a work directory, as 'phases/1'."""
     root = epath.Path(workdir) / 'checkpoints'
-    folders = [root / kind for kind in ('phases', 'steps')]
-    # An incomplete checkpoint has a temporary, non-numeric name.
     return [
-        f'{folder.name}/{number}'
-        for folder in folders
-        if folder.exists()
-        for number in sorted(
-            int(path.name) for path in folder.iterdir() if path.name.isdigit()
-        )
+        f'{kind}/{number}'
+        for kind in (PHASES, STEPS)
+        for number in _numbers_in(root / kind)
     ]
+
+
+def _numbers_in(folder: epath.Path) -> list[int]:
+    """Numbers of the completely written checkpoints in a folder, ascending."""
+    if not folder.exists():
+        return []
+    # An incomplete checkpoint has a temporary, non-numeric name.
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())

@@ -7,21 +7,23 @@ has digests of its items, which are compared after reading.
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from mnemonics_jax.core import multihost, parallel
 
+if TYPE_CHECKING:
+    from orbax.checkpoint.args import Composite
 
-def composite(
-    arrays: dict[str, Any], values: dict[str, Any]
-) -> ocp.args.Composite:
+
+def composite(arrays: dict[str, Any], values: dict[str, Any]) -> 'Composite':
     """Arguments for saving array items, JSON items and their digests."""
+    import orbax.checkpoint as ocp
+
     digests = {name: digest_of_arrays(tree) for name, tree in arrays.items()}
     digests |= {name: digest_of_json(value) for name, value in values.items()}
     items = {name: ocp.args.StandardSave(x) for name, x in arrays.items()}
@@ -30,8 +32,7 @@ def composite(
 
 
 def read(
-    manager: ocp.CheckpointManager,
-    number: int,
+    folder: epath.Path,
     *,
     arrays: dict[str, Any],
     values: Sequence[str] = (),
@@ -40,8 +41,7 @@ def read(
     """Reads items of a checkpoint.
 
     Args:
-        manager: manager of the checkpoints.
-        number: number of the checkpoint.
+        folder: folder of the checkpoint.
         arrays: by item name, a tree with the structure, shapes and placement of
             the result; None reads the item as it was saved. Rows beyond the
             saved ones, of classes added after the start, are taken from it.
@@ -52,7 +52,8 @@ def read(
     Raises:
         ValueError: a digest does not match. Orbax raises other types.
     """
-    folder = manager.directory / str(number)
+    import orbax.checkpoint as ocp
+
     names = ['digests', *values]
     restored: dict[str, Any] = {}
     error: Exception | None = None
@@ -96,6 +97,8 @@ def read(
 
 def _saved_form(folder: epath.Path, like: Any) -> Any:
     """Saved shapes of the arrays in a folder, with the placement of `like`."""
+    import orbax.checkpoint as ocp
+
     saved = ocp.StandardCheckpointHandler().metadata(folder)
     shapes = {
         _names(path): leaf.shape

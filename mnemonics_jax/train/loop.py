@@ -5,8 +5,10 @@ restores the state of each finished or interrupted loop from the last
 checkpoint.
 """
 
+import contextlib
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +45,9 @@ class ResumableLoops:
         checkpointer: Checkpointer | None = None,
         interrupt: Interrupt | None = None,
         policy: SavePolicy | None = None,
+        first_step: Callable[
+            [], contextlib.AbstractContextManager[None]
+        ] = contextlib.nullcontext,
     ) -> None:
         """Initializes without an open phase.
 
@@ -50,10 +55,13 @@ class ResumableLoops:
             checkpointer: where to save; None disables saving.
             interrupt: requests to stop.
             policy: when to save without such a request; None for never.
+            first_step: the context in which a loop takes its first step, which
+                compiles its program.
         """
         self._checkpointer = checkpointer
         self._interrupt = interrupt or Interrupt()
         self._policy = policy or SavePolicy(0, 0)
+        self._first_step = first_step
         self._saved_at = time.monotonic()
         self._phase = -1
         self._position: LoopPosition | None = None
@@ -97,6 +105,7 @@ class ResumableLoops:
         """
         state, done, pending = self._begin(loop.name, state)
         if done < loop.num_steps:
+            context = self._first_step
             stage = recorder.stage(
                 self._phase, loop.name, loop.num_steps, done, pending
             )
@@ -105,7 +114,9 @@ class ResumableLoops:
                     place = loop.place(done)
                     if place:
                         progress.at(place)
-                    state, metrics = loop.step(done, state, dispatch)
+                    with context():
+                        state, metrics = loop.step(done, state, dispatch)
+                    context = contextlib.nullcontext
                     log(progress, loop, done, dispatch, metrics)
                     before, done = done, done + dispatch.num_steps
                     save, stop = self._decide(before, done)

@@ -3,6 +3,9 @@
 The default source, since it needs no download.
 """
 
+import gzip
+import importlib.util
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -30,9 +33,7 @@ def make(options: Any) -> Source:
         class a quarter of the images is held out for testing.
     """
     del options
-    from sklearn import datasets  # Importing it takes a second.
-
-    values, labels = datasets.load_digits(return_X_y=True)
+    values, labels = _load()
     pixels = np.rint(values * (255 / _MAX_VALUE)).astype(np.uint8)
     pixels = pixels.reshape(-1, 8, 8, 1)
     split_positions = _split(labels)
@@ -44,12 +45,24 @@ def make(options: Any) -> Source:
         mean=(float(unit.mean()),),
         std=(float(unit.std()),),
         class_names=tuple(str(digit) for digit in range(_NUM_CLASSES)),
-        labels={
-            key: labels[rows].astype(np.int32)
-            for key, rows in split_positions.items()
-        },
+        labels={key: labels[rows] for key, rows in split_positions.items()},
         read=lambda split, positions: images[split][positions],
     )
+
+
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    """Values [1797,64] in 0..16 and labels int32[1797].
+
+    From the file of `sklearn.datasets.load_digits`: to import scikit-learn
+    would take a second.
+    """
+    spec = importlib.util.find_spec('sklearn')
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name='sklearn')
+    folder = pathlib.Path(spec.origin).parent
+    with gzip.open(folder / 'datasets/data/digits.csv.gz') as file:
+        rows = np.loadtxt(file, np.int32, delimiter=',')
+    return rows[:, :-1], rows[:, -1]
 
 
 def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
