@@ -73,12 +73,9 @@ class Placement(NamedTuple):
         """The sharding of an array that is kept from step to step.
 
         Its axis is sharded if its length is a multiple of the number of
-        devices; else, and without such an axis, the array is replicated. So it
-        is in several processes on CPU, where runs with shared arrays now and
-        then lost a process between two stages; why is not known.
+        devices; else, and without such an axis, the array is replicated.
         """
-        uneven = len(shape) <= axis or shape[axis] % self.num_devices
-        if uneven or (self.platform == 'cpu' and self.shard[1] > 1):
+        if len(shape) <= axis or shape[axis] % self.num_devices:
             return self.replicated
         spec = PartitionSpec(*[None] * axis, AXIS)
         return NamedSharding(self.mesh, spec)
@@ -285,11 +282,8 @@ def kept_sharding(x: jax.Array, shape: tuple[int, ...]) -> Any:
 
 
 def unshare(placement: Placement, x: jax.Array) -> jax.Array:
-    """The same array, replicated on every device.
-
-    Waits for it, so that no other exchange between processes runs meanwhile.
-    """
-    return jax.block_until_ready(jax.device_put(x, placement.replicated))
+    """The same array, replicated on every device."""
+    return jax.device_put(x, placement.replicated)
 
 
 def replicate_key(placement: Placement, key: jax.Array) -> jax.Array:
