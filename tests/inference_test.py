@@ -16,7 +16,7 @@ from jax import export as jax_export
 
 from mnemonics_jax import experiment, export, predict
 from mnemonics_jax.data.sources import digits
-from mnemonics_jax.experiment import finished
+from mnemonics_jax.experiment import finished, inference
 
 DOCUMENT = pathlib.Path(export.__file__).parent.parent / 'docs' / 'export.md'
 NUM_IMAGES = 100
@@ -106,6 +106,20 @@ def test_jax_alone_predicts_what_predict_does(
         check=True,
     )
     assert json.loads(done.stdout) == expected
+
+
+def test_a_program_names_no_file_and_is_the_same_from_anywhere(
+    saved_run, tmp_path
+):
+    def from_deeper(depth):
+        if depth:
+            return from_deeper(depth - 1)
+        jax.clear_caches()
+        phase = finished.restore_phase(saved_run.workdir, -1)
+        return inference.program_of(phase, 'cnn')[0]
+
+    assert from_deeper(0) == from_deeper(3)
+    assert b'mnemonics_jax' not in from_deeper(0)
 
 
 @pytest.mark.parametrize('classifier', ['cnn', 'nme', 'finetuned'])

@@ -1,6 +1,8 @@
 """A classifier of a finished phase as a program that JAX alone can run."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -78,7 +80,8 @@ def program_of(
     shape = phase.plan.image_shape
     (batch,) = export.symbolic_shape('b')
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    exported = export.export(program, platforms=PLATFORMS)(images)
+    with without_places():
+        exported = export.export(program, platforms=PLATFORMS)(images)
     description = {
         'class_names': list(phase.class_names),
         'input_shape': ['b', *shape],
@@ -89,6 +92,21 @@ def program_of(
         'jax': jax.__version__,
     }
     return bytes(exported.serialize()), description
+
+
+@contextlib.contextmanager
+def without_places() -> Iterator[None]:
+    """Programs do not name the lines and files that made them.
+
+    Equal models then give equal files, which say nothing of this machine.
+    """
+    name = 'jax_traceback_in_locations_limit'
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def means_of(phase: finished.FinishedPhase) -> np.ndarray:
