@@ -34,7 +34,7 @@ class Function:
 
 def listed(*functions):
     names = (Function(function) for function in functions)
-    return lambda: [Program('', each, (), '', 1, 1) for each in names]
+    return lambda stage: [Program('', each, (), '', 1, 1) for each in names]
 
 
 def test_stages_after_the_first_compile_nothing_themselves(
@@ -63,6 +63,26 @@ def test_stages_after_the_first_compile_nothing_themselves(
     assert sorted(by_thread[True]) == expected
 
 
+def test_a_resumed_run_compiles_what_is_left_of_it(
+    tiny_config, one_device, tmp_path
+):
+    parts = experiment.prepare(tiny_config, tmp_path, one_device)
+
+    def names(saved, last, stage):
+        ahead = compile_ahead.of_run(parts, saved, last)
+        return [program.name for program in ahead._listed(stage)]
+
+    later = ['learning exemplars', 'adjusting exemplars', 'fine-tuning']
+    end = ['features', 'evaluation']
+    assert names(None, 0, 'train') == [later[0], later[2], *end]
+    whole = ['training', *later, *end]
+    assert names(None, 2, 'finetune') == [*end, *whole]
+    assert names(0, 2, 'learn') == [*later[1:], *end, 'training']
+    assert names(1, 2, 'learn') == [*later[1:], *end]
+    assert names(1, 2, 'finetune') == end
+    assert names(0, 2, 'of a plug-in') == whole
+
+
 def test_stages_and_the_thread_compile_in_turns():
     log, goes_on = [], threading.Event()
 
@@ -72,12 +92,12 @@ def test_stages_and_the_thread_compile_in_turns():
         log.append('ends')
 
     with CompileAhead(listed(slow)) as ahead:
-        with ahead.turn():
+        with ahead.turn('train'):
             log.append('first stage')
         threading.Timer(0.2, goes_on.set).start()
         while 'begins' not in log:
             pass
-        with ahead.turn():
+        with ahead.turn('train'):
             log.append('second stage')
     assert log == ['first stage', 'begins', 'ends', 'second stage']
 
@@ -96,7 +116,7 @@ def test_the_end_waits_for_one_program_and_skips_the_others(ends):
 
     ahead = CompileAhead(listed(first, lambda: log.append('second')))
     with ahead:
-        with ahead.turn():
+        with ahead.turn('train'):
             pass
         assert begun.wait(10)
     assert log == ['begins', 'ends']
@@ -108,6 +128,6 @@ def test_a_program_that_does_not_compile_leaves_the_others():
 
     compiled = threading.Event()
     with CompileAhead(listed(broken, compiled.set)) as ahead:
-        with ahead.turn():
+        with ahead.turn('train'):
             pass
         assert compiled.wait(10)

@@ -113,7 +113,7 @@ def saved(workdir):
     folder = workdir / 'checkpoints' / 'steps'
     return {
         int(path.name): json.loads((path / 'position' / 'metadata').read_text())
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder.glob('*'))
     }
 
 

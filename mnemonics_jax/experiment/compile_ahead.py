@@ -13,6 +13,14 @@ from mnemonics_jax.experiment import step_shapes
 from mnemonics_jax.experiment.components import Components
 from mnemonics_jax.experiment.step_shapes import Program
 
+# The large programs of stages, by name of their loop.
+_PROGRAMS = {
+    'train': 'training',
+    'learn': 'learning exemplars',
+    'adjust': 'adjusting exemplars',
+    'finetune': 'fine-tuning',
+}
+
 
 class CompileAhead:
     """A thread that compiles programs, one after the other.
@@ -21,11 +29,12 @@ class CompileAhead:
     must not be in the middle of one when the process ends.
     """
 
-    def __init__(self, listed: Callable[[], Sequence[Program]]) -> None:
+    def __init__(self, listed: Callable[[str], Sequence[Program]]) -> None:
         """Initializes without a thread; the first stage starts it.
 
         Args:
-            listed: returns the programs, in the order in which they are used.
+            listed: `(name of the first stage) -> programs` of later ones, in
+                the order in which they are used.
         """
         self._listed = listed
         self._compiling, self._stopped = threading.Lock(), threading.Event()
@@ -40,7 +49,7 @@ class CompileAhead:
             self._thread.join()
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, stage: str) -> Iterator[None]:
         """The context of a stage's first step, which compiles its program.
 
         Starts the thread after the first one. A stage waits for what the thread
@@ -50,11 +59,13 @@ class CompileAhead:
         with self._compiling:
             yield
         if self._thread is None:
-            self._thread = threading.Thread(target=self._compile, daemon=True)
+            self._thread = threading.Thread(
+                target=self._compile, args=(stage,), daemon=True
+            )
             self._thread.start()
 
-    def _compile(self) -> None:
-        for program in self._listed():
+    def _compile(self, stage: str) -> None:
+        for program in self._listed(stage):
             with self._compiling:
                 if self._stopped.is_set():
                     return
@@ -72,15 +83,18 @@ def of_run(parts: Components, saved: int | None, last: int) -> CompileAhead:
     """
     alone = jax.process_count() == 1 and parts.placement.platform != 'gpu'
     first = 0 if saved is None else saved + 1
-    phases = range(min(last, 1) + 1) if first == 0 else [first]
 
-    def listed() -> list[Program]:
-        return [
-            program
-            for phase in phases
-            for program in step_shapes.programs(parts, phase, phase)
-            # Training of phase 0 has begun, which starts the thread.
-            if phase or program.name != 'training'
-        ]
+    def listed(stage: str) -> list[Program]:
+        if not alone:
+            return []
+        now = step_shapes.programs(parts, first, first)
+        names = [program.name for program in now]
+        # A strategy may have loops of its own.
+        own = _PROGRAMS.get(stage)
+        at = names.index(own) if own in names else -1
+        if first == 0 and last > 0:
+            return [*now[at + 1 :], *step_shapes.programs(parts, 1, 1)]
+        # What this phase has behind it, another one has before it.
+        return now[at + 1 :] + (now[: max(at, 0)] if first < last else [])
 
-    return CompileAhead(listed if alone else list)
+    return CompileAhead(listed)

@@ -24,6 +24,8 @@ from mnemonics_jax.train.preemption import Interrupt, InterruptError
 # Steps between agreements of several processes on saving and stopping.
 _AGREE_EVERY = 16
 
+FirstStep = Callable[[str], contextlib.AbstractContextManager[Any]]
+
 
 class SavePolicy(NamedTuple):
     """When to save within a loop.
@@ -45,9 +47,7 @@ class ResumableLoops:
         checkpointer: Checkpointer | None = None,
         interrupt: Interrupt | None = None,
         policy: SavePolicy | None = None,
-        first_step: Callable[
-            [], contextlib.AbstractContextManager[None]
-        ] = contextlib.nullcontext,
+        first_step: FirstStep = contextlib.nullcontext,
     ) -> None:
         """Initializes without an open phase.
 
@@ -55,7 +55,7 @@ class ResumableLoops:
             checkpointer: where to save; None disables saving.
             interrupt: requests to stop.
             policy: when to save without such a request; None for never.
-            first_step: the context in which a loop takes its first step, which
+            first_step: `(name of a loop) -> context` of its first step, which
                 compiles its program.
         """
         self._checkpointer = checkpointer
@@ -105,7 +105,7 @@ class ResumableLoops:
         """
         state, done, pending = self._begin(loop.name, state)
         if done < loop.num_steps:
-            context = self._first_step
+            context = self._first_step(loop.name)
             stage = recorder.stage(
                 self._phase, loop.name, loop.num_steps, done, pending
             )
@@ -114,9 +114,9 @@ class ResumableLoops:
                     place = loop.place(done)
                     if place:
                         progress.at(place)
-                    with context():
+                    with context:
                         state, metrics = loop.step(done, state, dispatch)
-                    context = contextlib.nullcontext
+                    context = contextlib.nullcontext()
                     log(progress, loop, done, dispatch, metrics)
                     before, done = done, done + dispatch.num_steps
                     save, stop = self._decide(before, done)
