@@ -13,11 +13,13 @@ its own, and has a time limit. Its outcome is one of:
     hang                still running after two minutes
     silent difference   other results, and nothing said
 
-The last three are defects: the command names them and ends with status 1.
+The last three are defects: the command names them and ends with status 1. Rerun
+it to go on after an interruption.
 """
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 import shutil
@@ -33,9 +35,21 @@ import forked  # noqa: E402
 
 
 def run_tries(
-    numbers: list[int], seed: int, scratch: pathlib.Path, keep: bool
+    numbers: list[int],
+    seed: int,
+    scratch: pathlib.Path,
+    keep: bool,
+    done: pathlib.Path | None,
 ) -> list[dict[str, Any]]:
-    """Does tries by number; see the module."""
+    """Does tries by number; see the module.
+
+    Args:
+        numbers: numbers of the tries.
+        seed: seed of all tries.
+        scratch: folder for them.
+        keep: whether to keep their folders.
+        done: file with a line for each try that is done, to go on from.
+    """
     import hostile_files as files
     import hostile_folders
     import hostile_processes
@@ -59,7 +73,10 @@ def run_tries(
     fixtures = hostile_runs.make_fixtures(scratch)
     kinds = [kind for kind, share in shares.items() for _ in range(share)]
     rows = []
-    for number in numbers:
+    if done and done.exists():
+        rows = [json.loads(line) for line in done.read_text().splitlines()]
+    finished = {row['number'] for row in rows}
+    for number in [n for n in numbers if n not in finished]:
         random = np.random.default_rng([seed, number])
         kind = kinds[random.integers(len(kinds))]
         folder, began = scratch / f'try_{number}', time.monotonic()
@@ -74,6 +91,9 @@ def run_tries(
             }
         )
         print(rows[-1], flush=True)
+        if done:
+            with done.open('a') as file:
+                file.write(json.dumps(rows[-1]) + '\n')
         if outcome in hostile_runs.BAD:
             for path in sorted(folder.glob('log*/*')):
                 print(path.read_text(errors='replace')[-2000:], flush=True)
@@ -115,7 +135,8 @@ def main() -> None:
 
     numbers = args.only or list(range(args.tries))
     began = time.monotonic()
-    rows = run_tries(numbers, args.seed, scratch, args.keep)
+    done = args.out and args.out.with_suffix('.tries')
+    rows = run_tries(numbers, args.seed, scratch, args.keep, done)
     if not args.keep:
         shutil.rmtree(scratch, ignore_errors=True)
     counts = collections.Counter(row['outcome'] for row in rows)
@@ -134,6 +155,7 @@ def main() -> None:
         args.out.with_suffix('.md').write_text(
             table(rows, hostile_runs.OUTCOMES)
         )
+        done.unlink()
     sys.exit(bool(bad))
 
 
