@@ -13,6 +13,7 @@ import pytest
 
 from mnemonics_jax.core import parallel
 from mnemonics_jax.data import encoded
+from mnemonics_jax.train import checkpoint
 from mnemonics_jax.train.checkpoint import (
     Checkpointer,
     LoopPosition,
@@ -381,3 +382,14 @@ def test_shared_pixels_that_have_grown_are_shared_anew(tmp_path, all_devices):
     assert found.addressable_shards[0].data.shape[1] == 4
     np.testing.assert_array_equal(found[:, :8], before)
     np.testing.assert_array_equal(found[:, 8:], -1)
+
+
+def test_only_complete_checkpoints_are_listed(tmp_path, monkeypatch):
+    phases = tmp_path / 'checkpoints' / 'phases'
+    for name in ('0', '12', '²', '1.orbax-checkpoint-tmp', 'x'):
+        (phases / name).mkdir(parents=True)
+    assert checkpoint.ends(tmp_path) == [0, 12]
+    # In a bucket they have their names from the start.
+    (phases / '0' / 'commit_success.txt').touch()
+    monkeypatch.setattr(checkpoint.workdirs, 'address', lambda path: path)
+    assert checkpoint.ends(tmp_path) == [0]

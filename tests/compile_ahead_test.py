@@ -1,6 +1,7 @@
 """Programs of later stages, compiled while the first one runs."""
 
 import threading
+import time
 import types
 
 import jax
@@ -32,9 +33,15 @@ class Function:
         return self
 
 
-def listed(*functions):
-    names = (Function(function) for function in functions)
-    return lambda stage: [Program('', each, (), '', 1, 1) for each in names]
+def thread_for(stops=lambda: None, **functions):
+    """A thread that is to compile functions; `_` in a name is a space."""
+    programs = [
+        Program(name.replace('_', ' '), Function(function), (), '', 1, 1)
+        for name, function in functions.items()
+    ]
+    ahead = CompileAhead(stops)
+    ahead.plan(lambda stage: programs)
+    return ahead
 
 
 def test_stages_after_the_first_compile_nothing_themselves(
@@ -68,66 +75,110 @@ def test_a_resumed_run_compiles_what_is_left_of_it(
 ):
     parts = experiment.prepare(tiny_config, tmp_path, one_device)
 
-    def names(saved, last, stage):
-        ahead = compile_ahead.of_run(parts, saved, last)
-        return [program.name for program in ahead._listed(stage)]
+    def names(first, last, stage):
+        found = compile_ahead.later(parts, first, last, stage)
+        return [program.name for program in found]
 
-    later = ['learning exemplars', 'adjusting exemplars', 'fine-tuning']
+    after = ['learning exemplars', 'adjusting exemplars', 'fine-tuning']
     end = ['features', 'evaluation']
-    assert names(None, 0, 'train') == [later[0], later[2], *end]
-    whole = ['training', *later, *end]
-    assert names(None, 2, 'finetune') == [*end, *whole]
-    assert names(0, 2, 'learn') == [*later[1:], *end, 'training']
-    assert names(1, 2, 'learn') == [*later[1:], *end]
-    assert names(1, 2, 'finetune') == end
-    assert names(0, 2, 'of a plug-in') == whole
+    assert names(0, 0, 'train') == [after[0], after[2], *end]
+    whole = ['training', *after, *end]
+    assert names(0, 2, 'finetune') == [*end, *whole]
+    assert names(1, 2, 'learn') == [*after[1:], *end, 'training']
+    assert names(2, 2, 'learn') == [*after[1:], *end]
+    assert names(2, 2, 'finetune') == end
+    assert names(1, 2, 'of a plug-in') == whole
 
 
-def test_stages_and_the_thread_compile_in_turns():
-    log, goes_on = [], threading.Event()
+def test_a_stage_waits_for_its_own_program_alone():
+    begun, goes_on, log = threading.Event(), threading.Event(), []
 
     def slow():
         log.append('begins')
+        begun.set()
         assert goes_on.wait(10)
         log.append('ends')
 
-    with CompileAhead(listed(slow)) as ahead:
+    with thread_for(learning_exemplars=slow) as ahead:
         with ahead.turn('train'):
-            log.append('first stage')
+            log.append('train')
+        assert begun.wait(10)
+        with ahead.turn('adjust'):
+            log.append('adjust')
         threading.Timer(0.2, goes_on.set).start()
-        while 'begins' not in log:
-            pass
+        with ahead.turn('learn'):
+            log.append('learn')
+    assert log == ['train', 'begins', 'adjust', 'ends', 'learn']
+
+
+def test_the_thread_begins_nothing_during_a_first_step():
+    first, second, log = threading.Event(), threading.Event(), []
+
+    def slow():
+        first.set()
+        assert second.wait(10)
+        log.append('first program')
+
+    with thread_for(a=slow, b=lambda: log.append('second program')) as ahead:
         with ahead.turn('train'):
-            log.append('second stage')
-    assert log == ['first stage', 'begins', 'ends', 'second stage']
+            pass
+        assert first.wait(10)
+        with ahead.turn('learn'):
+            second.set()
+            while 'first program' not in log:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            log.append('stage')
+        while len(log) < 3:
+            time.sleep(0.01)
+    assert log == ['first program', 'stage', 'second program']
 
 
-@pytest.mark.parametrize('ends', ['by itself', 'with an error'])
+@pytest.mark.parametrize('ends', ['the run', 'a request to stop'])
 def test_the_end_waits_for_one_program_and_skips_the_others(ends):
-    begun, log = threading.Event(), []
+    begun, goes_on, log, asked = threading.Event(), threading.Event(), [], []
 
-    def first():
+    def slow():
         begun.set()
-        log.append('begins')
-        ahead._stopped.wait(10)
-        log.append('ends')
-        if ends == 'with an error':
-            raise ValueError
+        assert goes_on.wait(10)
+        log.append('first')
 
-    ahead = CompileAhead(listed(first, lambda: log.append('second')))
-    with ahead:
+    programs = {'a': slow, 'b': lambda: log.append('second')}
+    with thread_for(lambda: asked, **programs) as ahead:
         with ahead.turn('train'):
             pass
         assert begun.wait(10)
-    assert log == ['begins', 'ends']
+        if ends == 'a request to stop':
+            asked.append('SIGTERM')
+            goes_on.set()
+            ahead._thread.join(10)
+        else:
+            threading.Timer(0.2, goes_on.set).start()
+    assert log == ['first']
 
 
-def test_a_program_that_does_not_compile_leaves_the_others():
+def test_what_does_not_compile_leaves_the_others_and_says_nothing(capfd):
     def broken():
         raise RuntimeError('out of memory')
 
     compiled = threading.Event()
-    with CompileAhead(listed(broken, compiled.set)) as ahead:
+    with thread_for(a=broken, b=compiled.set) as ahead:
         with ahead.turn('train'):
             pass
         assert compiled.wait(10)
+    with CompileAhead() as ahead:
+        ahead.plan(lambda stage: {}[stage])
+        with ahead.turn('train'):
+            pass
+    assert capfd.readouterr() == ('', '')
+
+
+def test_nothing_is_compiled_ahead_in_a_context_of_another_precision():
+    log = []
+    with (
+        thread_for(a=lambda: log.append('compiled')) as ahead,
+        jax.default_matmul_precision('highest'),
+        ahead.turn('train'),
+    ):
+        pass
+    assert log == []

@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
-from command import assert_refused, call
+from command import ROOT, assert_refused, call
 
 from mnemonics_jax import evaluate, experiment, export, predict
 from mnemonics_jax.core import manifest
@@ -13,6 +14,10 @@ from mnemonics_jax.core.workdir import Workdir, phase_files
 from mnemonics_jax.experiment import finished, run_config
 from mnemonics_jax.report import page, runs
 from tests.manifest_test import DAMAGE, KillError, flip, harm
+
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+
+import compare_runs
 
 # Whole JSON, but of nothing.
 OTHER = {text: lambda _, text=text: text.encode() for text in ('null', '{}')}
@@ -70,6 +75,17 @@ def test_rerunning_writes_again_what_checkpoints_have_and_names_the_rest(
     assert first.startswith('lost, in no checkpoint: metrics.jsonl is damaged')
     assert first.partition('; ')[2] == lost.partition('; ')[2]
     assert second.startswith('already finished')
+
+
+def test_a_last_phase_without_its_checkpoint_runs_again(
+    saved_run, copied, capfd
+):
+    shutil.rmtree(copied / 'checkpoints' / 'phases' / '2' / 'results')
+    experiment.run(saved_run.parts, copied)
+    assert compare_runs.differences(copied, saved_run.workdir) == []
+    out, err = capfd.readouterr()
+    assert 'checkpoint phases/2 cannot be read, moved to damaged' in out
+    assert 'Traceback' not in out + err
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -253,6 +253,15 @@ def test_images_that_are_not_chosen_keep_their_bits(settings):
     assert (every != images)[~chosen].any()
 
 
+# Sizes for which a compiled division by twice the size is rounded.
+@pytest.mark.parametrize('size', [7, 28, 224])
+def test_images_that_are_not_chosen_keep_their_bits_at_any_size(size):
+    random = np.random.default_rng(0)
+    images = random.uniform(size=(2, size, size, 1)).astype(np.float32)
+    found = jitted()(KEY, images, INDICES[:2], ALL_OF_CROPS, np.zeros(2, bool))
+    np.testing.assert_array_equal(found, images)
+
+
 def test_padding_and_resized_crops_exclude_each_other():
     settings = Augmentation(pad=4, resized_crop=True)
     with pytest.raises(ValueError) as error:

@@ -146,6 +146,15 @@ def test_what_cannot_be_locked_is_one_line(tmp_path):
         is_free(tmp_path)
 
 
+def test_a_link_in_place_of_the_lock_is_refused_and_not_followed(tmp_path):
+    other = tmp_path / 'other.txt'
+    other.write_text('of somebody')
+    (tmp_path / lock.NAME).symlink_to(other)
+    with pytest.raises(lock.InUseError, match='cannot be locked: Too many'):
+        is_free(tmp_path)
+    assert other.read_text() == 'of somebody'
+
+
 # In a bucket: a folder stands for it, and what is slow is fast.
 
 
@@ -154,6 +163,13 @@ def bucket(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, 'BEAT_SECONDS', 0.05)
     monkeypatch.setattr(lock, 'WATCH_SECONDS', 1.0)
     root = epath.Path(tmp_path)
+
+    def write(self):  # A bucket shows an object whole or not at all.
+        draft = root / str(self.content['token'])
+        draft.write_text(json.dumps({**self.content, 'at': time.time()}))
+        draft.replace(root / lock.NAME)
+
+    monkeypatch.setattr(lock._InBucket, '_write', write)
     made = lock._InBucket(root)
     made.take()
     yield made

@@ -210,6 +210,19 @@ def test_surroundings_that_differ_end_all_with_one_line(
     assert not workdir.exists()
 
 
+def test_flags_of_compilers_are_compared_but_for_what_is_a_process_its_own(
+    monkeypatch,
+):
+    def of(flags):
+        monkeypatch.setenv('XLA_FLAGS', flags)
+        return peers.settings()['XLA_FLAGS']
+
+    assert of('') == of('--xla_dump_to=/tmp/1') == 'unset'
+    assert of('--xla_force_host_platform_device_count=2') == 'unset'
+    assert of('--xla_a=1  --xla_b=2') == of('--xla_b=2 --xla_a=1')
+    assert of('--xla_a=1') != of('--xla_a=2')
+
+
 def test_the_first_mistake_of_any_process_is_that_of_all():
     fine = {'error': '', 'described': {'seed': '1', 'lr': '2'}}
     wrong = {'error': 'lr=0: must be > 0', 'described': {}}

@@ -128,6 +128,11 @@ class Lock:
         )
 
 
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file, which is written anew, unless it is a link elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 class _OnDisk(Lock):
     """A lock of the system."""
 
@@ -137,7 +142,7 @@ class _OnDisk(Lock):
         path = pathlib.Path(self.root) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = path.open('a+', errors='replace')
+            file = open(path, 'a+', errors='replace', opener=_no_link)  # noqa: SIM115
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # The holder before may have removed it since it was opened.

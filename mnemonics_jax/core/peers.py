@@ -53,6 +53,10 @@ _BROKEN = (
     'NCCL operation',
 )
 
+# Variables that change how programs are compiled.
+_COMPILER_FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
+# What each process may have for itself: devices are compared by their number.
+_OWN_FLAGS = ('--xla_dump_', '--xla_force_host_platform_device_count=')
 # Settings of JAX on which programs and numbers depend.
 _SETTINGS = (
     'jax_allow_f16_reductions',
@@ -226,9 +230,14 @@ def settings() -> dict[str, str]:
 
     Else they exchange arrays of other shapes, or draw other numbers.
     """
-    return {
+    found = {
         name.upper(): str(getattr(jax.config, name, None)) for name in _SETTINGS
     }
+    for name in _COMPILER_FLAGS:
+        given = os.environ.get(name, '').split()
+        kept = sorted(flag for flag in given if not flag.startswith(_OWN_FLAGS))
+        found[name] = ' '.join(kept) or 'unset'
+    return found
 
 
 def first_mistake(everyone: list[dict[str, Any]]) -> str | None:

@@ -63,16 +63,13 @@ def augment(
     offsets, flips = crop_offsets_and_flips(key, indices, settings.pad)
     flips = flips & settings.flip
     # Not a choice between two arrays of images, which on TPU would have to be
-    # laid out alike first: a crop of the whole image gives the same pixels.
+    # laid out alike first: they are cropped by unit matrices.
     if chosen is not None:
         offsets = jnp.where(chosen[:, None], offsets, settings.pad)
         flips = flips & chosen
     if settings.resized_crop:
         boxes = crop_boxes(key, indices, height, width)
-        if chosen is not None:
-            whole = jnp.array([0, 0, height, width])
-            boxes = jnp.where(chosen[:, None], boxes, whole)
-        images = _resize_crops(images, boxes, flips)
+        images = _resize_crops(images, boxes, flips, chosen)
     elif settings.pad:
         images = _crop_padded(images, offsets, flips, settings.pad)
     elif settings.flip:
@@ -184,15 +181,26 @@ def _crop_padded(
 
 
 def _resize_crops(
-    images: jax.Array, boxes: jax.Array, flips: jax.Array
+    images: jax.Array,
+    boxes: jax.Array,
+    flips: jax.Array,
+    chosen: jax.Array | None = None,
 ) -> jax.Array:
     """Resizes the boxes int32[B,4] to the images' size and flips some, bool[B].
 
     Bilinear interpolation with half-pixel centres. The boxes are never shrunk,
-    so no antialiasing is needed.
+    so no antialiasing is needed. Images that are not chosen stay as they are.
     """
     _, height, width, _ = images.shape
-    weights = functools.partial(_interpolation_weights, dtype=images.dtype)
+
+    def weights(starts, lengths, size):
+        found = _interpolation_weights(starts, lengths, size, images.dtype)
+        if chosen is None:
+            return found
+        # Those of a box as large as the image may be rounded.
+        unit = jnp.eye(size, dtype=images.dtype)
+        return jnp.where(chosen[:, None, None], found, unit)
+
     rows = weights(boxes[:, 0], boxes[:, 2], height)
     columns = weights(boxes[:, 1], boxes[:, 3], width)
     columns = jnp.where(flips[:, None, None], columns[:, ::-1], columns)
@@ -225,7 +233,7 @@ def _mix_rows(images: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _interpolation_weights(
-    starts: jax.Array, lengths: jax.Array, size: int, *, dtype: jnp.dtype
+    starts: jax.Array, lengths: jax.Array, size: int, dtype: jnp.dtype
 ) -> jax.Array:
     """Weights of input pixels in output pixels along an axis, [B,size,size].
 

@@ -1,5 +1,6 @@
 """The phase loop: runs the remaining phases of a run and reports results."""
 
+import functools
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -21,7 +22,6 @@ from mnemonics_jax.exemplars import memory, stored, strategies
 from mnemonics_jax.experiment import (
     base_run,
     byte_budget,
-    compile_ahead,
     components,
     data_check,
     memory_check,
@@ -31,6 +31,7 @@ from mnemonics_jax.experiment import (
     run_config,
     start_lines,
 )
+from mnemonics_jax.experiment.compile_ahead import CompileAhead, later
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import run_phase
 from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
@@ -133,11 +134,12 @@ def run(
         lock.hold(place.root) as held,
         place,  # Its last copies are made while the lock is held.
         open_checkpoints(parts, place, held) as checkpointer,
-        compile_ahead.of_run(parts, checkpointer.latest(), last) as ahead,
+        CompileAhead(lambda: interrupt.signal) as ahead,
     ):
         policy = SavePolicy(settings.every_steps, settings.every_seconds)
         loops = ResumableLoops(checkpointer, interrupt, policy, ahead.turn)
         carry, phases = restore(parts, checkpointer)
+        ahead.plan(functools.partial(later, parts, len(phases), last))
         repair.repair(parts, place, checkpointer, carry, phases)
         position = loops.resume(len(phases))
         changed = []

@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 
 from mnemonics_jax.core import multihost
+from mnemonics_jax.core import workdir as workdirs
 from mnemonics_jax.train import checkpoint_items as items
 from mnemonics_jax.types import Carry, EncodedImages, ExemplarSet, Variables
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from orbax.checkpoint import CheckpointManager
 
 PHASES, STEPS = 'phases', 'steps'
+_COMPLETE = 'commit_success.txt'
 
 
 class LoopPosition(NamedTuple):
@@ -361,5 +363,9 @@ def _numbers_in(folder: epath.Path) -> list[int]:
     """Numbers of the completely written checkpoints in a folder, ascending."""
     if not folder.exists():
         return []
-    # An incomplete checkpoint has a temporary, non-numeric name.
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    found = [path for path in folder.iterdir() if path.name.isdecimal()]
+    # On a disk an incomplete checkpoint has a temporary name, which is no
+    # number; in a bucket Orbax marks a complete one by a file.
+    if workdirs.address(folder) is not None:
+        found = [path for path in found if (path / _COMPLETE).exists()]
+    return sorted(int(path.name) for path in found)
