@@ -3,6 +3,7 @@
 import collections
 import importlib.util
 import json
+import math
 import pathlib
 import re
 import subprocess
@@ -260,11 +261,17 @@ def test_figures_follow_from_what_was_read():
     assert gpu['bound_seconds'] == pytest.approx(12e8 / 3.35e12)
 
 
-def report_of(*rows, name='v4-32'):
+def report_of(*rows, name='v4-32', crops_on_host=False):
     chip = chips.find(name).chip
     rows = [{**row, 'figures': table.figures(row, chip, 9000)} for row in rows]
     run = table.whole_run(rows)
-    return {'chips': name, 'images': 'some', 'programs': rows, 'run': run}
+    return {
+        'chips': name,
+        'images': 'some',
+        'crops_on_host': crops_on_host,
+        'programs': rows,
+        'run': run,
+    }
 
 
 def test_the_table_says_what_a_run_takes():
@@ -279,6 +286,19 @@ def test_the_table_says_what_a_run_takes():
     ]
     assert 'training: 2 all-reduce of 1.00 MB' in text
     assert 'whole run: 18 s by the estimate of the compiler; ' in text
+
+
+def test_the_table_says_how_many_cores_decode_as_fast_as_it_trains():
+    """64,000 images a second; without an estimate, those of the bound."""
+    text = table.render(report_of(ROW, crops_on_host=True))
+    assert 'input: 105 to 168 cores of all hosts together' in text
+    assert 'input:' not in table.render(report_of(ROW))
+    gpu = report_of(ROW, name='h100:8', crops_on_host=True)
+    rate = 128 / (12e8 / 3.35e12)
+    assert table.cores_to_decode(gpu['programs']) == (
+        math.ceil(rate / 615),
+        math.ceil(rate / 382),
+    )
 
 
 def test_durations_have_the_unit_that_suits_them():

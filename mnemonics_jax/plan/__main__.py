@@ -29,8 +29,9 @@ def plan(asked: request.Request, argv: Sequence[str]) -> dict[str, Any]:
         argv: the flags.
 
     Returns:
-        'chips', 'images' in words, 'programs', each a row of `compiling` with
-        'figures' of `table.figures`, and 'run' of `table.whole_run`.
+        'chips', 'images' in words, 'crops_on_host', whether hosts crop while
+        they decode, 'programs', each a row of `compiling` with 'figures' of
+        `table.figures`, and 'run' of `table.whole_run`.
 
     Raises:
         ValueError: the configuration does not fit the data or the devices, or
@@ -56,6 +57,7 @@ def plan(asked: request.Request, argv: Sequence[str]) -> dict[str, Any]:
     return {
         'chips': devices.name,
         'images': table.describe_images(parts.source),
+        'crops_on_host': parts.config.data.random_resized_crop,
         'programs': programs,
         'run': table.whole_run(programs),
     }

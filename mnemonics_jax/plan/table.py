@@ -1,5 +1,6 @@
 """Figures of compiled programs, and the table that the command prints."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,9 @@ from mnemonics_jax.data.sources import Source
 from mnemonics_jax.plan import chips, compiling
 
 _GIB = 2**30
+# Random crops of ImageNet's detailed images and of smooth ones that one core
+# made in a second (benchmarks/decoders.py).
+CROPS_OF_A_CORE = 382, 615
 _HEADER = (
     'program',
     'compiles',
@@ -86,6 +90,24 @@ def whole_run(programs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def cores_to_decode(
+    programs: Sequence[Mapping[str, Any]],
+) -> tuple[int, int] | None:
+    """Cores whose random crops keep up with training, least and most.
+
+    Cores like those of `CROPS_OF_A_CORE`, over all hosts; None without a figure
+    for training.
+    """
+    for row in programs:
+        found = row['figures']
+        seconds = found.get('estimated_seconds') or found.get('bound_seconds')
+        if row['program'] == 'training' and seconds:
+            rate = row['num_images'] / seconds
+            slow, fast = CROPS_OF_A_CORE
+            return math.ceil(rate / fast), math.ceil(rate / slow)
+    return None
+
+
 def render(report: Mapping[str, Any]) -> str:
     """The report of a plan as text; see `__main__.plan`."""
     devices = chips.find(report['chips'])
@@ -102,6 +124,7 @@ def render(report: Mapping[str, Any]) -> str:
         *_LEGEND,
         *_collective_lines(report['programs']),
         *_reasons(report['programs']),
+        *_decoding_lines(report),
         _run_line(report['run']),
     ]
     return '\n'.join(lines)
@@ -197,6 +220,19 @@ def _reasons(programs: Sequence[Mapping[str, Any]]) -> list[str]:
         if row['status'] != compiling.COMPILED
     ]
     return ['', *lines] if lines else []
+
+
+def _decoding_lines(report: Mapping[str, Any]) -> list[str]:
+    if not report['crops_on_host'] or not (
+        cores := cores_to_decode(report['programs'])
+    ):
+        return []
+    low, high = CROPS_OF_A_CORE
+    return [
+        f'\ninput: {cores[0]} to {cores[1]} cores of all hosts together keep '
+        f'up with training, at {low} to {high} random crops a second each '
+        '(benchmarks/decoders.py)'
+    ]
 
 
 def _run_line(run: Mapping[str, Any]) -> str:
