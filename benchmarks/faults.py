@@ -166,8 +166,8 @@ def measure(
     endings = endings[: round(scale * len(endings))]
     faults: list[Fault] = []
     unlike = []
-    for first in range(0, len(endings), PER_CHAIN):
-        chain = endings[first : first + PER_CHAIN]
+    while chain := endings[len(faults) : len(faults) + PER_CHAIN]:
+        first = len(faults)
         workdir = scratch / f'chain_{first}'
         moments = faulty_run.draw_moments(places, len(chain), seed + first)
         faults += faulty_run.interrupt(

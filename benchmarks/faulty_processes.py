@@ -70,7 +70,8 @@ def kill_one(
 ) -> Loss:
     """Runs two processes and kills one after a checkpoint at a place."""
     processes = start(workdir, 2, devices, fields)
-    faulty_run.wait_for(processes[0], workdir, after)
+    if not faulty_run.wait_for(processes[0], workdir, after):
+        raise RuntimeError(f'finished before {after}')
     killed_at = time.monotonic()
     ending = faulty_run.Ending(signal.SIGKILL, number)
     codes, outputs = faulty_run.end(processes, ending)

@@ -240,7 +240,8 @@ def interrupt(
 ) -> list[Fault]:
     """Runs with an end at every moment, restarting each time, to the end.
 
-    A moment refers to a checkpoint saved since the last start.
+    A moment refers to a checkpoint saved since the last start. A run that ends
+    before one, since two kills in a row left it too much time, has fewer ends.
 
     Args:
         begin: starts the processes of the run.
@@ -251,7 +252,8 @@ def interrupt(
     found = []
     for moment, ending in zip(moments, endings, strict=True):
         processes = begin()
-        wait_for(processes[0], workdir, moment.place)
+        if not wait_for(processes[0], workdir, moment.place):
+            break
         time.sleep(moment.seconds)
         ends, late = [end(processes, ending)], None
         if ending.again is not None:
@@ -266,8 +268,10 @@ def interrupt(
             late = places_on_disk(workdir) != before
         codes, outputs = map(list, zip(*ends, strict=True))
         found.append(Fault(ending, codes, outputs, late, Place(0)))
+    else:
+        processes = begin()
     firsts = [fault.outputs[0][0] for fault in found[1:]]
-    outputs = [finish(process) for process in begin()]
+    outputs = [finish(process) for process in processes]
     return [
         fault._replace(resumed=resumed_at(output))
         for fault, output in zip(found, [*firsts, outputs[0]], strict=True)
@@ -292,19 +296,24 @@ def end(
     return codes, [p.communicate(timeout=TIMEOUT)[0] for p in processes]
 
 
-def wait_for(process: Running, workdir: pathlib.Path, place: Place) -> None:
+def wait_for(process: Running, workdir: pathlib.Path, place: Place) -> bool:
     """Waits until a run has saved a new checkpoint at a place or later.
 
+    Returns:
+        Whether it has; if not, it finished before.
+
     Raises:
-        RuntimeError: the run ended before.
+        RuntimeError: the run failed or hangs.
     """
     last = max(places_on_disk(workdir), default=Place(0))
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         now = max(places_on_disk(workdir), default=last)
         if now > last and now >= place:
-            return
+            return True
         time.sleep(0.01)
+    if process.poll() == 0:
+        return False
     process.kill()
     output, _ = process.communicate(timeout=TIMEOUT)
     raise RuntimeError(f'never at {place}: {output}')
