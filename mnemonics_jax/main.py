@@ -217,6 +217,15 @@ def saved(place: str) -> str:
     return ', '.join(checkpoint.whole(place)) or 'none yet'
 
 
+def saves_alone() -> bool:
+    """Whether this process, the only one of a run, has begun to save."""
+    if 'orbax.checkpoint' not in sys.modules:
+        return False
+    import jax
+
+    return jax.process_count() == 1
+
+
 def command() -> None:
     """The console command; its help is the docstring of this module."""
     sys.modules['__main__'].__doc__ = f'{__doc__}\n{tables.as_help()}'
@@ -227,9 +236,12 @@ def command() -> None:
         with dependencies.explained():
             app.run(main, flags_parser=parse)
     except SystemExit as e:
-        if e.code == system_errors.LIMIT:
-            # Orbax's threads may wait for others that could not be started.
-            streams.leave(system_errors.LIMIT)
+        if e.code == system_errors.LIMIT or (
+            e.code == system_errors.MISTAKE and saves_alone()
+        ):
+            # Orbax's threads may wait for others that could not be started, or
+            # that failed because the work directory is gone.
+            streams.leave(e.code)
         if (peers := sys.modules.get('mnemonics_jax.core.peers')) and e.code:
             peers.note_failure(e.code)
         raise
