@@ -218,7 +218,7 @@ def saved(place: str) -> str:
 
 
 def saves_alone() -> bool:
-    """Whether this process, the only one of a run, has begun to save."""
+    """Whether this is the only process of a run and has begun to save."""
     if 'orbax.checkpoint' not in sys.modules:
         return False
     import jax

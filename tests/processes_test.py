@@ -210,7 +210,7 @@ def test_surroundings_that_differ_end_all_with_one_line(
     assert not workdir.exists()
 
 
-def test_flags_of_compilers_are_compared_but_for_what_is_a_process_its_own(
+def test_compiler_flags_are_compared_except_dumps_and_device_counts(
     monkeypatch,
 ):
     def of(flags):

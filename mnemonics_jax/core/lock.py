@@ -129,7 +129,7 @@ class Lock:
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Opens a file, which is written anew, unless it is a link elsewhere."""
+    """Opens a file that will be overwritten; refuses a symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 

@@ -55,7 +55,8 @@ _BROKEN = (
 
 # Variables that change how programs are compiled.
 _COMPILER_FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
-# What each process may have for itself: devices are compared by their number.
+# Flags that may differ: where to dump, and the number of devices, which
+# `check_devices` compares.
 _OWN_FLAGS = ('--xla_dump_', '--xla_force_host_platform_device_count=')
 # Settings of JAX on which programs and numbers depend.
 _SETTINGS = (

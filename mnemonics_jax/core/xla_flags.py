@@ -23,8 +23,8 @@ _REASONS = (
 def check() -> None:
     """Raises ValueError, in one line, if XLA refuses the flags.
 
-    XLA reads them once, at its first use, and ends the process with pages of
-    text if it knows one of them not, or not its value. So a fork tries it.
+    XLA reads them once, at its first use. If it does not know a flag or its
+    value, it ends the process with pages of text. So a fork tries it.
     """
     if (given := os.environ.get(VARIABLE)) and (why := _refusal(given)):
         raise ValueError(

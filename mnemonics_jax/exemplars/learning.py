@@ -15,7 +15,7 @@ from mnemonics_jax.types import ExemplarSet, Phase, Variables
 # `(loop, state to begin with) -> state after it`, see `train.loop`.
 Run = Callable[[Loop, State], State]
 
-# One program each: as single operations they would be twenty.
+# One program each instead of twenty small ones.
 halves = jax.jit(memory.halves, static_argnames='dtype')
 
 

@@ -142,5 +142,5 @@ def later(
     at = names.index(own) if own in names else -1
     if first == 0 and last > 0:
         return [*now[at + 1 :], *step_shapes.programs(parts, 1, 1)]
-    # What this phase has behind it, another one has before it.
+    # The next phase needs the programs of stages that are done in this one.
     return now[at + 1 :] + (now[: max(at, 0)] if first < last else [])
