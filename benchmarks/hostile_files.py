@@ -122,9 +122,11 @@ def json_files(
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
         key = keys[random.integers(len(keys))]
         where.append(str(key))
-        if not isinstance(node[key], dict | list) or random.random() < 0.3:
+        below = node[key]
+        leaf = not isinstance(below, dict | list)
+        if leaf or random.random() < 0.3 or not below:
             break
-        node = node[key]
+        node = below
     values = [None, -1, 1e308, 'x', [], {}, True, [[]], {'': None}]
     if random.random() < 0.3:
         del node[key]
