@@ -241,3 +241,11 @@ def test_a_pipe_in_place_of_a_file_holds_nobody_up(saved_run, copied, name):
     else:
         assert manifest.damage(copied, name)
     assert experiment.run(saved_run.parts, copied) == saved_run.results
+
+
+def test_a_report_does_without_pipes(copied):
+    for name in phase_files(2):
+        (copied / name).unlink()
+        os.mkfifo(copied / name)
+    drawn, _ = page.draw([runs.read(copied, runs.ALONE)])
+    assert 'exemplars_last' not in drawn

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mnemonics_jax.core import manifest
 from mnemonics_jax.core.multistep import Dispatch, Loop
 from mnemonics_jax.core.workdir import read_records
 from mnemonics_jax.train import loop as loop_lib
@@ -297,7 +298,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
 @overlook_remains
 def test_a_truncated_array_or_position_is_noticed(tmp_path, whole):
     """The files that hold numbers: of these a cut is never overlooked."""
-    for name in ('d', 'metadata'):
+    for name in ('d', 'metadata', 'array_metadatas'):
         workdir, said = tmp_path / name, []
         workdir.mkdir()
         with pytest.raises(KillError):
@@ -318,6 +319,22 @@ def test_a_truncated_array_or_position_is_noticed(tmp_path, whole):
         found = run(workdir, [make_loop()], say=said.append)
         assert len(said) == 1
         assert (found, records(workdir)) == whole
+
+
+def test_a_record_that_changes_before_the_phase_ends_shows(tmp_path):
+    with pytest.raises(KillError):
+        run(
+            tmp_path,
+            [make_loop(before=kill_before(5))],
+            policy=SavePolicy(4, 0),
+        )
+    assert records(tmp_path)
+    assert manifest.damage(tmp_path, 'metrics.jsonl') is None
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text(path.read_text().replace('"loss": 0.', '"loss": 1.', 1))
+    assert 'not what the run wrote' in manifest.damage(
+        tmp_path, 'metrics.jsonl'
+    )
 
 
 def test_a_checkpoint_within_another_phase_is_not_gone_on_from(tmp_path):

@@ -169,7 +169,7 @@ def run(
                 results.save_arrays(context, carry, outcome, place.local)
                 results.show_exemplars(context, carry)
                 results.write(parts, phases, place.local)
-                recorder.end_phase()
+                recorder.list_records()
                 checkpointer.save(index, carry, phases, outcome.other, setup)
                 # Frees the real images of this phase.
                 del outcome

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.core.text import counted
 from mnemonics_jax.core.workdir import exemplars_name, selected_name
 from mnemonics_jax.data import encoded
@@ -101,10 +102,11 @@ def lack(run: Run, name: str) -> str:
 def _size(run: Run, name: str) -> int:
     """Bytes of the images in a file, 0 if it cannot be read."""
     try:
-        with zipfile.ZipFile(run.folder / name) as archive:
+        path = regular(run.folder / name, None)
+        with zipfile.ZipFile(path) as archive:
             if 'images.npy' in archive.namelist():
                 return archive.getinfo('images.npy').file_size
-        with np.load(run.folder / name) as stored:  # Of all slots, decoded.
+        with np.load(path) as stored:  # Of all slots, decoded.
             return stored['lengths'].size * int(np.prod(stored['image_shape']))
     except Exception:  # NumPy and zipfile raise many types.
         return 0

@@ -61,13 +61,7 @@ def read(
         restored = {
             name: ocp.StandardCheckpointHandler().restore(
                 folder / name,
-                args=ocp.args.StandardRestore(
-                    like if like is None else _saved_form(folder / name, like),
-                    # The devices that saved it may not exist here.
-                    fallback_sharding=SingleDeviceSharding(
-                        jax.local_devices()[0]
-                    ),
-                ),
+                args=ocp.args.StandardRestore(_saved_form(folder / name, like)),
             )
             for name, like in arrays.items()
         }
@@ -96,10 +90,20 @@ def read(
 
 
 def _saved_form(folder: epath.Path, like: Any) -> Any:
-    """Saved shapes of the arrays in a folder, with the placement of `like`."""
+    """Saved shapes of the arrays in a folder, with the placement of `like`.
+
+    Without `like` they are on one device: those that saved them may not exist
+    here. Orbax, told nothing, would read other files of the folder than here.
+    """
     import orbax.checkpoint as ocp
 
     saved = ocp.StandardCheckpointHandler().metadata(folder)
+    if like is None:
+        place = SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            saved,
+        )
     shapes = {
         _names(path): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(saved)

@@ -161,6 +161,7 @@ class ResumableLoops:
             records=recorder.num_records,
             pending=pending,
         )
+        recorder.list_records()
         self._checkpoints.save_within(position, states)
         self._saved_at = time.monotonic()
 

@@ -119,8 +119,8 @@ class Recorder:
         """Number of records so far, as their `global_step` counts them."""
         return self._step
 
-    def end_phase(self) -> None:
-        """Has the manifest vouch for the records so far."""
+    def list_records(self) -> None:
+        """Puts the records so far into the manifest, so that damage shows."""
         if not self._quiet:
             with manifest.writing(self._workdir, [METRICS]):
                 pass
