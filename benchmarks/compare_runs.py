@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from mnemonics_jax.core.regular import regular
+
 
 def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
     """Files in which two finished runs differ.
@@ -43,8 +45,12 @@ def comparable(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def arrays(path: pathlib.Path) -> dict[str, tuple[Any, ...]]:
-    """Arrays of an .npz file by name, in a form that compares by bits."""
-    with np.load(path) as found:
+    """Arrays of an .npz file by name, in a form that compares by bits.
+
+    Raises:
+        OSError: it is no file, such as a pipe that would be read for ever.
+    """
+    with np.load(regular(path, None)) as found:
         return {
             name: (array.dtype.str, array.shape, array.tobytes())
             for name, array in found.items()

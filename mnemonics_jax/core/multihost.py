@@ -107,6 +107,8 @@ def connect(**arguments: Any) -> None:
         'error: some processes of this run did not start within '
         f'{START_SECONDS} s; their output says why'
     )
+    # Before they meet: a process too many aborts the others when it connects.
+    unwatch = peers.watch()
     try:
         with peers.ends_after(START_SECONDS, missing):
             jax.distributed.initialize(
@@ -117,16 +119,16 @@ def connect(**arguments: Any) -> None:
                 **arguments,
             )
     except OSError:  # A TPU host without the server that lists a slice's hosts.
+        unwatch()
         return
     except ValueError as e:
+        unwatch()
         # What JAX raises where it detects no cluster.
         if 'coordinator_address should be defined' not in str(e):
             raise
         return
     # JAX replaces the handler, for a service that is not used here.
     signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
-    if jax.process_count() > 1:
-        peers.watch()
     # On CPU the first sum over processes fails if one of them is thirty seconds
     # late. They are together now, and may not be later.
     try:

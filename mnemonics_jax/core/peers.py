@@ -104,13 +104,16 @@ def ends_after(
     return cli.after(seconds, end)
 
 
-def watch() -> None:
+def watch() -> Callable[[], None]:
     """From now on, losing another process is one line and status `LOST`.
 
     JAX's service aborts a process from C++, with pages on stderr, and takes no
     function of Python to call instead. So what C++ writes to stderr passes
     through a thread, which ends the process at the first of these lines.
     Python's own stderr stays as it is.
+
+    Returns:
+        A function that ends this, for a process that turns out to be alone.
     """
     own = os.dup(2)
     read, write = os.pipe()
@@ -135,7 +138,16 @@ def watch() -> None:
             os.dup2(own, 2)  # Closes the pipe, so that the thread ends.
             thread.join(1)
 
+    def end() -> None:
+        atexit.unregister(finish)
+        finish()
+        libc.signal(signal.SIGABRT, None)  # The default.
+        if faulthandler.is_enabled():
+            faulthandler.disable()  # Else it would not handle SIGABRT again.
+            faulthandler.enable(sys.stderr)
+
     atexit.register(finish)
+    return end
 
 
 def note_failure(status: object) -> None:
