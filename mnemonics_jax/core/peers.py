@@ -115,7 +115,7 @@ def watch() -> Callable[[], None]:
     Returns:
         A function that ends this, for a process that turns out to be alone.
     """
-    own = os.dup(2)
+    before, own = sys.stderr, os.dup(2)
     read, write = os.pipe()
     os.dup2(write, 2)
     os.close(write)
@@ -141,6 +141,8 @@ def watch() -> Callable[[], None]:
     def end() -> None:
         atexit.unregister(finish)
         finish()
+        sys.stderr.close()
+        sys.stderr = before
         libc.signal(signal.SIGABRT, None)  # The default.
         if faulthandler.is_enabled():
             faulthandler.disable()  # Else it would not handle SIGABRT again.
@@ -162,16 +164,17 @@ def note_failure(status: object) -> None:
 
 def _pass_on(lines: IO[str]) -> None:
     known = False
-    for line in lines:
-        if _FATAL in line:
-            if _failures:
-                os._exit(_failures[-1])
-            end_lost()
-        if not known or _MESSAGE.match(line):
-            known = any(name in line for name in _BEFORE)
-        if not known:
-            with contextlib.suppress(OSError, ValueError):  # Closed.
-                sys.stderr.write(line)
+    with lines:
+        for line in lines:
+            if _FATAL in line:
+                if _failures:
+                    os._exit(_failures[-1])
+                end_lost()
+            if not known or _MESSAGE.match(line):
+                known = any(name in line for name in _BEFORE)
+            if not known:
+                with contextlib.suppress(OSError, ValueError):  # Closed.
+                    sys.stderr.write(line)
 
 
 def end_lost(why: str = '') -> NoReturn:
