@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -18,7 +19,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from mnemonics_jax.report.figures.images import as_png
-from mnemonics_jax.train import metric_writer
+from mnemonics_jax.train import metric_writer, run_time
 
 
 @pytest.fixture(autouse=True)
@@ -269,8 +270,8 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys, clock):
         stage.flush(epoch=0)
     # One line after 20 seconds, the next after 20 more.
     assert capsys.readouterr().out.splitlines() == [
-        'phase 1 train 3/4: loss 0.250, 4 images/s, 7 s left',
-        'phase 1 train 4/4: loss 0.375, 3 images/s, 0 s left',
+        'phase 1 train 3/4: loss 0.250, 7 s left, 4 images/s',
+        'phase 1 train 4/4: loss 0.375, 0 s left, 3 images/s',
     ]
 
 
@@ -284,7 +285,7 @@ def test_lines_show_the_outer_loss_where_there_is_no_loss(
         clock.now += 20
         stage.step({'outer_loss': jnp.float32([1.5])}, 40)
     out = capsys.readouterr().out
-    assert out == 'phase 0 learn 1/2: loss 1.500, 2 images/s, 20 s left\n'
+    assert out == 'phase 0 learn 1/2: loss 1.500, 20 s left, 2 images/s\n'
 
 
 def test_say_prints_a_line(tmp_path, capsys):
@@ -316,8 +317,92 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch, clock):
     shown = terminal.getvalue()
     assert 'phase 1 finetune' in shown
     assert '3/6' in shown
-    assert 'loss 0.250, 10 images/s' in shown
-    assert 's left' not in shown
+    assert 'loss 0.250, 3 s left, 10 images/s' in shown
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_a_slow_first_step_is_said_to_compile(tmp_path, monkeypatch, terminal):
+    out = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr('sys.stdout', out)
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setattr(metric_writer, '_COMPILE_SECONDS', 0.01)
+    said = threading.Event()
+    say = metric_writer.StageProgress._say_compiling
+
+    def say_and_tell(self):
+        say(self)
+        said.set()
+
+    monkeypatch.setattr(
+        metric_writer.StageProgress, '_say_compiling', say_and_tell
+    )
+    with (
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(1, 'train', 4) as stage,
+    ):
+        with stage.compiling():
+            assert said.wait(30)
+        stage.step({'loss': jnp.float32([0.5])}, 10)
+    assert ('compiling' if terminal else 'phase 1 train: compiling\n') in (
+        out.getvalue()
+    )
+
+
+def test_a_fast_first_step_is_not_said_to_compile(tmp_path, capsys):
+    with (
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(1, 'train', 4) as stage,
+        stage.compiling(),
+    ):
+        pass
+    assert capsys.readouterr().out == ''
+
+
+def test_compiling_is_not_part_of_the_pace(tmp_path, capsys, clock):
+    with (
+        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder.stage(1, 'train', 8) as stage,
+    ):
+        with stage.compiling():
+            clock.now += 1000
+        for _ in range(4):
+            clock.now += 5
+            stage.step({'loss': jnp.float32([0.5])}, 10)
+    out = capsys.readouterr().out
+    assert out == 'phase 1 train 4/8: loss 0.500, 20 s left, 2 images/s\n'
+
+
+def test_time_left_of_the_run():
+    steps = [{'train': 100}, {'train': 40, 'adjust': 10, 'finetune': 5}]
+    times = run_time.RunTime([*steps, steps[1]])
+    times.ran('train', 2.0)
+    # 2 x 40 steps of training follow; the pace of the others is not known.
+    assert times.left(0, 'train', 30) == '30 s left (run: over 3 min)'
+    times.ran('adjust', 60.0)
+    times.ran('finetune', 1000.0)
+    # 5,000 s of this phase, then 80 + 600 + 5,000 of the last.
+    assert times.left(1, 'adjust', 1) == '1 s left (run: 2.97 h)'
+    # A loop that no phase lists, as a strategy's own: all of this phase.
+    assert times.left(2, 'own', 1) == '1 s left (run: 95 min)'
+    assert times.left(2, 'finetune', 7) == '7 s left'
+
+
+def test_the_pace_of_a_finished_loop_counts_later(tmp_path, capsys, clock):
+    times = run_time.RunTime([{'train': 4}, {'train': 2}, {'train': 2}])
+    with metric_writer.Recorder(
+        tmp_path, first_phase=0, run_time=times
+    ) as recorder:
+        with recorder.stage(0, 'train', 4) as stage:
+            for _ in range(4):
+                clock.now += 3
+                stage.step({'loss': jnp.float32([0.5])}, 10)
+        with recorder.stage(1, 'train', 2) as stage:
+            clock.now += 20
+            stage.step({'loss': jnp.float32([0.5])}, 10)
+    # The last phase at the pace of this one.
+    assert capsys.readouterr().out == (
+        'phase 1 train 1/2: loss 0.500, 20 s left (run: 60 s), 0 images/s\n'
+    )
 
 
 def test_steps_do_not_wait_for_the_device(tmp_path, clock):

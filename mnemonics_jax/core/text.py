@@ -27,6 +27,15 @@ def num_bytes(count: int) -> str:
     return f'{count / units[unit]:.3g} {unit}'
 
 
+def duration(seconds: float) -> str:
+    """'90 s', '12 min' or '3.5 h'."""
+    if seconds < 120:
+        return f'{seconds:.0f} s'
+    if seconds < 120 * 60:
+        return f'{seconds / 60:.0f} min'
+    return f'{seconds / 3600:.3g} h'
+
+
 def shortened(name: str, most: int = 18) -> str:
     """A name cut to `most` characters."""
     return name if len(name) <= most else name[: most - 1] + ELLIPSIS

@@ -11,15 +11,8 @@ import jax
 
 from mnemonics_jax.experiment import step_shapes
 from mnemonics_jax.experiment.components import Components
+from mnemonics_jax.experiment.step_counts import PROGRAMS
 from mnemonics_jax.experiment.step_shapes import Program
-
-# The large programs of stages, by name of their loop.
-_PROGRAMS = {
-    'train': 'training',
-    'learn': 'learning exemplars',
-    'adjust': 'adjusting exemplars',
-    'finetune': 'fine-tuning',
-}
 
 
 class CompileAhead:
@@ -71,7 +64,7 @@ class CompileAhead:
         """
         with self._changed:
             self._stages += 1
-            own = _PROGRAMS.get(stage)
+            own = PROGRAMS.get(stage)
             self._changed.wait_for(lambda: self._now != own)
         try:
             yield
@@ -138,7 +131,7 @@ def later(
     now = step_shapes.programs(parts, first, first)
     names = [program.name for program in now]
     # A strategy may have loops of its own.
-    own = _PROGRAMS.get(stage)
+    own = PROGRAMS.get(stage)
     at = names.index(own) if own in names else -1
     if first == 0 and last > 0:
         return [*now[at + 1 :], *step_shapes.programs(parts, 1, 1)]

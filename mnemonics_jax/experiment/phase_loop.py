@@ -30,6 +30,7 @@ from mnemonics_jax.experiment import (
     results,
     run_config,
     start_lines,
+    step_counts,
 )
 from mnemonics_jax.experiment.compile_ahead import CompileAhead, later
 from mnemonics_jax.experiment.context import PhaseContext
@@ -38,6 +39,7 @@ from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
 from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.train.preemption import Interrupt
+from mnemonics_jax.train.run_time import RunTime
 from mnemonics_jax.types import Backbone, Carry, ExemplarSet, Method
 
 
@@ -154,10 +156,9 @@ def run(
             first_phase=len(phases),
             num_records=position and position.records,
             quiet=not multihost.is_main(),
+            run_time=RunTime(step_counts.steps_of_loops(parts, last)),
         ) as recorder:
-            announce(parts, recorder, len(phases), position)
-            for line in changed:
-                recorder.say(line)
+            announce(parts, recorder, len(phases), position, changed)
             for index in range(len(phases), last + 1):
                 loops.open_phase(index)
                 bounds = parts.bounds[index]
@@ -349,6 +350,7 @@ def announce(
     recorder: Recorder,
     num_done: int,
     position: LoopPosition | None,
+    changed: Collection[str] = (),
 ) -> None:
     """Prints what will run, or that the run is already finished."""
     config, total = parts.config, len(parts.bounds)
@@ -388,3 +390,5 @@ def announce(
     )
     if (fewer := start_lines.small_classes(parts)) is not None:
         recorder.say(fewer)
+    for line in changed:
+        recorder.say(line)

@@ -1,10 +1,20 @@
 """How many steps of each program a run takes."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mnemonics_jax.data.batches import num_batches
 from mnemonics_jax.exemplars import strategies
 from mnemonics_jax.experiment.components import Components
+
+# Programs of the resumable loops, by name of the loop and in their order.
+PROGRAMS = {
+    'train': 'training',
+    'learn': 'learning exemplars',
+    'adjust': 'adjusting exemplars',
+    'finetune': 'fine-tuning',
+}
 
 
 def steps_of_run(parts: Components, last: int) -> dict[str, int]:
@@ -27,6 +37,15 @@ def steps_of_run(parts: Components, last: int) -> dict[str, int]:
         for name, steps in steps_of_phase(parts, phase).items():
             counts[name] += steps
     return {name: steps for name, steps in counts.items() if steps}
+
+
+def steps_of_loops(parts: Components, last: int) -> list[Mapping[str, int]]:
+    """Steps of each phase up to `last`, by name of the loop and in order."""
+    counts = [steps_of_phase(parts, phase) for phase in range(last + 1)]
+    return [
+        {loop: n[name] for loop, name in PROGRAMS.items() if n.get(name)}
+        for n in counts
+    ]
 
 
 def steps_of_phase(parts: Components, phase: int) -> dict[str, int]:

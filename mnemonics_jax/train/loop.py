@@ -8,7 +8,7 @@ checkpoint.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,8 @@ from mnemonics_jax.train.preemption import Interrupt, InterruptError
 # Steps between agreements of several processes on saving and stopping.
 _AGREE_EVERY = 16
 
-FirstStep = Callable[[str], contextlib.AbstractContextManager[Any]]
+Context = contextlib.AbstractContextManager[Any]
+FirstStep = Callable[[str], Context]
 
 
 class SavePolicy(NamedTuple):
@@ -105,11 +106,11 @@ class ResumableLoops:
         """
         state, done, pending = self._begin(loop.name, state)
         if done < loop.num_steps:
-            context = self._first_step(loop.name)
             stage = recorder.stage(
                 self._phase, loop.name, loop.num_steps, done, pending
             )
             with stage as progress:
+                context: Context = self._first(loop.name, progress)
                 for dispatch in loop.dispatches(done):
                     place = loop.place(done)
                     if place:
@@ -126,6 +127,12 @@ class ResumableLoops:
                         self._stop(progress, done)
         self._states[loop.name], self._done[loop.name] = state, done
         return state
+
+    @contextlib.contextmanager
+    def _first(self, name: str, progress: StageProgress) -> Iterator[None]:
+        """The context of a loop's first step, which compiles its program."""
+        with progress.compiling(), self._first_step(name):
+            yield
 
     def _begin(
         self, name: str, state: State

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,10 +24,13 @@ import rich.progress
 
 from mnemonics_jax.core import manifest, streams
 from mnemonics_jax.core.workdir import METRICS, read_records, write_atomically
+from mnemonics_jax.train.run_time import RunTime
 from mnemonics_jax.train.tensorboard import Events
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 20.0
+# A first step that takes longer is said to compile.
+_COMPILE_SECONDS = 2.0
 
 
 class DivergedError(RuntimeError):
@@ -43,6 +47,7 @@ class Recorder:
         first_phase: int,
         num_records: int | None = None,
         quiet: bool = False,
+        run_time: RunTime | None = None,
     ) -> None:
         """Opens the files and drops records of steps that will run again.
 
@@ -53,7 +58,9 @@ class Recorder:
                 of that phase.
             quiet: whether to write and show nothing, as in all processes but
                 one.
+            run_time: steps of the whole run, for the time that is left.
         """
+        self._run_time = run_time or RunTime()
         self._workdir, self._path = workdir, workdir / METRICS
         records = read_records(self._path)
         kept = [r for r in records if r['phase'] < first_phase]
@@ -161,14 +168,15 @@ class Recorder:
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn('{task.fields[detail]}'),
-                rich.progress.TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
             )
         with bar or contextlib.nullcontext():
-            yield StageProgress(
-                self, (phase, name), (done, total), bar, pending
+            progress = StageProgress(
+                self, (phase, name), (done, total), bar, pending, self._run_time
             )
+            yield progress
+        progress.end()
 
 
 class StageProgress:
@@ -181,8 +189,10 @@ class StageProgress:
         steps: tuple[int, int],
         bar: rich.progress.Progress | None,
         pending: Sequence[dict[str, Any]],
+        run_time: RunTime,
     ) -> None:
         """See `Recorder.stage`."""
+        self._run_time = run_time
         self._recorder = recorder
         self._phase, self._name = which
         self._done, self._total = steps
@@ -204,6 +214,27 @@ class StageProgress:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=self.title)
 
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """The context of the first step: says that it compiles if it is slow.
+
+        Its time is not part of the pace of the steps.
+        """
+        timer = threading.Timer(_COMPILE_SECONDS, self._say_compiling)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        self._started = self._shown = time.monotonic()
+
+    def _say_compiling(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, detail='compiling')
+        else:
+            self._recorder.say(f'{self.title}: compiling')
+
     def step(self, metrics: dict[str, jax.Array], num_images: int) -> None:
         """Adds n steps on `num_images` images in all; metrics are f32[n]."""
         self._pending.append(metrics)
@@ -220,15 +251,25 @@ class StageProgress:
         # Blocks until the device is done, hence the interval.
         loss = float(np.asarray(metrics[name])[-1])
         seconds = now - self._started
-        detail = f'loss {loss:.3f}, {self._images / seconds:.0f} images/s'
+        pace = seconds / (self._done - self._first)
+        self._run_time.ran(self._name, pace)
+        left = pace * (self._total - self._done)
+        # On a narrow terminal the end is cut off.
+        detail = (
+            f'loss {loss:.3f}, '
+            f'{self._run_time.left(self._phase, self._name, left)}, '
+            f'{self._images / seconds:.0f} images/s'
+        )
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, detail=detail)
             return
-        left = seconds * (self._total - self._done) / (self._done - self._first)
-        self._recorder.say(
-            f'{self.title} {self._done}/{self._total}: '
-            f'{detail}, {left:.0f} s left'
-        )
+        self._recorder.say(f'{self.title} {self._done}/{self._total}: {detail}')
+
+    def end(self) -> None:
+        """Notes the pace of the stage for the time that the run takes."""
+        if steps := self._done - self._first:
+            seconds = time.monotonic() - self._started
+            self._run_time.ran(self._name, seconds / steps)
 
     def pending(self) -> list[dict[str, float]]:
         """The metrics since the last flush.
