@@ -130,10 +130,15 @@ def label(name: str) -> str:
 def encoded(drawn: Figure, kind: str) -> bytes:
     """A figure as a file; the same figure gives the same bytes.
 
+    The first call fixes the layout: computing it takes as long as drawing.
+
     Args:
         drawn: the figure.
         kind: 'png' or 'svg'.
     """
+    if drawn.get_layout_engine() is not None:
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine(None)
     buffer = io.BytesIO()
     # Otherwise an SVG has random names, and both kinds have the time of day.
     metadata = {'Software': None} if kind == 'png' else {'Date': None}
