@@ -6,10 +6,11 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from mnemonics_jax.core.text import TITLES, counted, percent
-from mnemonics_jax.report import paper_protocol, published
+from mnemonics_jax.report import groups, paper_protocol, published
 from mnemonics_jax.report.figures import confusion as confusion_figure
 from mnemonics_jax.report.figures import curves
 from mnemonics_jax.report.figures import losses as loss_figure
+from mnemonics_jax.report.groups import Group
 from mnemonics_jax.report.runs import Run
 
 # Index of colour and marker of each classifier.
@@ -38,30 +39,36 @@ def classifiers(runs: Sequence[Run]) -> list[str]:
     return [name for name in TITLES if name in known]
 
 
-def accuracy(runs: Sequence[Run]) -> Picture:
+def accuracy(grouped: Sequence[Group]) -> Picture:
     """Accuracy over classes seen; all runs have results."""
+    runs = [run for group in grouped for run in group.runs]
     names = classifiers(runs)
     if len(runs) == 1:
-        panels = {'': [_line(runs[0], name) for name in names]}
+        panels = {'': [_line(grouped[0], name) for name in names]}
         main = ''
     else:
         panels = {
             TITLES[name]: [
-                _line(run, name, i)
-                for i, run in enumerate(runs)
-                if name in run.phases[0]['accuracy']
+                _line(group, name, i)
+                for i, group in enumerate(grouped)
+                if name in group.first.phases[0]['accuracy']
             ]
             for name in names
         }
         main = TITLES[runs[0].results['predictor']]
     behind = _published(runs)
     caption = 'Accuracy on all classes seen so far, after each phase.'
+    if groups.averaged(grouped):
+        caption += (
+            ' Lines: means over seeds. Bands: one standard deviation on either '
+            'side.'
+        )
     if len(runs) == 1:
         name = TITLES[runs[0].results['predictor']]
         caption += f' Thick line: {name}, by which the method is evaluated.'
     if behind is not None:
         caption += _of_paper(runs)
-    words = '; '.join(_in_words(run) for run in runs)
+    words = '; '.join(map(_in_words, grouped))
     return Picture(
         curves.accuracy(panels, behind, main),
         caption,
@@ -69,16 +76,24 @@ def accuracy(runs: Sequence[Run]) -> Picture:
     )
 
 
-def _line(run: Run, name: str, style: int | None = None) -> curves.Line:
-    """A classifier's line; named by the run where `style` tells runs apart."""
-    average = run.results.get('average_incremental_accuracy', {}).get(name)
+def _line(group: Group, name: str, style: int | None = None) -> curves.Line:
+    """A classifier's line; named by the group if that has a `style`."""
+    first = group.first
+    average = first.results.get('average_incremental_accuracy', {}).get(name)
     title = f'{TITLES[name]}, average {percent(average)} %'
+    found = [
+        groups.summary(
+            [run.phases[i]['accuracy'].get(name) for run in group.runs]
+        )
+        for i in range(len(first.phases))
+    ]
     return curves.Line(
-        title if style is None else run.name,
-        [phase['num_seen'] for phase in run.phases],
-        [_in_percent(phase['accuracy'].get(name)) for phase in run.phases],
-        style is not None or name == run.results['predictor'],
+        title if style is None else group.name,
+        [phase['num_seen'] for phase in first.phases],
+        [_in_percent(mean) for mean, _ in found],
+        style is not None or name == first.results['predictor'],
         _STYLES[name] if style is None else style,
+        [100 * spread for _, spread in found] if len(group.runs) > 1 else None,
     )
 
 
@@ -86,11 +101,16 @@ def _in_percent(fraction: float | None) -> float:
     return float('nan') if fraction is None else 100 * fraction
 
 
-def _in_words(run: Run) -> str:
-    name, phases = run.results['predictor'], run.phases
-    first, last = (percent(phases[i]['accuracy'].get(name)) for i in (0, -1))
+def _in_words(group: Group) -> str:
+    name, phases = group.first.results['predictor'], group.first.phases
+    first, last = (
+        groups.spread_text(
+            [run.phases[i]['accuracy'].get(name) for run in group.runs]
+        )
+        for i in (0, -1)
+    )
     return (
-        f'{run.name}, {TITLES[name]}: {first} % with '
+        f'{group.name}, {TITLES[name]}: {first} % with '
         f'{phases[0]["num_seen"]}, {last} % with {phases[-1]["num_seen"]}'
     )
 

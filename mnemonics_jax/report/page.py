@@ -13,10 +13,13 @@ from mnemonics_jax.report import (
     confusion,
     embedding,
     exemplars,
+    groups,
+    overview,
     setup,
     tables,
 )
 from mnemonics_jax.report.charts import Picture
+from mnemonics_jax.report.groups import Group
 from mnemonics_jax.report.runs import Run
 
 # CSS pixels of the page per pixel of a chart, which is drawn finer than shown;
@@ -33,7 +36,7 @@ def draw(
     Args:
         runs: at least one run; one without results has few pictures.
     """
-    done = [run for run in runs if run.phases]
+    grouped = groups.collect([run for run in runs if run.phases])
     notes: dict[str, list[str]] = {'exemplars': [], 'features': []}
     found: dict[str, Picture | None] = {}
     for run, suffix in zip(runs, _suffixes(runs), strict=True):
@@ -46,11 +49,21 @@ def draw(
             found[f'exemplars_{stage}{suffix}'] = picture
         prefix = f'{run.name}: ' if suffix else ''
         notes['exemplars'] += [prefix + text for text in missing]
-    if done:
-        found['accuracy'] = charts.accuracy(done)
-        found['drift'] = exemplars.drift(done, notes['exemplars'])
-        found['tsne'] = embedding.tsne(done, notes['features'])
-        found['border'] = embedding.border(done, notes['features'])
+    if grouped:
+        found['accuracy'] = charts.accuracy(grouped)
+        firsts = [group.first for group in grouped]
+        if groups.averaged(grouped):
+            done = [run for group in grouped for run in group.runs]
+            found['accuracy_runs'] = charts.accuracy(groups.alone(done))
+            names = ', '.join(run.name for run in firsts)
+            for section, what in (('exemplars', 'Drift'), ('features', 'Here')):
+                notes[section].append(
+                    f'{what}: of runs that differ in their seed alone, the '
+                    f'first is shown: {names}.'
+                )
+        found['drift'] = exemplars.drift(firsts, notes['exemplars'])
+        found['tsne'] = embedding.tsne(firsts, notes['features'])
+        found['border'] = embedding.border(firsts, notes['features'])
     return {n: p for n, p in found.items() if p is not None}, notes
 
 
@@ -76,14 +89,16 @@ def render(
         notes: by section, sentences on what cannot be shown.
     """
     several = len(runs) > 1
+    grouped = groups.collect(runs)
+    averaged = groups.averaged(grouped)
     warnings = [
         f'{run.name}: {text}' if several else text
         for run in runs
         for text in setup.warnings(run)
     ]
     data = {
-        'title': setup.headline(runs),
-        'settings': setup.settings(runs),
+        'title': setup.headline(grouped),
+        'settings': setup.settings(grouped),
         'warnings': [*warnings, *lost],
         'several': several,
         'runs': [
@@ -92,10 +107,12 @@ def render(
         ],
         'pictures': {n: _shown(p, pngs[n]) for n, p in pictures.items()},
         'notes': notes,
-        'differences': setup.differing(runs),
+        'differences': setup.differing(grouped),
         'versions': setup.versions(runs),
-        'overview': tables.overview(runs),
-        **_results([run for run in runs if run.phases]),
+        'overview': overview.table(grouped),
+        'single': overview.table(groups.alone(runs)) if averaged else None,
+        'first': {group.first.name for group in grouped},
+        **_results([group for group in grouped if group.first.phases]),
     }
     text = _template().render(page=data)
     # References, not UTF-8: correct in any encoding that a reader assumes.
@@ -130,17 +147,21 @@ def _of_run(
     }
 
 
-def _results(done: Sequence[Run]) -> dict[str, Any]:
+def _results(grouped: Sequence[Group]) -> dict[str, Any]:
     """The data of all runs with results; without any, no section uses them."""
-    if not done:
+    if not grouped:
         return {'done': False}
+    done = [run for group in grouped for run in group.runs]
     matrices, left_out = confusion.collect(done)
+    alone = groups.alone(done) if groups.averaged(grouped) else []
     return {
         'done': True,
         'key_numbers': tables.key_numbers(done[0]),
         'protocol': setup.protocol_of_the_paper(done),
-        'side_by_side': tables.side_by_side(done),
-        'averages': tables.averages(done),
+        'compared': overview.compared(grouped),
+        'side_by_side': tables.side_by_side(grouped),
+        'averages': tables.averages(grouped),
+        'single_averages': tables.averages(alone) if alone else None,
         'measures': tables.MEASURES,
         'matrices': matrices,
         'left_out': left_out,

@@ -180,12 +180,12 @@ def label(paths: Sequence[str]) -> list[str]:
     for depth in range(1, deepest + 1):
         names = ['/'.join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
-            return _without_common_fields(names)
+            return without_common_fields(names)
     # The same directory twice.
     return [f'{name} ({i + 1})' for i, name in enumerate(names)]
 
 
-def _without_common_fields(names: list[str]) -> list[str]:
+def without_common_fields(names: list[str]) -> list[str]:
     """Shortens names such as 'seed=0,strategy=random' to what differs."""
     cells = [name.split(',') for name in names]
     keys = {tuple(cell.partition('=')[0] for cell in row) for row in cells}

@@ -11,8 +11,9 @@ from mnemonics_jax.core.text import (
     flatten,
     shortened,
 )
-from mnemonics_jax.report import paper_protocol
+from mnemonics_jax.report import groups, paper_protocol
 from mnemonics_jax.report.charts import protocol
+from mnemonics_jax.report.groups import Group
 from mnemonics_jax.report.runs import Run
 from mnemonics_jax.report.tables import Table
 
@@ -20,10 +21,16 @@ from mnemonics_jax.report.tables import Table
 _MOST = 20
 
 
-def headline(runs: Sequence[Run]) -> str:
+def headline(grouped: Sequence[Group]) -> str:
     """The title of the page."""
+    runs = [run for group in grouped for run in group.runs]
     if len(runs) > 1:
-        names = ', '.join(run.name for run in runs)
+        names = ', '.join(
+            f'{group.name} ({counted(len(group.runs), "seed")})'
+            if len(group.runs) > 1
+            else group.name
+            for group in grouped
+        )
         return f'{counted(len(runs), "run")} compared: {names}'
     config = runs[0].config
     if not config:
@@ -41,16 +48,18 @@ def _data(config: dict[str, Any]) -> str:
     return f'{source}, {name}' if name else source
 
 
-def settings(runs: Sequence[Run]) -> list[str]:
-    """A line for each setting, after the names of its runs if they differ."""
+def settings(grouped: Sequence[Group]) -> list[str]:
+    """A line for each setting, after the names of its groups if they differ."""
+    several = sum(len(group.runs) for group in grouped) > 1
     alike: dict[str, list[str]] = {}
-    for run in runs:
-        if run.config and run.phases:
-            words = _setting(run)
-            if len(runs) > 1:
-                method = run.config['method']['name']
-                words = f'{method} on {_data(run.config)}; {words}'
-            alike.setdefault(words, []).append(run.name)
+    for group in grouped:
+        config = group.first.config
+        if config and group.first.phases:
+            words = _setting(group)
+            if several:
+                method = config['method']['name']
+                words = f'{method} on {_data(config)}; {words}'
+            alike.setdefault(words, []).append(group.name)
     return [
         f'{", ".join(names)}: {words}' if len(alike) > 1 else words
         for words, names in alike.items()
@@ -79,9 +88,9 @@ def _storage(exemplars: Mapping[str, Any]) -> str:
     return f'{text}, {exemplars["subsampling"]}' if name == 'jpeg' else text
 
 
-def _setting(run: Run) -> str:
-    """Backbone, classes, phases, memory and seed."""
-    config, phases = run.config, run.phases
+def _setting(group: Group) -> str:
+    """Backbone, classes, phases, memory and seeds."""
+    config, phases = group.first.config, group.first.phases
     ex = config['exemplars']
     sizes = [p['num_seen'] for p in phases]
     steps = [b - a for a, b in zip([0, *sizes], sizes, strict=False)]
@@ -94,8 +103,14 @@ def _setting(run: Run) -> str:
     return (
         f'{config["backbone"]["name"]} backbone; {classes} in '
         f'{counted(len(phases), "phase")} ({arrival}); {memory}; '
-        f'seed {config["seed"]}'
+        f'{_seeds(group)}'
     )
+
+
+def _seeds(group: Group) -> str:
+    """'seed 0', or 'seeds 0, 1, 2'."""
+    word = 'seed' if len(group.runs) == 1 else 'seeds'
+    return f'{word} {", ".join(map(str, group.seeds))}'
 
 
 def incomplete(results: dict[str, Any]) -> list[str]:
@@ -189,15 +204,24 @@ def protocol_of_the_paper(runs: Sequence[Run]) -> Table | str:
     return ''
 
 
-def differing(runs: Sequence[Run]) -> Table:
-    """The fields in which runs differ, and whether their class orders do."""
-    fields = [flatten(run.config) for run in runs]
+def differing(grouped: Sequence[Group]) -> Table:
+    """The fields in which groups differ, and whether their class orders do."""
+    fields = [flatten(group.first.config) for group in grouped]
+    for known, group in zip(fields, grouped, strict=True):
+        if len(group.runs) > 1:
+            known['seed'] = ', '.join(map(str, group.seeds))
     names = list(dict.fromkeys(name for known in fields for name in known))
     rows = [
         [name, *(_value(known, name) for known in fields)] for name in names
     ]
-    rows = [row for row in rows if len(set(row[1:])) > 1]
-    orders = [_order(run) for run in runs]
+    averaged = groups.averaged(grouped)
+    rows = [
+        row
+        for row in rows
+        if len(set(row[1:])) > 1 or (averaged and row[0] == 'seed')
+    ]
+    # Runs of a group have the same, see `groups.collect`.
+    orders = [_order(group.first) for group in grouped]
     caption = 'classes arrive in the same order.'
     if len(set(orders) - {()}) > 1:
         cells = [shortened(', '.join(o), 60) or NOTHING for o in orders]
@@ -206,7 +230,7 @@ def differing(runs: Sequence[Run]) -> Table:
     if () in orders:
         caption = 'the class order of some runs is unknown.'
     start = 'All other fields are equal' if rows else 'No field differs'
-    head = ['field', *(run.name for run in runs)]
+    head = ['field', *(group.name for group in grouped)]
     return Table(head, rows, f'{start}; {caption}', words=True)
 
 

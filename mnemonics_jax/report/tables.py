@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mnemonics_jax.core.text import NOTHING, TITLES, percent
+from mnemonics_jax.report import groups
 from mnemonics_jax.report.charts import classifiers
+from mnemonics_jax.report.groups import Group
 from mnemonics_jax.report.runs import Run
 
 
@@ -17,6 +19,7 @@ class Table(NamedTuple):
         caption: text below the table.
         emphasis: index of the column to emphasize, -1 for none.
         words: whether cells are words, else numbers.
+        best: row and column of the cells that are the best of their columns.
     """
 
     head: Sequence[str]
@@ -24,6 +27,7 @@ class Table(NamedTuple):
     caption: str
     emphasis: int = -1
     words: bool = False
+    best: frozenset[tuple[int, int]] = frozenset()
 
 
 class Measure(NamedTuple):
@@ -84,45 +88,40 @@ def key_numbers(run: Run) -> dict[str, str]:
     """The most important numbers of a run with results, by name."""
     last, name = run.phases[-1], run.results['predictor']
     title = TITLES[name]
-    average = _measure(run, 'average_incremental_accuracy', name)
+    average = percent(value(run, 'average_incremental_accuracy'))
     return {
         f'average incremental accuracy, {title}': f'{average} %',
         f'accuracy after the last phase, {title}': (
             f'{percent(last["accuracy"].get(name))} %'
         ),
-        f'forgetting, {title}': f'{_measure(run, "forgetting", name)} points',
+        f'forgetting, {title}': f'{percent(value(run, "forgetting"))} points',
         'memory after the last phase': f'{last["exemplars"]["count"]:,} images',
     }
 
 
-def overview(runs: Sequence[Run]) -> Table:
-    """Runs side by side, each by its own predictor."""
-    head = ['run', 'exemplars', 'evaluated by', 'average (%)', 'last (%)']
-    head += ['forgetting (points)', 'memory (images)', 'seconds']
-    rows = []
-    for run in runs:
-        cells = [NOTHING] * 6
-        if run.phases:
-            name, last = run.results['predictor'], run.phases[-1]
-            cells = [
-                TITLES[name],
-                _measure(run, 'average_incremental_accuracy', name),
-                percent(last['accuracy'].get(name)),
-                _measure(run, 'forgetting', name),
-                f'{last["exemplars"]["count"]:,}',
-                f'{sum(p["seconds"]["total"] for p in run.phases):.0f}',
-            ]
-        rows.append([run.name, run.strategy, *cells])
-    return Table(
-        head,
-        rows,
-        'Average: average incremental accuracy. One run of each does not show '
-        'how much results vary with the seed.',
-    )
+def value(run: Run, key: str, name: str = '') -> float | None:
+    """A measure of a run as a fraction; None if unknown.
+
+    Args:
+        run: a run with results.
+        key: key of `results.json`.
+        name: classifier, by default the one by which the run is evaluated.
+    """
+    name = name or run.results['predictor']
+    # Runs of older versions lack some, but not the phases.
+    if key == 'last_accuracy' and key not in run.results:
+        return run.phases[-1]['accuracy'].get(name)
+    return run.results.get(key, {}).get(name)
 
 
-def _measure(run: Run, key: str, name: str) -> str:
-    return percent(run.results.get(key, {}).get(name))
+def values(group: Group, key: str, name: str = '') -> list[float | None]:
+    """`value` of each run; None for runs without results."""
+    return [value(run, key, name) if run.phases else None for run in group.runs]
+
+
+def spread(group: Group, key: str, name: str = '') -> str:
+    """`values` as text, such as '61.2 \u00b1 0.8' in percent."""
+    return groups.spread_text(values(group, key, name))
 
 
 def phases(run: Run) -> Table:
@@ -204,43 +203,63 @@ def _cell(phase: Mapping[str, Any], key: str, name: str) -> str:
     return NOTHING if value is None else percent(value)
 
 
-def side_by_side(runs: Sequence[Run]) -> Table:
-    """Accuracies of runs by their predictors, phase by phase."""
+def side_by_side(grouped: Sequence[Group]) -> Table:
+    """Accuracies of groups by their predictors, phase by phase."""
     head = ['phase', 'classes seen']
-    for run in runs:
-        head += [f'{run.name} (%)', 'old', 'new']
-    longest = max((run.phases for run in runs), key=len)
+    for group in grouped:
+        head += [f'{group.name} (%)', 'old', 'new']
+    longest = max((group.first.phases for group in grouped), key=len)
     rows = []
     for i, phase in enumerate(longest):
-        own = [run.phases[i] if i < len(run.phases) else {} for run in runs]
-        seen = sorted({p['num_seen'] for p in own if p})
-        row = [str(phase['phase']), ' / '.join(map(str, seen))]
+        seen = {
+            group.first.phases[i]['num_seen']
+            for group in grouped
+            if i < len(group.first.phases)
+        }
+        row = [str(phase['phase']), ' / '.join(map(str, sorted(seen)))]
         row += [
-            _cell(p, key, run.results['predictor'])
-            for run, p in zip(runs, own, strict=True)
+            _phase_cell(group, i, key)
+            for group in grouped
             for key in ('accuracy', 'old_accuracy', 'new_accuracy')
         ]
         rows.append(row)
-    predictors = dict.fromkeys(TITLES[r.results['predictor']] for r in runs)
-    return Table(
-        head,
-        rows,
-        f'By {" or ".join(predictors)}: on all classes seen, on those of '
-        'earlier phases (old) and on those of the phase (new).',
+    predictors = dict.fromkeys(
+        TITLES[group.first.results['predictor']] for group in grouped
     )
+    caption = (
+        f'By {" or ".join(predictors)}: on all classes seen, on those of '
+        'earlier phases (old) and on those of the phase (new).'
+    )
+    if groups.averaged(grouped):
+        caption += ' Mean \u00b1 standard deviation over seeds.'
+    return Table(head, rows, caption)
 
 
-def averages(runs: Sequence[Run]) -> Table:
+def _phase_cell(group: Group, index: int, key: str) -> str:
+    """A result of a phase by the predictor; a dash if unknown."""
+    name = group.first.results['predictor']
+    found = [
+        run.phases[index].get(key, {}).get(name)
+        for run in group.runs
+        if index < len(run.phases)
+    ]
+    if not found or None in found:
+        return NOTHING
+    return groups.spread_text(found)
+
+
+def averages(grouped: Sequence[Group]) -> Table:
     """All measures of whole runs, by classifier."""
+    runs = [run for group in grouped for run in group.runs]
     names = classifiers(runs)
-    several = len(runs) > 1
+    several = len(grouped) > 1
     rows = [
         [f'{measure.title} ({measure.unit})']
-        + [run.name] * several
-        + [_measure(run, measure.key, name) for name in names]
+        + [group.name] * several
+        + [spread(group, measure.key, name) for name in names]
         for measure in MEASURES
-        for run in runs
-        if measure.key in run.results
+        for group in grouped
+        if any(measure.key in run.results for run in group.runs)
     ]
     head = ['measure'] + ['run'] * several + [TITLES[name] for name in names]
     predictors = {run.results['predictor'] for run in runs}

@@ -20,6 +20,8 @@ class Line(NamedTuple):
         y: vertical positions of the points; NaN for a missing point.
         strong: whether it is drawn thicker than others.
         style: index of its colour and marker.
+        spread: half the height of a band around the line at each point; None
+            for no band.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Line(NamedTuple):
     y: Sequence[float]
     strong: bool
     style: int
+    spread: Sequence[float] | None = None
 
 
 class Published(NamedTuple):
@@ -76,6 +79,17 @@ def accuracy(
 
 
 def _draw(ax: Axes, line: Line) -> None:
+    if line.spread is not None:
+        middle, half = np.asarray(line.y), np.asarray(line.spread)
+        ax.fill_between(
+            line.x,
+            middle - half,
+            middle + half,
+            color=style.color(line.style),
+            alpha=0.18,
+            linewidth=0,
+            zorder=2,
+        )
     ax.plot(
         line.x,
         line.y,
@@ -136,7 +150,15 @@ def _percent_limits(axes: Sequence[Axes], room: float) -> tuple[float, float]:
         room: room for a legend below the lines, as a share of the height.
     """
     lines = [line for ax in axes for line in ax.get_lines()]
-    values = np.concatenate([np.asarray(x.get_ydata(), float) for x in lines])
+    bands = [band for ax in axes for band in ax.collections]
+    values = np.concatenate(
+        [np.asarray(x.get_ydata(), float) for x in lines]
+        + [
+            np.asarray(path.vertices)[:, 1]
+            for b in bands
+            for path in b.get_paths()
+        ]
+    )
     values = values[np.isfinite(values)]
     if not values.size:
         return 0, 100
