@@ -91,6 +91,7 @@ setuptools.setup(
         'pillow>=10.1',
         'rich>=13',
         'scikit-learn>=1.5',
+        'scipy>=1.13',
         'threadpoolctl>=3.5',
     ],
     extras_require={

@@ -305,5 +305,5 @@ def read_arrays(
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replaces a file at once: readers see the old text or the new text."""
     draft = path.with_name(path.name + '.tmp')
-    draft.write_text(text)
+    draft.write_text(text, encoding='utf-8')
     draft.replace(path)

@@ -2,8 +2,9 @@
 
     python -m mnemonics_jax.report WORKDIR [WORKDIR ...] [--out=FOLDER]
 
-writes `report.html` and `figures/` of one run, finished or not, or of several
-runs side by side. Work directories may be in a bucket.
+writes `report.html`, `figures/` and tables as CSV and LaTeX of one run,
+finished or not, or of several runs side by side. Work directories may be in a
+bucket.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from mnemonics_jax.core.workdir import (
     phase_files,
     write_atomically,
 )
-from mnemonics_jax.report import page, runs, setup, tables
+from mnemonics_jax.report import files, groups, page, runs, setup, tables
 from mnemonics_jax.report.charts import Picture
 from mnemonics_jax.report.figures import style
 from mnemonics_jax.report.runs import Run
@@ -126,7 +127,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
 def write_page(
     listed: Sequence[Run | None], paths: Sequence[str], out: pathlib.Path
 ) -> pathlib.Path:
-    """Writes the figures and the page of one or several runs.
+    """Writes the page of one or several runs, its figures and its tables.
 
     Args:
         listed: runs, as `runs.read` returns them.
@@ -153,8 +154,13 @@ def write_page(
         )
     pictures, notes = page.draw(found)
     pngs = _save(pictures, out / 'figures')
+    texts = files.written(groups.collect(found))
+    for name, text in texts.items():
+        write_atomically(out / name, text)
     path = out / 'report.html'
-    write_atomically(path, page.render(found, lost, pictures, pngs, notes))
+    write_atomically(
+        path, page.render(found, lost, pictures, pngs, notes, texts)
+    )
     return path
 
 

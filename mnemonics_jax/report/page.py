@@ -78,6 +78,7 @@ def render(
     pictures: Mapping[str, Picture],
     pngs: Mapping[str, bytes],
     notes: Mapping[str, Sequence[str]],
+    files: Mapping[str, str],
 ) -> str:
     """The page, in ASCII.
 
@@ -87,6 +88,7 @@ def render(
         pictures: pictures by name.
         pngs: the same pictures as PNG files.
         notes: by section, sentences on what cannot be shown.
+        files: tables as files, by name, which the page holds too.
     """
     several = len(runs) > 1
     grouped = groups.collect(runs)
@@ -107,6 +109,7 @@ def render(
         ],
         'pictures': {n: _shown(p, pngs[n]) for n, p in pictures.items()},
         'notes': notes,
+        'files': {name: _as_link(name, text) for name, text in files.items()},
         'differences': setup.differing(grouped),
         'versions': setup.versions(runs),
         'overview': overview.table(grouped),
@@ -117,6 +120,13 @@ def render(
     text = _template().render(page=data)
     # References, not UTF-8: correct in any encoding that a reader assumes.
     return text.encode('ascii', 'xmlcharrefreplace').decode()
+
+
+def _as_link(name: str, text: str) -> str:
+    """A file as an address, so that the page needs nothing beside itself."""
+    kind = 'text/csv' if name.endswith('.csv') else 'text/x-tex'
+    data = base64.b64encode(text.encode()).decode()
+    return f'data:{kind};charset=utf-8;base64,{data}'
 
 
 @functools.cache
