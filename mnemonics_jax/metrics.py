@@ -155,6 +155,38 @@ def backward_transfer(
     return float(np.mean(gains)) if gains else 0.0
 
 
+def accuracy_by_phase(
+    confusions: Sequence[np.ndarray], num_seen: Sequence[int]
+) -> np.ndarray:
+    """Accuracy of each phase's model on the classes of each phase up to it.
+
+    Predictions are among all classes seen by then.
+
+    Args:
+        confusions: one per phase.
+        num_seen: number of classes seen at each phase.
+
+    Returns:
+        f64[N, N] for N phases: [i, j] is the accuracy of the model of phase i
+        on the classes of phase j; NaN for j > i and without images.
+
+    Example:
+        >>> import numpy as np
+        >>> from mnemonics_jax import metrics
+        >>> first = np.array([[9, 1], [2, 8]])  # Two classes,
+        >>> last = np.array([[6, 0, 4], [2, 7, 1], [0, 0, 10]])  # and a third.
+        >>> metrics.accuracy_by_phase([first, last], [2, 3]).round(3).tolist()
+        [[0.85, nan], [0.65, 1.0]]
+    """
+    bounds = list(zip([0, *num_seen[:-1]], num_seen, strict=True))
+    found = np.full((len(bounds), len(bounds)), np.nan)
+    for i, confusion in enumerate(confusions):
+        found[i, : i + 1] = [
+            accuracy(confusion, *bound) for bound in bounds[: i + 1]
+        ]
+    return found
+
+
 def per_class_accuracy(confusion: np.ndarray) -> list[float]:
     """Accuracy on each class seen.
 

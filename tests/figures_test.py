@@ -14,6 +14,7 @@ from mnemonics_jax.report.figures import (
     curves,
     images,
     losses,
+    phases,
     style,
     tsne,
 )
@@ -332,3 +333,20 @@ def test_the_papers_data_are_recognised(data, num, name):
     if data['source'] == 'folder':
         words = [f'class {i}' for i in range(num)]
         assert published.data_name({'data': data}, words) == 'folder'
+
+
+def test_heat_maps_have_named_axes_and_leave_later_classes_empty():
+    percent = np.full((3, 3), np.nan)
+    percent[np.tril_indices(3)] = [90, 80, 70, 60, 50, 40]
+    drawn = phases.heat_maps({'a': percent, 'b': percent[:2, :2]})
+    first, second = drawn.axes[:2]
+    assert (first.get_xlabel(), first.get_ylabel()) == (
+        'classes of phase',
+        'after phase',
+    )
+    placed = {t.get_position(): t.get_text() for t in first.texts}
+    assert placed[0, 2] == '60'  # Column 0, row 2.
+    assert len(placed) == 6
+    shown = second.get_images()[0].get_array()
+    assert shown.mask.sum() == 1
+    assert [ax.get_title(loc='left') for ax in (first, second)] == ['a', 'b']

@@ -152,3 +152,17 @@ def test_backward_transfer_is_the_mean_change_of_old_phases():
 def test_per_class_accuracy_is_the_share_on_the_diagonal():
     counts = np.array([[3, 1, 0], [0, 0, 2], [1, 1, 2]])
     assert metrics.per_class_accuracy(counts) == [0.75, 0.0, 0.5]
+
+
+def test_accuracy_by_phase_equals_a_loop():
+    num_seen = [3, 4, 6, 7]
+    run = random_run(np.random.default_rng(3), num_seen)
+    found = metrics.accuracy_by_phase(run, num_seen)
+    starts = [0, *num_seen[:-1]]
+    for i in range(4):
+        for j in range(4):
+            if j > i:
+                assert math.isnan(found[i, j])
+                continue
+            correct, total = correct_and_total(run[i], starts[j], num_seen[j])
+            assert found[i, j] == pytest.approx(correct / total)

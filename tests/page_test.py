@@ -110,8 +110,8 @@ def test_every_figure_is_loaded(visit, path):
     sizes = page.evaluate(
         '[...document.images].map((e) => e.complete ? e.naturalWidth : 0)'
     )
-    # Four of both, three and four of exemplars, losses of each.
-    assert len(sizes) == 4 + 3 + 4 + 2
+    # Five of both, three and four of exemplars, losses of each.
+    assert len(sizes) == 5 + 3 + 4 + 2
     assert min(sizes) > 100
     words = page.evaluate('[...document.images].map((e) => e.alt)')
     assert min(map(len, words)) > 20

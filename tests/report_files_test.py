@@ -13,7 +13,7 @@ from mnemonics_jax.report import files, groups, overview, runs
 from mnemonics_jax.report.tables import Table
 from tests.groups_test import make_runs, seeded
 from tests.made_runs import fill
-from tests.report_test import read, without_figures
+from tests.report_test import without_figures
 
 HOSTILE = (
     'a & b_c %$#{}~^\\',
@@ -109,6 +109,25 @@ def test_latex_has_the_table_with_the_best_in_bold():
             assert cell == (bold if (i, column) in table.best else shown)
 
 
+def test_csv_by_phase_is_what_the_confusions_count():
+    listed = make_runs(('random',))
+    text = files.written(groups.collect(listed))['phases.csv']
+    rows = read_csv(text)
+    assert len(rows) == 3 * (1 + 2 + 3)
+    for row in rows:
+        after, of = int(row['after_phase']), int(row['classes_of_phase'])
+        shares = []
+        for run in listed:
+            counts = run.phases[after]['confusion'][row['classifier']]
+            own = range(2 * of, 2 * of + 2)
+            right = sum(counts[k][k] for k in own)
+            shares.append(right / sum(sum(counts[k]) for k in own))
+        mean = float(row['accuracy_mean'])
+        assert mean == pytest.approx(statistics.fmean(shares))
+        spread = float(row['accuracy_sd'])
+        assert spread == pytest.approx(statistics.stdev(shares))
+
+
 def test_files_lie_beside_the_page_and_in_it(tmp_path, monkeypatch):
     without_figures(monkeypatch)
     paths = [tmp_path / name for name in ('=a & b_0', '=a & b_1', 'c')]
@@ -117,14 +136,14 @@ def test_files_lie_beside_the_page_and_in_it(tmp_path, monkeypatch):
         fill(path, seeded(strategy, seed))
     out = tmp_path / 'out'
     report.write_anew([str(path) for path in paths], str(out))
-    held = {}
-    for target in read(out / 'report.html').targets:
-        if match := re.fullmatch('data:(text/.*);.*;base64,(.*)', target):
-            held[match[1]] = base64.b64decode(match[2]).decode()
-    assert held['text/csv'] == (out / 'summary.csv').read_text()
-    assert held['text/x-tex'] == (out / 'summary.tex').read_text()
-    assert read_csv(held['text/csv'])[0]['run'] == "'=a & b"
-    assert r'=a \& b & random' in held['text/x-tex']
+    text = (out / 'report.html').read_text()
+    links = re.findall(r'download="(.*?)" href="data:.*?;base64,(.*?)"', text)
+    held = {name: base64.b64decode(data).decode() for name, data in links}
+    assert set(held) == {'summary.csv', 'summary.tex', 'phases.csv'}
+    assert held['summary.csv'] == (out / 'summary.csv').read_text()
+    assert held['summary.tex'] == (out / 'summary.tex').read_text()
+    assert read_csv(held['summary.csv'])[0]['run'] == "'=a & b"
+    assert r'=a \& b & random' in held['summary.tex']
 
 
 def test_without_results_there_are_no_files():

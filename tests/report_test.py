@@ -45,6 +45,7 @@ FIGURES = {
     'exemplars_learned',
     'exemplars_selected',
     'losses',
+    'phases',
     'tsne',
 }
 
@@ -275,7 +276,7 @@ def test_runs_are_compared_and_what_differs_is_named(compared):
 
 def test_a_comparison_has_pictures_of_each_run(compared):
     names = {path.stem for path in (compared.parent / 'figures').iterdir()}
-    common = {'accuracy', 'border', 'drift', 'tsne'}
+    common = {'accuracy', 'border', 'drift', 'phases', 'tsne'}
     own = {f'{n}_{i}' for n in ('confusion', 'losses') for i in range(3)}
     assert common | own <= names
     assert {f'exemplars_selected_{i}' for i in range(3)} <= names

@@ -169,9 +169,10 @@ def confusion(run: Run) -> Picture:
         confusion_figure.confusion(
             phases[-1]['confusion'][name], names, bounds
         ),
-        f'Confusion matrix of {title} after the last phase. Classes are in '
-        f'the order in which they arrived, with lines {lines}. Colours follow '
-        'the square root of the share.',
+        f'Confusion matrix of {title} after the last phase: test images by '
+        'true class (rows) and predicted class (columns), in percent of the '
+        'true class. Classes are in the order in which they arrived, with '
+        f'lines {lines}. Colours follow the square root of the share.',
         f'Confusion matrix of {title} over {counted(len(names), "class")}; '
         f'{percent(phases[-1]["accuracy"][name])} % of the images lie on the '
         'diagonal.',

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
-from mnemonics_jax.report import groups, overview
+from mnemonics_jax.report import by_phase, groups, overview
 from mnemonics_jax.report.charts import classifiers
 from mnemonics_jax.report.groups import Group
 from mnemonics_jax.report.tables import MEASURES, Table, values
@@ -46,6 +46,7 @@ def written(grouped: Sequence[Group]) -> dict[str, str]:
     return {
         'summary.csv': summary_csv(done),
         'summary.tex': as_latex(overview.table(done)),
+        'phases.csv': as_csv(by_phase.HEAD, by_phase.rows(done)),
     }
 
 

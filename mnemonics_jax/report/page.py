@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from mnemonics_jax.report import (
+    by_phase,
     charts,
     confusion,
     embedding,
@@ -51,6 +52,7 @@ def draw(
         notes['exemplars'] += [prefix + text for text in missing]
     if grouped:
         found['accuracy'] = charts.accuracy(grouped)
+        found['phases'] = by_phase.picture(grouped)
         firsts = [group.first for group in grouped]
         if groups.averaged(grouped):
             done = [run for group in grouped for run in group.runs]

@@ -10,6 +10,7 @@
     (name) => at(`matrix-${name}`));
   const dark = matchMedia('(prefers-color-scheme: dark)');
   const MOST_NAMED = 25, MOST_NUMBERED = 12, MOST_PAIRS = 10;
+  const TITLE = 20;  // Pixels of an axis title.
   const RAMPS = {
     light: [[247, 251, 255], [107, 174, 214], [8, 48, 107]],
     dark: [[30, 36, 43], [28, 100, 160], [190, 225, 255]],
@@ -85,6 +86,15 @@
     }
   };
 
+  const drawTitles = (pen) => {
+    pen.font = '13px system-ui, sans-serif';
+    pen.fillStyle = getComputedStyle(canvas).color;
+    pen.textBaseline = 'middle';
+    pen.textAlign = 'center';
+    write(pen, 'predicted class', box.left + box.side / 2, TITLE / 2);
+    write(pen, 'true class', TITLE / 2, box.top + box.side / 2, true);
+  };
+
   const drawNumbers = (pen, phase, size) => {
     const total = sums(phase.counts);
     phase.counts.forEach((row, t) => row.forEach((n, p) => {
@@ -143,8 +153,8 @@
     const longest = named ? Math.max(...classes.map(
       (c) => pen.measureText(short(c)).width)) : 0;
     const turned = named && Math.max(...classes.map((c) => short(c).length)) > 2;
-    const left = named ? Math.ceil(longest) + 10 : 4;
-    const top = turned ? left : named ? 20 : 4;
+    const left = TITLE + (named ? Math.ceil(longest) + 10 : 4);
+    const top = turned ? left : TITLE + (named ? 20 : 4);
     box = { left, top, side: Math.min(width - left - 4, 520) };
     const scale = window.devicePixelRatio || 1;
     canvas.width = Math.round((left + box.side + 4) * scale);
@@ -152,6 +162,7 @@
     canvas.style.width = `${left + box.side + 4}px`;
     pen.scale(scale, scale);
     const size = box.side / phase.seen;
+    drawTitles(pen);
     if (named) drawNames(pen, classes, phase.seen, size);
     if (phase.counts) {
       drawNumbers(pen, phase, size);
