@@ -28,6 +28,7 @@ def make_phase(index, num_old, num_seen, right, rng):
         'num_old': num_old,
         'num_seen': num_seen,
         'accuracy': named(accuracy, 0.5, 0.25),
+        'top5_accuracy': named(0.9876, 0.75, 0.7),
         **split,
         'confusion': named(*[counts.tolist()] * 3),
         'exemplars': {
@@ -69,6 +70,7 @@ def make_results(seen=(2, 4, 6), total=None, strategy='mnemonics'):
         'last_accuracy': named(0.75, 0.5, 0.25),
         'forgetting': named(0.1234, 0.0, -0.05),
         'max_forgetting': named(0.0777, 0.01, 0.02),
+        'backward_transfer': named(-0.0765, -0.01, 0.02),
     }
 
 

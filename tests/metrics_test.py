@@ -166,3 +166,18 @@ def test_accuracy_by_phase_equals_a_loop():
                 continue
             correct, total = correct_and_total(run[i], starts[j], num_seen[j])
             assert found[i, j] == pytest.approx(correct / total)
+
+
+@pytest.mark.parametrize('num_seen', [[3, 4], [2, 4, 6], [5, 6, 7, 8, 9]])
+def test_backward_transfer_of_random_runs_equals_loops(num_seen):
+    run = random_run(np.random.default_rng(len(num_seen)), num_seen)
+    gains, low = [], 0
+    for own, high in zip(run[:-1], num_seen[:-1], strict=True):
+        shares = []
+        for confusion in (own, run[-1]):
+            correct, total = correct_and_total(confusion, low, high)
+            shares.append(correct / total)
+        gains.append(shares[1] - shares[0])
+        low = high
+    found = metrics.backward_transfer(run, num_seen)
+    assert found == pytest.approx(sum(gains) / len(gains))

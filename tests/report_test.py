@@ -413,6 +413,8 @@ def test_phases_that_lack_something_cost_no_traceback(tmp_path, key, quick):
         ('phases', 1, 'confusion', 'nme'),
         ('phases', 2, 'seconds'),
         ('phases', 2, 'new_accuracy', 'cnn'),
+        ('phases', 2, 'top5_accuracy'),
+        ('backward_transfer', 'nme'),
     ],
 )
 def test_values_of_other_types_cost_no_traceback(tmp_path, path, value, quick):
@@ -443,6 +445,57 @@ def test_skipped_images_and_resumptions_are_named(tmp_path, no_figures):
         'Resumed 2 times: phase 1, learn, after step 40 (10:00); '
         'phase 2 (11:00).'
     ) in words
+
+
+@pytest.mark.usefixtures('no_figures')
+def test_results_of_older_versions_have_a_page(tmp_path):
+    """Without the measures that came later: no rows, and all others."""
+    results = make_results()
+    for phase in results['phases']:
+        del phase['top5_accuracy'], phase['old_accuracy'], phase['new_accuracy']
+    for key in ('backward_transfer', 'max_forgetting', 'last_accuracy'):
+        del results[key]
+    words = read(report.write(fill(tmp_path / 'run', results))).words
+    assert 'backward transfer' not in words
+    assert 'top 5' not in words
+    assert 'top-5' not in words
+    assert 'last accuracy (%)' in words
+    assert 'forgetting (points)12.30.0-5.0' in ''.join(words.split('\n'))
+
+
+@pytest.mark.usefixtures('no_figures')
+def test_measures_are_shown_with_their_definitions(tmp_path):
+    page = read(report.write(fill(tmp_path / 'run')))
+    words = ''.join(page.words.split('\n'))
+    assert 'backward transfer (points)-7.6-1.02.0' in words
+    assert 'backward transfer: Accuracy of the last model on the' in words
+    assert 'last top-5 accuracy (%)98.875.070.0' in words
+    assert 'last top-5 accuracy: Share of test images' in words
+
+
+@pytest.mark.usefixtures('no_figures')
+def test_top_5_of_five_classes_is_not_shown(tmp_path):
+    results = make_results(seen=(2, 5))
+    words = read(report.write(fill(tmp_path / 'run', results))).words
+    assert 'top 5' not in words
+    assert 'top-5' not in words
+
+
+@pytest.mark.usefixtures('no_figures')
+@pytest.mark.parametrize('adjusted', [False, True])
+def test_real_exemplars_that_were_adjusted_are_named_first(tmp_path, adjusted):
+    paths = []
+    for strategy in ('herding', 'mnemonics'):
+        results = make_results(strategy=strategy)
+        for phase in results['phases'][1:]:
+            if adjusted:
+                phase['exemplars']['adjust_drift_grey_levels'] = 3.0
+        paths.append(str(fill(tmp_path / strategy, results)))
+    out = report.write_anew(paths, str(tmp_path / 'out'))
+    (start, *rest) = read(out).words.split('lucir on')
+    said = 'herding: exemplars are selected real images, but their pixels were'
+    assert (said in start) == adjusted
+    assert 'were changed' not in ''.join(rest)
 
 
 @pytest.mark.usefixtures('no_figures')

@@ -86,6 +86,7 @@ PHASE = {
     'phase': COUNT,
     'num_seen': at_least(1),
     'accuracy': NUMBERS,
+    'top5_accuracy?': NUMBERS,
     'old_accuracy?': NUMBERS,
     'new_accuracy?': NUMBERS,
     'confusion': {...: MATRIX},
@@ -106,6 +107,7 @@ RESULTS = {
     'last_accuracy?': NUMBERS,
     'forgetting?': NUMBERS,
     'max_forgetting?': NUMBERS,
+    'backward_transfer?': NUMBERS,
     ...: ANY,
 }
 # A line of `metrics.jsonl`.

@@ -35,6 +35,8 @@ from mnemonics_jax.report.runs import Run
 
 # Folder of the page of several runs, beside their work directories.
 COMPARISON = 'comparison'
+# The measures of the table that a run prints.
+_PRINTED = ('average_incremental_accuracy', 'forgetting', 'max_forgetting')
 _KINDS = ('png', 'svg')
 # Horizontal rules of ASCII below the head and between sections.
 _RULES = rich.box.Box(
@@ -88,7 +90,7 @@ def table(results: dict[str, Any]) -> str:
         )
     grid.add_section()
     for measure in tables.MEASURES:
-        if measure.key != 'last_accuracy':  # In the row of the last phase.
+        if measure.key in _PRINTED:
             values = results[measure.key]
             grid.add_row(measure.title, *(percent(values[n]) for n in names))
     console = rich.console.Console(width=80, color_system=None, markup=False)

@@ -103,8 +103,8 @@ def compared(grouped: Sequence[Group]) -> Table | None:
         rows,
         'In points: mean of the differences between runs of the same seed, '
         'with its 95 % interval by Student\u2019s t; n: pairs. An interval '
-        'that holds 0 shows no difference. Of many intervals one in twenty '
-        'misses the true value by chance.',
+        'that holds 0 does not tell the two apart. Of many intervals one in '
+        'twenty misses the true value by chance.',
     )
 
 

@@ -102,6 +102,7 @@ def render(
     ]
     data = {
         'title': setup.headline(grouped),
+        'adjusted': setup.adjusted(grouped),
         'settings': setup.settings(grouped),
         'warnings': [*warnings, *lost],
         'several': several,
@@ -174,7 +175,7 @@ def _results(grouped: Sequence[Group]) -> dict[str, Any]:
         'side_by_side': tables.side_by_side(grouped),
         'averages': tables.averages(grouped),
         'single_averages': tables.averages(alone) if alone else None,
-        'measures': tables.MEASURES,
+        'measures': tables.known_measures(done),
         'matrices': matrices,
         'left_out': left_out,
         'pairs': confusion.pairs(done[0]),

@@ -66,6 +66,26 @@ def settings(grouped: Sequence[Group]) -> list[str]:
     ]
 
 
+def adjusted(grouped: Sequence[Group]) -> list[str]:
+    """A sentence if real exemplars were changed, which none may expect."""
+    names = [group.name for group in grouped if _changes_real_images(group)]
+    if not names:
+        return []
+    return [
+        f'{", ".join(names)}: exemplars are selected real images, but their '
+        'pixels were changed in later phases, because exemplars.adjust is '
+        'true. With exemplars.adjust=false they stay as they were selected.'
+    ]
+
+
+def _changes_real_images(group: Group) -> bool:
+    return not group.first.learns_exemplars and any(
+        'adjust_drift_grey_levels' in phase['exemplars']
+        for run in group.runs
+        for phase in run.phases
+    )
+
+
 def _budget(exemplars: Mapping[str, Any]) -> str:
     """How much a run may store."""
     forms = {

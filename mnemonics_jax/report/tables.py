@@ -34,7 +34,7 @@ class Measure(NamedTuple):
     """A number that describes a whole run.
 
     Attributes:
-        key: key in `results.json`.
+        key: key in `results.json`; that of the last phase begins with last_.
         title: name for people.
         unit: '%' or 'points'.
         meaning: definition.
@@ -74,7 +74,24 @@ MEASURES = (
         'Best earlier accuracy on the classes of a phase, minus the final one; '
         'mean over all phases but the last; lower is better.',
     ),
+    Measure(
+        'backward_transfer',
+        'backward transfer',
+        'points',
+        'Accuracy of the last model on the classes of a phase, minus that of '
+        'the model of that phase; mean over all phases but the last; negative '
+        'if later phases hurt earlier classes.',
+    ),
+    Measure(
+        'last_top5_accuracy',
+        'last top-5 accuracy',
+        '%',
+        'Share of test images whose class is among the five that the last '
+        'model finds most likely; only of more than five classes.',
+    ),
 )
+# So many classes or fewer are always among the five most likely.
+_TOP = 5
 
 _LEARNED = (
     ' Drift: mean change of a pixel by learning, in grey levels of 255. '
@@ -108,10 +125,24 @@ def value(run: Run, key: str, name: str = '') -> float | None:
         name: classifier, by default the one by which the run is evaluated.
     """
     name = name or run.results['predictor']
-    # Runs of older versions lack some, but not the phases.
-    if key == 'last_accuracy' and key not in run.results:
-        return run.phases[-1]['accuracy'].get(name)
-    return run.results.get(key, {}).get(name)
+    if key in run.results:
+        return run.results[key].get(name)
+    # Also of older versions, which lack some measures of whole runs.
+    if not key.startswith('last_'):
+        return None
+    last = run.phases[-1]
+    if key == 'last_top5_accuracy' and last['num_seen'] <= _TOP:
+        return None
+    return last.get(key.removeprefix('last_'), {}).get(name)
+
+
+def known_measures(runs: Sequence[Run]) -> list[Measure]:
+    """Those of `MEASURES` that any of the runs has."""
+    return [
+        measure
+        for measure in MEASURES
+        if any(value(run, measure.key) is not None for run in runs)
+    ]
 
 
 def values(group: Group, key: str, name: str = '') -> list[float | None]:
@@ -131,12 +162,22 @@ def phases(run: Run) -> Table:
     learned = _learned_columns(run.phases)
     head = ['phase', 'classes seen']
     head += [f'{TITLES[name]} (%)' for name in names]
+    top = [
+        p for p in run.phases if p['num_seen'] > _TOP and 'top5_accuracy' in p
+    ]
+    head += [f'{TITLES[predictor]}, top 5 (%)'] if top else []
     head += ['exemplars', 'bytes', *(title for title, _ in learned.values())]
     rows = []
     for phase in run.phases:
         held = phase['exemplars']
         row = [str(phase['phase']), str(phase['num_seen'])]
         row += [percent(phase['accuracy'].get(name)) for name in names]
+        if top:
+            row.append(
+                _cell(phase, 'top5_accuracy', predictor)
+                if phase in top
+                else NOTHING
+            )
         row += [f'{held["count"]:,}', f'{held["bytes"]:,}']
         for key, (_, form) in learned.items():
             known = isinstance(held.get(key), int | float)
@@ -152,6 +193,11 @@ def phases(run: Run) -> Table:
             else '.'
         )
     )
+    if top:
+        caption += (
+            ' Top 5: share of test images whose class is among the five most '
+            'likely, once there are more than five classes.'
+        )
     if 'held_out_loss_before' in learned:
         caption += _LEARNED
     emphasis = 2 + names.index(predictor)
@@ -257,9 +303,8 @@ def averages(grouped: Sequence[Group]) -> Table:
         [f'{measure.title} ({measure.unit})']
         + [group.name] * several
         + [spread(group, measure.key, name) for name in names]
-        for measure in MEASURES
+        for measure in known_measures(runs)
         for group in grouped
-        if any(measure.key in run.results for run in group.runs)
     ]
     head = ['measure'] + ['run'] * several + [TITLES[name] for name in names]
     predictors = {run.results['predictor'] for run in runs}
