@@ -37,7 +37,7 @@ MAIN = 'mnemonics_jax.main'
 WRITTEN_BY_RUNS = ('runs', '.venv')
 FILE_TYPES = (
     *('.py', '.sh', '.json', '.jsonl', '.html', '.cff', '.md', '.csv'),
-    *('.npz', '.safetensors', '.jax'),
+    *('.npz', '.safetensors', '.jax', '.tex'),
 )
 OTHER_PACKAGES = ('jax', 'tf', 'lax', 'mnemonics_jax', 'model', 'optax')
 
