@@ -112,6 +112,9 @@ setuptools.setup(
         # Models as .safetensors files, and as programs of jax.export, by
         # mnemonics_jax.export.
         'export': ['flatbuffers>=24.3', 'safetensors>=0.5'],
+        # Curves and exemplars in their viewers, by log.to.
+        'wandb': ['wandb>=0.17'],
+        'mlflow': ['mlflow-skinny>=2.14'],
         # The site of docs/, by launch/docs.sh.
         'docs': ['furo>=2025.7', 'myst-parser>=4', 'sphinx>=8.1'],
         # The peers of benchmarks/, which measures beside them.

@@ -1,7 +1,10 @@
 """Tests of mnemonics_jax.train.metric_writer."""
 
+import contextlib
+import functools
 import io
 import json
+import os
 import pathlib
 import signal
 import struct
@@ -19,7 +22,8 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from mnemonics_jax.report.figures.images import as_png
-from mnemonics_jax.train import metric_writer, run_time
+from mnemonics_jax.train import logs, metric_writer, run_time, tensorboard
+from mnemonics_jax.train.tensorboard import Events
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +48,25 @@ def lines(workdir):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def recorder_of_events(workdir, *, anew=False, **where):
+    """A recorder whose log is TensorBoard's, as of a start of a run."""
+    path = workdir / 'metrics.jsonl'
+    steps = [r['global_step'] for r in metric_writer.read_records(path)]
+    history = logs.read_history(
+        workdir, 'tensorboard', 1 + max(steps, default=-1), anew=anew
+    )
+    return metric_writer.Recorder(
+        workdir,
+        open_log=functools.partial(
+            logs.Guarded, workdir, 'tensorboard', history, {}
+        ),
+        **where,
+    )
+
+
 def write_records(workdir, *, first_phase, phases, num=2):
     """Records of a process that runs some phases."""
-    with metric_writer.Recorder(workdir, first_phase=first_phase) as recorder:
+    with recorder_of_events(workdir, first_phase=first_phase) as recorder:
         for phase in phases:
             for epoch in range(num):
                 recorder.record(phase, 'train', epoch=epoch, loss=0.5 + epoch)
@@ -213,12 +233,11 @@ def test_a_kill_tears_no_line(tmp_path):
 
 def test_an_image_of_the_events_is_read_back(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (130, 20, 3), np.uint8)
-    with metric_writer.Recorder(tmp_path, first_phase=0) as recorder:
-        for _ in range(3):
-            recorder.record(0, 'train', loss=1.0)
-        recorder.image('exemplars', as_png(pixels), pixels.shape)
+    log = Events(tmp_path, None)
+    log.image(2, 'exemplars', as_png(pixels), pixels.shape)
+    log.close(finished=True)
     event = events(tmp_path)[-1]
-    assert event.step == 2  # That of the last record.
+    assert event.step == 2
     (value,) = event.summary.value
     assert value.tag == 'exemplars'
     image = value.image
@@ -429,7 +448,7 @@ def test_steps_do_not_wait_for_the_device(tmp_path, clock):
 
 def test_tensorboard_events_hold_the_scalars(tmp_path):
     with (
-        metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
+        recorder_of_events(tmp_path, first_phase=0) as recorder,
         recorder.stage(0, 'train', 2) as stage,
     ):
         for epoch, loss in enumerate((1.5, 0.75)):
@@ -442,34 +461,111 @@ def test_tensorboard_events_hold_the_scalars(tmp_path):
     }
     assert all(event.wall_time > 1.7e9 for event in events(tmp_path))
     assert scalars(tmp_path) == {
-        ('train/loss', 0): 1.5,
-        ('train/lr', 0): 0.125,
-        ('train/loss', 1): 0.75,
+        ('train/loss', 1): 1.5,
         ('train/lr', 1): 0.125,
-        ('learn/outer_loss', 2): 0.25,
+        ('train/loss', 2): 0.75,
+        ('train/lr', 2): 0.125,
+        ('learn/outer_loss', 4): 0.25,
+    }
+
+
+def test_steps_count_epochs_and_outer_steps_apart_over_all_phases(tmp_path):
+    with recorder_of_events(tmp_path, first_phase=0) as recorder:
+        for phase in range(3):
+            for epoch in range(4):
+                recorder.record(phase, 'train', epoch=epoch, loss=1.0)
+            for step in (4, 9):
+                recorder.record(phase, 'learn', step=step, outer_loss=1.0)
+            for epoch in range(2):
+                recorder.record(phase, 'finetune', epoch=epoch, loss=1.0)
+    steps = {}
+    for tag, step in scalars(tmp_path):
+        steps.setdefault(tag, []).append(step)
+    assert steps == {
+        'train/loss': list(range(1, 13)),
+        'learn/outer_loss': [5, 10, 15, 20, 25, 30],
+        'finetune/loss': list(range(1, 7)),
     }
 
 
 def test_events_of_long_runs_are_read_back(tmp_path):
     """Steps and texts of more than 127 take bytes of their own."""
-    name = 'term' * 100
-    with metric_writer.Recorder(tmp_path, first_phase=0) as recorder:
-        recorder._step = 2**40 + 129
-        recorder.record(0, 'train', **{name: 0.1})
-    tag, value = f'train/{name}', float(np.float32(0.1))
-    assert scalars(tmp_path) == {(tag, 2**40 + 129): value}
+    tag = f'train/{"term" * 100}'
+    log = Events(tmp_path, None)
+    log.scalars(2**40 + 129, {tag: 0.1}, 'epoch')
+    log.close(finished=True)
+    assert scalars(tmp_path) == {(tag, 2**40 + 129): float(np.float32(0.1))}
 
 
-def test_tensorboard_drops_the_steps_that_run_again(tmp_path):
-    write_records(tmp_path, first_phase=0, phases=[0, 1])
-    write_records(tmp_path, first_phase=1, phases=[])
-    starts = [
+def starts(workdir):
+    """Steps from which on TensorBoard hides what earlier files have."""
+    return [
         event.step
-        for event in events(tmp_path)
+        for event in events(workdir)
         if event.session_log.status == event_pb2.SessionLog.START
     ]
-    # TensorBoard hides what was logged from this step on.
-    assert max(starts) == 2
+
+
+def logged(workdir):
+    """Tag, step and value of all scalars, in the order of writing."""
+    return [
+        (value.tag, event.step, value.simple_value)
+        for event in events(workdir)
+        for value in event.summary.value
+    ]
+
+
+@pytest.fixture
+def ordered(monkeypatch):
+    """Event files whose names are in the order of their starts."""
+    hosts = (f'{number:03}' for number in range(100))
+    monkeypatch.setattr(tensorboard.socket, 'gethostname', lambda: next(hosts))
+    monkeypatch.setattr(tensorboard.time, 'time', lambda: 2e9)
+
+
+@pytest.mark.usefixtures('ordered')
+def test_steps_that_run_again_are_logged_once(tmp_path):
+    """Also if the second start is killed before it gets as far as the first."""
+    for first, last in ((0, 5), (2, 3), (2, 8)):
+        with recorder_of_events(
+            tmp_path, first_phase=0, num_records=first
+        ) as recorder:
+            for epoch in range(first, last):
+                recorder.record(0, 'train', epoch=epoch, loss=float(epoch))
+    assert logged(tmp_path) == [
+        ('train/loss', epoch + 1, float(epoch)) for epoch in range(8)
+    ]
+    assert starts(tmp_path) == [0]
+
+
+@pytest.mark.usefixtures('ordered')
+def test_a_log_begun_anew_has_what_is_kept_and_hides_the_earlier(tmp_path):
+    write_records(tmp_path, first_phase=0, phases=[0, 1])
+    with recorder_of_events(tmp_path, first_phase=1, anew=True) as recorder:
+        recorder.record(1, 'train', epoch=0, loss=9.0)
+    assert starts(tmp_path) == [0, 0]
+    assert logged(tmp_path)[4:] == [
+        ('train/loss', 1, 0.5),
+        ('train/loss', 2, 1.5),
+        ('train/loss', 3, 9.0),
+    ]
+
+
+def test_a_log_that_cannot_be_written_costs_a_line(tmp_path, capsys):
+    with recorder_of_events(tmp_path, first_phase=0) as recorder:
+        recorder.record(0, 'train', epoch=0, loss=1.0)
+        file = recorder.log._log._file
+        with open('/dev/full', 'wb') as full:
+            os.dup2(full.fileno(), file.fileno())
+        for epoch in (1, 2):
+            recorder.record(0, 'train', epoch=epoch, loss=1.0)
+        with contextlib.suppress(OSError):  # What it still holds.
+            file.close()
+    assert len(lines(tmp_path)) == 3
+    assert capsys.readouterr().out == (
+        'warning: log.to=tensorboard: OSError: [Errno 28] No space left on '
+        'device; nothing more is logged there by this start\n'
+    )
 
 
 def test_a_stage_says_where_it_is(tmp_path, capsys, clock):

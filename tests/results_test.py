@@ -115,24 +115,27 @@ def test_the_first_start_resumes_nothing(saved_run):
     assert start['time'] >= content['started']
 
 
-def test_tensorboard_has_a_grid_of_the_exemplars_after_each_phase(saved_run):
-    (path,) = saved_run.workdir.glob('events.out.tfevents.*')
-    content, found, last = path.read_bytes(), [], {}
+def events(run):
+    """Events of the run, whose records are checked against our writer's."""
+    (path,) = run.workdir.glob('events.out.tfevents.*')
+    content, found = path.read_bytes(), []
     while content:
         size = int.from_bytes(content[:8], 'little')
         record, content = content[: 16 + size], content[16 + size :]
         assert record == tensorboard.as_record(record[12:-4])
-        event = event_pb2.Event.FromString(record[12:-4])
-        found += [
-            (value.tag, event.step, value.image)
-            for value in event.summary.value
-            if value.HasField('image')
-        ]
-    for line in (saved_run.workdir / 'metrics.jsonl').read_text().splitlines():
-        record = json.loads(line)
-        last[record['phase']] = record['global_step']
+        found.append(event_pb2.Event.FromString(record[12:-4]))
+    return found
+
+
+def test_tensorboard_has_a_grid_of_the_exemplars_after_each_phase(saved_run):
+    found = [
+        (value.tag, event.step, value.image)
+        for event in events(saved_run)
+        for value in event.summary.value
+        if value.HasField('image')
+    ]
     assert [(tag, step) for tag, step, _ in found] == [
-        ('exemplars', last[phase]) for phase in range(3)
+        ('exemplars', phase) for phase in range(3)
     ]
     for phase, (_, _, image) in enumerate(found):
         picture = PIL.Image.open(io.BytesIO(image.encoded_image_string))
@@ -144,3 +147,44 @@ def test_tensorboard_has_a_grid_of_the_exemplars_after_each_phase(saved_run):
         assert image.height * 3 == image.width * rows
     pixels = np.asarray(picture)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+
+
+def test_tensorboard_has_the_results_by_phase_and_by_classes(saved_run):
+    curves = {}
+    for event in events(saved_run):
+        for value in event.summary.value:
+            if not value.HasField('image'):
+                curves.setdefault(value.tag, {})[event.step] = (
+                    value.simple_value
+                )
+    phases = saved_run.results['phases']
+    for name in ('cnn', 'nme', 'finetuned'):
+        accuracies = [phase['accuracy'][name] for phase in phases]
+        seen = [phase['num_seen'] for phase in phases]
+        for tag, steps in (('test', range(3)), ('test_by_classes', seen)):
+            assert curves[f'{tag}/{name}'] == pytest.approx(
+                dict(zip(steps, accuracies, strict=True))
+            )
+        first = np.asarray(phases[0]['confusion'][name])
+        lost = [
+            np.trace(first) / first.sum()
+            - np.trace(now := np.asarray(phase['confusion'][name])[:2])
+            / now.sum()
+            for phase in phases
+        ]
+        assert curves[f'forgetting/{name}'] == pytest.approx(
+            dict(enumerate(lost)), abs=1e-6
+        )
+        old = curves[f'test_old_classes/{name}']
+        assert old == pytest.approx(
+            {i: phases[i]['old_accuracy'][name] for i in (1, 2)}
+        )
+        mean = curves[f'average_incremental_accuracy/{name}'][2]
+        assert mean == pytest.approx(np.mean(accuracies))
+    # Raw pixels: 3 images a class of 8 x 8 x 3 bytes.
+    assert curves['memory/bytes'] == {i: 1152 * (i + 1) for i in range(3)}
+    assert curves['memory/exemplars'] == {i: 6 * (i + 1) for i in range(3)}
+    # Two epochs and three outer steps a phase, one epoch of fine-tuning.
+    assert list(curves['train/loss']) == [1, 2, 3, 4, 5, 6]
+    assert list(curves['finetune/loss']) == [1, 2, 3]
+    assert max(curves['learn/outer_loss']) == 9

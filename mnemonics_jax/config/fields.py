@@ -57,6 +57,11 @@ FIELDS = {
     'report': Field(
         True, BOOLEAN, 'Draws report.html and figures/ at the end of a run.'
     ),
+    'log.to': Field(
+        'tensorboard',
+        one_of(('tensorboard', 'wandb', 'mlflow')),
+        'Where curves and exemplars are shown beside the report.',
+    ),
     'backbone.name': Field('convnet', choices.BACKBONES, 'The network.'),
     'backbone.head': Field(
         ByMethod('cosine'), choices.HEADS, 'The classifier.'

@@ -25,6 +25,7 @@ LATER = (
     'evaluate',
     'exemplars',
     'finetune',
+    'log',
     'report',
     'data.dir',
     'data.feed',

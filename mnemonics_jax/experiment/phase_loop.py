@@ -26,20 +26,20 @@ from mnemonics_jax.experiment import (
     data_check,
     memory_check,
     objects,
+    recording,
     repair,
     results,
     run_config,
     start_lines,
-    step_counts,
 )
 from mnemonics_jax.experiment.compile_ahead import CompileAhead, later
 from mnemonics_jax.experiment.context import PhaseContext
 from mnemonics_jax.experiment.phase import run_phase
+from mnemonics_jax.train import logs
 from mnemonics_jax.train.checkpoint import Checkpointer, LoopPosition
 from mnemonics_jax.train.loop import ResumableLoops, SavePolicy
 from mnemonics_jax.train.metric_writer import Recorder
 from mnemonics_jax.train.preemption import Interrupt
-from mnemonics_jax.train.run_time import RunTime
 from mnemonics_jax.types import Backbone, Carry, ExemplarSet, Method
 
 
@@ -101,6 +101,8 @@ def _build(
         config = run_config.follow(begun, config, place)
     else:
         base_run.check_found(config)
+    if multihost.is_main():
+        logs.check_installed(config.log.to)
     parts = components.build(config, placement, begun and begun.plan)
     if begun is None:
         base_run.check(parts)
@@ -151,12 +153,8 @@ def run(
             resumed = resumption(len(phases), position)
             run_config.add_start(place, parts.config, resumed)
         setup = run_config.content(place)
-        with Recorder(
-            place.local,
-            first_phase=len(phases),
-            num_records=position and position.records,
-            quiet=not multihost.is_main(),
-            run_time=RunTime(step_counts.steps_of_loops(parts, last)),
+        with recording.open_recorder(
+            parts, place, phases, position, last
         ) as recorder:
             announce(parts, recorder, len(phases), position, changed)
             for index in range(len(phases), last + 1):
@@ -168,7 +166,7 @@ def run(
                 held.check()
                 phases.append(results.describe(context, carry, outcome))
                 results.save_arrays(context, carry, outcome, place.local)
-                results.show_exemplars(context, carry)
+                recording.log_phase(context, carry, phases)
                 results.write(parts, phases, place.local)
                 recorder.list_records()
                 checkpointer.save(index, carry, phases, outcome.other, setup)

@@ -183,19 +183,6 @@ def class_columns(
     }
 
 
-def show_exemplars(context: PhaseContext, carry: Carry) -> None:
-    """Writes an image of the exemplars, if any, to TensorBoard."""
-    exemplars, seen = carry.exemplars, slice(context.num_seen)
-    mask = np.asarray(exemplars.mask)[seen]
-    if not multihost.is_main() or not mask.any():
-        return
-    # Imported late: Matplotlib takes time.
-    from mnemonics_jax.report.figures.images import as_png, pixel_grid
-
-    grid = pixel_grid(np.asarray(exemplars.images)[seen], mask)
-    context.recorder.image('exemplars', as_png(grid), grid.shape)
-
-
 def in_slots(rows: ExemplarSet, num: int) -> dict[str, np.ndarray]:
     """Images and mask of rows, padded with empty slots to `num`."""
     spare = (0, num - rows.mask.shape[1])

@@ -37,6 +37,7 @@ MAY_CHANGE = (
     'data.on_changed',
     'data.read_ahead_mb',
     'exemplars.microbatch',
+    'log',
     'protocol.stop_after_phase',
     'report',
     'steps_per_dispatch',

@@ -1,9 +1,9 @@
 """Progress display and metric records.
 
-A `Recorder` writes `metrics.jsonl` and TensorBoard events. Each of its stages
-shows a progress bar on a terminal and prints plain lines elsewhere. Metrics
-stay on the device until a record or the bar needs them, so that the host does
-not wait for every step.
+A `Recorder` writes `metrics.jsonl` and a log such as TensorBoard's. Each of its
+stages shows a progress bar on a terminal and prints plain lines elsewhere.
+Metrics stay on the device until a record or the bar needs them, so that the
+host does not wait for every step.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,8 +24,8 @@ import rich.progress
 
 from mnemonics_jax.core import manifest, streams
 from mnemonics_jax.core.workdir import METRICS, read_records, write_atomically
+from mnemonics_jax.train import logs
 from mnemonics_jax.train.run_time import RunTime
-from mnemonics_jax.train.tensorboard import Events
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 20.0
@@ -48,6 +48,7 @@ class Recorder:
         num_records: int | None = None,
         quiet: bool = False,
         run_time: RunTime | None = None,
+        open_log: Callable[[Callable[[str], None]], logs.Guarded] | None = None,
     ) -> None:
         """Opens the files and drops records of steps that will run again.
 
@@ -59,6 +60,7 @@ class Recorder:
             quiet: whether to write and show nothing, as in all processes but
                 one.
             run_time: steps of the whole run, for the time that is left.
+            open_log: `(prints a line) -> log`; None for no log.
         """
         self._run_time = run_time or RunTime()
         self._workdir, self._path = workdir, workdir / METRICS
@@ -82,16 +84,19 @@ class Recorder:
                 f'{METRICS}: {missing} of {self._step} records are damaged or '
                 'missing'
             )
-        self._events = None if quiet else Events(workdir, self._step)
         self._console = rich.console.Console(file=sys.stdout)
+        self._steps = Steps()
+        self.log = None if quiet or open_log is None else open_log(self.say)
+        for record in kept:
+            self._log_record(record)
 
     def __enter__(self) -> 'Recorder':
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        if self.log is not None:
+            self.log.close(finished=exception[0] is None)
 
     def say(self, text: str) -> None:
         """Prints a line; ignores a closed pipe."""
@@ -112,14 +117,20 @@ class Recorder:
         }
         self._file.write(json.dumps(line) + '\n')
         self._file.flush()
-        if self._events is not None:
-            scalars = {
-                f'{stage}/{name}': value
-                for name, value in values.items()
-                if isinstance(value, float)
-            }
-            self._events.scalars(self._step, scalars)
+        self._log_record(line)
         self._step += 1
+
+    def _log_record(self, record: Mapping[str, Any]) -> None:
+        """Logs a record that no earlier start has logged."""
+        step, axis = self._steps.of(record)
+        if self.log is None or record['global_step'] < self.log.num_records:
+            return
+        scalars = {
+            f'{record["stage"]}/{name}': value
+            for name, value in record.items()
+            if isinstance(value, float)
+        }
+        self.log.scalars(step, scalars, axis)
 
     @property
     def num_records(self) -> int:
@@ -131,17 +142,6 @@ class Recorder:
         if not self._quiet:
             with manifest.writing(self._workdir, [METRICS]):
                 pass
-
-    def image(self, tag: str, png: bytes, shape: tuple[int, int, int]) -> None:
-        """Writes an image to TensorBoard, at the step of the last record.
-
-        Args:
-            tag: TensorBoard tag.
-            png: content of the PNG file.
-            shape: (H, W, C).
-        """
-        if self._events is not None:
-            self._events.image(max(0, self._step - 1), tag, png, shape)
 
     @contextlib.contextmanager
     def stage(
@@ -177,6 +177,32 @@ class Recorder:
             )
             yield progress
         progress.end()
+
+
+class Steps:
+    """Steps of the records of each stage in a log, over all phases."""
+
+    def __init__(self) -> None:
+        """Begins with no record."""
+        # By stage: steps of each phase so far.
+        self._done: dict[str, dict[int, int]] = {}
+
+    def of(self, record: Mapping[str, Any]) -> tuple[int, str]:
+        """The step of the next record, and its axis.
+
+        Epochs or outer steps that this stage has done in this phase and in the
+        phases before, if a record says how many, else records.
+        """
+        done = self._done.setdefault(record['stage'], {})
+        phase = record['phase']
+        if 'epoch' in record:
+            axis, own = 'epoch', record['epoch'] + 1
+        elif 'step' in record:
+            axis, own = 'outer_step', record['step'] + 1
+        else:
+            axis, own = 'record', done.get(phase, 0) + 1
+        done[phase] = own
+        return sum(n for index, n in done.items() if index <= phase), axis
 
 
 class StageProgress:

@@ -12,19 +12,19 @@ import struct
 import time
 from collections.abc import Mapping
 
-_FLUSH_SECONDS = 10.0
-
 
 class Events:
-    """An event file, new at each start of a run."""
+    """An event file, new at each start of a run; see `logs.Log`."""
 
-    def __init__(self, workdir: pathlib.Path, first_step: int) -> None:
+    run = 'events'
+
+    def __init__(self, workdir: pathlib.Path, run: str | None) -> None:
         """Opens the file.
 
         Args:
             workdir: folder of the file.
-            first_step: TensorBoard drops events of earlier files from this step
-                on.
+            run: `Events.run` if it continues the earlier files there; None if
+                TensorBoard is to hide what they have.
 
         Raises:
             OSError: the file cannot be written; all methods raise this too.
@@ -32,17 +32,21 @@ class Events:
         now, host = int(time.time()), socket.gethostname()
         name = f'events.out.tfevents.{now}.{host}.{os.getpid()}'
         self._file = open(workdir / name, 'wb')  # noqa: SIM115
-        self._flushed = time.monotonic()
         self._write(_bytes(3, b'brain.Event:2'))
-        self._write(_integer(2, first_step) + _bytes(7, _integer(1, 1)))
+        if run is None:  # A session that starts at step 0.
+            self._write(_integer(2, 0) + _bytes(7, _integer(1, 1)))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(
+        self, step: int, values: Mapping[str, float], axis: str
+    ) -> None:
         """Writes scalars.
 
         Args:
             step: >= 0.
             values: values by tag, rounded to float32.
+            axis: not written: TensorBoard knows steps only.
         """
+        del axis
         summary = b''.join(
             _bytes(1, _bytes(1, tag.encode()) + _float(2, value))
             for tag, value in values.items()
@@ -65,16 +69,16 @@ class Events:
         value = _bytes(1, tag.encode()) + _bytes(4, image)
         self._write(_integer(2, step) + _bytes(5, _bytes(1, value)))
 
-    def close(self) -> None:
-        """Flushes and closes the file."""
+    def close(self, *, finished: bool) -> None:
+        """Closes the file."""
+        del finished
         self._file.close()
 
     def _write(self, fields: bytes) -> None:
         event = _double(1, time.time()) + fields
         self._file.write(as_record(event))
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flushed = time.monotonic()
-            self._file.flush()
+        # A run that is killed has as much here as in `metrics.jsonl`.
+        self._file.flush()
 
 
 def as_record(content: bytes) -> bytes:
