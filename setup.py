@@ -114,7 +114,8 @@ setuptools.setup(
         'export': ['flatbuffers>=24.3', 'safetensors>=0.5'],
         # Curves and exemplars in their viewers, by log.to.
         'wandb': ['wandb>=0.17'],
-        'mlflow': ['mlflow-skinny>=2.14'],
+        # The last two are for its local store.
+        'mlflow': ['mlflow-skinny>=3', 'alembic>=1.13', 'sqlalchemy>=2'],
         # The site of docs/, by launch/docs.sh.
         'docs': ['furo>=2025.7', 'myst-parser>=4', 'sphinx>=8.1'],
         # The peers of benchmarks/, which measures beside them.

@@ -75,7 +75,7 @@ def test_an_installation_that_failed_is_done_again(clone):
         (
             {'EXTRAS': 'tfds,cudda'},
             'error: EXTRAS=tfds,cudda: must be some of '
-            'cuda,tpu,plan,tfds,gcs,export,docs,bench,dev\n',
+            'cuda,tpu,plan,tfds,gcs,export,wandb,mlflow,docs,bench,dev\n',
         ),
         ({'OLD': '1'}, '/python: must be Python 3.11 or newer\n'),
         (

@@ -1,5 +1,6 @@
 """A log in MLflow: local unless `MLFLOW_TRACKING_URI` is set."""
 
+import logging
 import os
 import pathlib
 import tempfile
@@ -29,6 +30,8 @@ class Mlflow:
         """
         import mlflow  # An extra.
 
+        # It reports the tables that it creates.
+        logging.getLogger('mlflow').setLevel(logging.WARNING)
         self._entities = mlflow.entities
         workdir = workdir.resolve()
         images, server = None, os.environ.get('MLFLOW_TRACKING_URI')
