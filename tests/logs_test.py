@@ -137,7 +137,7 @@ def mlflow(monkeypatch):
 
 
 def open_log(workdir, to, num_written=0, *, anew=False, say=print):
-    history = logs.read_history(workdir, to, num_written, anew=anew)
+    history = logs.read_history(workdir, to, num_written, 0, anew=anew)
     config = {'seed': 3, 'exemplars': {'per_class': 5}}
     return logs.Guarded(workdir, to, history, config, say)
 
@@ -154,7 +154,7 @@ def test_wandb_is_offline_and_draws_each_tag_over_its_own_steps(
 ):
     log = open_log(tmp_path / '.', 'wandb')
     fill(log)
-    log.close(finished=True)
+    log.close(finished=True, num_records=3)
     (start,) = wandb.starts
     assert start['mode'] == 'offline'
     assert start['dir'] == str(tmp_path)
@@ -180,7 +180,7 @@ def test_mlflow_is_in_the_work_directory_with_the_configuration(
 ):
     log = open_log(tmp_path, 'mlflow')
     fill(log)
-    log.close(finished=True)
+    log.close(finished=True, num_records=3)
     assert mlflow.servers == [f'sqlite:///{tmp_path}/mlflow.db']
     found = mlflow.experiments['mnemonics_jax']
     assert found.images == (tmp_path / 'mlruns').as_uri()
@@ -213,13 +213,13 @@ def test_the_users_settings_are_left_alone(
 
 @pytest.mark.parametrize('to', ['wandb', 'mlflow'])
 def test_a_later_start_continues_the_same_run(to, tmp_path, wandb, mlflow):
-    open_log(tmp_path, to).close(finished=False)
+    open_log(tmp_path, to).close(finished=False, num_records=4)
     run = json.loads((tmp_path / 'log.json').read_text())['run']
     later = open_log(tmp_path, to, num_written=4)
-    assert later.num_records == 4
-    later.close(finished=True)
-    # The third is told of fewer: the second was killed before it got there.
-    assert open_log(tmp_path, to, num_written=2).num_records == 4
+    assert later.history.records == 4
+    later.close(finished=True, num_records=6)
+    # The third is told of fewer, as if it did not get as far as the second.
+    assert open_log(tmp_path, to, num_written=5).history.records == 6
     if to == 'wandb':
         assert {start['id'] for start in wandb.starts} == {run}
         assert {start['resume'] for start in wandb.starts} == {'allow'}
@@ -230,14 +230,26 @@ def test_a_later_start_continues_the_same_run(to, tmp_path, wandb, mlflow):
         assert mlflow.runs[run].states == states
 
 
+def test_what_a_killed_process_logged_is_sent_again_to_wandb_alone(
+    tmp_path, wandb, mlflow
+):
+    """W&B loses it: its files are written late, by a process of its own."""
+    for to, records in (('wandb', 4), ('mlflow', 9)):
+        open_log(tmp_path, to).close(finished=False, num_records=4)
+        fill(open_log(tmp_path, to, num_written=4))  # Never closed.
+        found = open_log(tmp_path, to, num_written=9)
+        assert found.history.records == records
+
+
 @pytest.mark.parametrize('content', ['', '[]', '{"to": "wandb", "run": 3}'])
 def test_a_damaged_or_another_log_is_begun_anew(content, wandb, tmp_path):
     (tmp_path / 'log.json').write_text(content)
-    assert open_log(tmp_path, 'wandb', num_written=4).num_records == 0
-    open_log(tmp_path, 'tensorboard').close(finished=True)
-    assert open_log(tmp_path, 'wandb', num_written=4).num_records == 0
-    assert open_log(tmp_path, 'wandb', num_written=4).num_records == 4
-    assert open_log(tmp_path, 'wandb', 4, anew=True).num_records == 0
+    assert open_log(tmp_path, 'wandb', num_written=4).history.records == 0
+    open_log(tmp_path, 'tensorboard').close(finished=True, num_records=3)
+    assert open_log(tmp_path, 'wandb', num_written=4).history.records == 0
+    open_log(tmp_path, 'wandb').close(finished=True, num_records=4)
+    assert open_log(tmp_path, 'wandb', num_written=4).history.records == 4
+    assert open_log(tmp_path, 'wandb', 4, anew=True).history.records == 0
     assert len({start['id'] for start in wandb.starts}) == 3
 
 
@@ -249,7 +261,7 @@ def test_a_log_that_cannot_be_opened_costs_a_line(wandb, tmp_path, monkeypatch):
     said = []
     log = open_log(tmp_path, 'wandb', say=said.append)
     fill(log)
-    log.close(finished=True)
+    log.close(finished=True, num_records=3)
     assert said == [
         'warning: log.to=wandb: TimeoutError: no answer in 90 s; nothing more '
         'is logged there by this start'
@@ -304,17 +316,22 @@ def test_a_run_that_changes_and_loses_its_log_is_logged_once(
             for phase in results['phases']
         ]
     assert [p for p, _ in wandb.curve(name, 'exemplars')] == [1]
-    # As if a process had been killed after the first epoch of phase 2, which
-    # is the fifth of the run.
-    line = {'global_step': len(records()), 'phase': 2, 'stage': 'train'}
-    with (tmp_path / 'metrics.jsonl').open('a') as file:
-        file.write(json.dumps({**line, 'epoch': 0, 'loss': 1.0}) + '\n')
-    wandb.fails_from = len(wandb.rows[name]) + 1
+    # As if W&B had lost phase 1, whose process was killed.
+    state = json.loads((tmp_path / 'log.json').read_text())
+    assert state['records'] == len(records())
+    assert state['phases'] == 2
+    first = [r for r in records() if r['phase'] == 0]
+    state.update(records=len(first), phases=1)
+    (tmp_path / 'log.json').write_text(json.dumps(state))
+    sent = len(wandb.rows[name])
+    lost = len(records()) - len(first)
+    wandb.fails_from = sent + lost + 2 + 1  # Phase 1, and an epoch of phase 2.
     capsys.readouterr()
     assert run(2, 'wandb')['complete']
     assert {start['id'] for start in wandb.starts} == {name}
-    steps = [step for step, _ in wandb.curve(name, 'train/loss')]
-    assert steps == [1, 2, 3, 4, 6]
+    again = wandb.rows[name][sent:]
+    assert [row['epoch'] for row in again if 'train/loss' in row] == [3, 4, 5]
+    assert [row['phase'] for row in again if 'test/cnn' in row] == [1]
     said = capsys.readouterr().out.splitlines()
     assert [line for line in said if 'log.to' in line] == [
         'warning: log.to=wandb: ConnectionError: no route to host; nothing '

@@ -53,7 +53,7 @@ def recorder_of_events(workdir, *, anew=False, **where):
     path = workdir / 'metrics.jsonl'
     steps = [r['global_step'] for r in metric_writer.read_records(path)]
     history = logs.read_history(
-        workdir, 'tensorboard', 1 + max(steps, default=-1), anew=anew
+        workdir, 'tensorboard', 1 + max(steps, default=-1), 0, anew=anew
     )
     return metric_writer.Recorder(
         workdir,

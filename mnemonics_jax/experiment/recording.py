@@ -48,6 +48,7 @@ def open_recorder(
             local,
             parts.config.log.to,
             1 + max(written, default=-1),
+            len(phases),
             anew='new_rates' in run_config.content(place)['starts'][-1],
         )
         config = config_lib.to_json(parts.config)
@@ -62,8 +63,8 @@ def open_recorder(
         run_time=RunTime(step_counts.steps_of_loops(parts, last)),
         open_log=open_log,
     )
-    if open_log is not None and history.run is None:
-        for end in range(len(phases)):
+    if recorder.log is not None:
+        for end in range(recorder.log.history.phases, len(phases)):
             log_results(recorder, phases[: end + 1], parts.bounds[0][1])
     return recorder
 

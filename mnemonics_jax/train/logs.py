@@ -16,7 +16,14 @@ from mnemonics_jax.core.workdir import write_atomically
 from mnemonics_jax.train.tensorboard import Events
 
 NAME = 'log.json'
-_FORM = {'to': TEXT, 'run': TEXT, 'records': at_least(0)}
+_FORM = {
+    'to': TEXT,
+    'run': TEXT,
+    'records': at_least(0),
+    'phases': at_least(0),
+}
+# Logs that may lose what a process has logged that is killed: W&B writes late.
+_LATE = ('wandb',)
 
 
 class Log(Protocol):
@@ -50,11 +57,13 @@ class History(NamedTuple):
 
     Attributes:
         run: `Log.run` of them; None for a new log.
-        records: the first so many lines of `metrics.jsonl` are logged.
+        records: the first so many records of the run are logged.
+        phases: the results of the first so many phases are.
     """
 
     run: str | None
     records: int
+    phases: int
 
 
 def check_installed(to: str) -> None:
@@ -72,7 +81,12 @@ def check_installed(to: str) -> None:
 
 
 def read_history(
-    workdir: pathlib.Path, to: str, num_written: int, *, anew: bool = False
+    workdir: pathlib.Path,
+    to: str,
+    num_written: int,
+    num_phases: int,
+    *,
+    anew: bool = False,
 ) -> History:
     """Reads `log.json`.
 
@@ -81,6 +95,7 @@ def read_history(
         to: `log.to` of this start.
         num_written: number of records that the last start wrote, also of steps
             that will run again.
+        num_phases: number of finished phases.
         anew: whether those steps will give other values, so that the log of
             the earlier starts cannot be continued.
     """
@@ -90,9 +105,13 @@ def read_history(
             workdir / NAME, lambda value: schema.check(value, _FORM)
         )
     if anew or content is None or content['to'] != to:
-        return History(None, 0)
+        return History(None, 0, 0)
+    found = History(content['run'], content['records'], content['phases'])
+    if to in _LATE:  # Logged for certain is what was there when one was closed.
+        return found
     # A start that was killed soon may have logged less than the one before it.
-    return History(content['run'], max(content['records'], num_written))
+    records = max(found.records, num_written)
+    return History(found.run, records, num_phases)
 
 
 class Guarded:
@@ -115,14 +134,12 @@ class Guarded:
             config: configuration as JSON.
             say: prints a line.
         """
-        self._to, self._say = to, say
+        self._workdir, self._to, self._say = workdir, to, say
+        self.history, self._num_phases = history, history.phases
         self._log: Log | None = None
         with self._guard():
             self._log = _open(to, workdir, history.run, config)
-            history = history._replace(run=self._log.run)
-            content = {'to': to, **history._asdict()}
-            write_atomically(workdir / NAME, json.dumps(content) + '\n')
-        self.num_records = history.records
+            self._save(history._replace(run=self._log.run))
 
     def scalars(
         self, step: int, values: Mapping[str, float], axis: str
@@ -131,6 +148,8 @@ class Guarded:
         with self._guard():
             if self._log is not None:
                 self._log.scalars(step, values, axis)
+                if axis == 'phase':
+                    self._num_phases = max(self._num_phases, step + 1)
 
     def image(
         self, step: int, tag: str, png: bytes, shape: tuple[int, int, int]
@@ -140,11 +159,17 @@ class Guarded:
             if self._log is not None:
                 self._log.image(step, tag, png, shape)
 
-    def close(self, *, finished: bool) -> None:
-        """See `Log`."""
+    def close(self, *, finished: bool, num_records: int) -> None:
+        """Closes the log, which has the records so far of the run."""
         with self._guard():
             if self._log is not None:
                 self._log.close(finished=finished)
+                most = max(self.history.records, num_records)
+                self._save(History(self._log.run, most, self._num_phases))
+
+    def _save(self, history: History) -> None:
+        content = {'to': self._to, **history._asdict()}
+        write_atomically(self._workdir / NAME, json.dumps(content) + '\n')
 
     @contextlib.contextmanager
     def _guard(self):

@@ -96,7 +96,9 @@ class Recorder:
     def __exit__(self, *exception: Any) -> None:
         self._file.close()
         if self.log is not None:
-            self.log.close(finished=exception[0] is None)
+            self.log.close(
+                finished=exception[0] is None, num_records=self._step
+            )
 
     def say(self, text: str) -> None:
         """Prints a line; ignores a closed pipe."""
@@ -123,14 +125,15 @@ class Recorder:
     def _log_record(self, record: Mapping[str, Any]) -> None:
         """Logs a record that no earlier start has logged."""
         step, axis = self._steps.of(record)
-        if self.log is None or record['global_step'] < self.log.num_records:
+        log, number = self.log, record['global_step']
+        if log is None or number < log.history.records:
             return
         scalars = {
             f'{record["stage"]}/{name}': value
             for name, value in record.items()
             if isinstance(value, float)
         }
-        self.log.scalars(step, scalars, axis)
+        log.scalars(step, scalars, axis)
 
     @property
     def num_records(self) -> int:
