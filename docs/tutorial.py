@@ -276,7 +276,8 @@ show('borders')
 #
 # Nearest means, and the model with a new head after fine-tuning on the twenty
 # exemplars alone, for five heads that learning has not seen. Fine-tuning takes
-# `INNER_STEPS` steps as in learning, and ten times as many.
+# `INNER_STEPS` steps as in learning, and ten times as many. The ± is over heads
+# alone: it is one model and one split of the data.
 
 # %%
 table = {}
