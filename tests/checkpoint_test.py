@@ -210,13 +210,6 @@ def test_what_is_saved_is_what_was_there_when_save_was_called(
     assert results == RESULTS
 
 
-# Orbax leaves coroutines behind where reading fails.
-leftovers_of_orbax = pytest.mark.filterwarnings(
-    'ignore::pytest.PytestUnraisableExceptionWarning'
-)
-
-
-@leftovers_of_orbax
 @pytest.mark.parametrize('seed', range(8))
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     tmp_path, one_device, seed
@@ -249,7 +242,6 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     assert numbers(tmp_path) == ['3', '4']
 
 
-@leftovers_of_orbax
 def test_with_nothing_that_can_be_read_a_run_starts_anew(tmp_path, one_device):
     save(tmp_path, one_device, [0])
     newest = tmp_path / 'checkpoints' / 'phases' / '0'

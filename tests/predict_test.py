@@ -180,9 +180,6 @@ def unfinished(saved_run, tmp_path, what):
     return workdir
 
 
-@pytest.mark.filterwarnings(
-    'ignore::pytest.PytestUnraisableExceptionWarning'  # Orbax's leftovers.
-)
 @pytest.mark.parametrize(
     ('what', 'words'),
     [

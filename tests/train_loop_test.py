@@ -260,12 +260,8 @@ def damage(workdir, seed):
 
 # A read that failed leaves Orbax's event loop closed with work in it, which
 # shows when Python collects it.
-overlook_remains = pytest.mark.filterwarnings(
-    'ignore::pytest.PytestUnraisableExceptionWarning'
-)
 
 
-@overlook_remains
 @pytest.mark.parametrize('seed', range(5))
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     tmp_path, whole, seed
@@ -295,7 +291,6 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     assert moved.is_dir()
 
 
-@overlook_remains
 def test_a_truncated_array_or_position_is_noticed(tmp_path, whole):
     """The files that hold numbers: of these a cut is never overlooked."""
     for name in ('d', 'metadata', 'array_metadatas'):

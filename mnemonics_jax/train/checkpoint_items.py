@@ -4,8 +4,10 @@ Orbax detects truncated files but not flipped bits. Each checkpoint therefore
 has digests of its items, which are compared after reading.
 """
 
+import functools
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,7 @@ def read(
     """
     import orbax.checkpoint as ocp
 
+    _overlook_remains()
     names = ['digests', *values]
     restored: dict[str, Any] = {}
     error: Exception | None = None
@@ -87,6 +90,25 @@ def read(
         if like is not None
     }
     return {**restored, **grown}
+
+
+@functools.cache
+def _overlook_remains() -> None:
+    """From now on, says nothing of coroutines that Orbax leaves unfinished.
+
+    If it cannot read an array, those of others are left. When they are freed or
+    go on, at some later time, Python would print their errors with a stack.
+    """
+    before = sys.unraisablehook
+
+    def say(found: Any) -> None:
+        code = getattr(found.object, 'cr_code', None)
+        freed = code is not None and 'orbax' in code.co_filename
+        goes_on = str(found.exc_value) == 'Event loop is closed'
+        if not freed and not goes_on:
+            before(found)
+
+    sys.unraisablehook = say
 
 
 def _saved_form(folder: epath.Path, like: Any) -> Any:
