@@ -12,7 +12,6 @@ import math
 import os
 import pathlib
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from mnemonics_jax.core import manifest, streams
+from mnemonics_jax.core import cli, manifest, streams
 from mnemonics_jax.core.workdir import METRICS, read_records, write_atomically
 from mnemonics_jax.train import logs
 from mnemonics_jax.train.run_time import RunTime
@@ -249,13 +248,8 @@ class StageProgress:
 
         Its time is not part of the pace of the steps.
         """
-        timer = threading.Timer(_COMPILE_SECONDS, self._say_compiling)
-        timer.daemon = True
-        timer.start()
-        try:
+        with cli.after(_COMPILE_SECONDS, self._say_compiling):
             yield
-        finally:
-            timer.cancel()
         self._started = self._shown = time.monotonic()
 
     def _say_compiling(self) -> None:
