@@ -242,6 +242,22 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     assert numbers(tmp_path) == ['3', '4']
 
 
+def test_a_pipe_in_a_checkpoint_holds_nobody_up(tmp_path, one_device):
+    save(tmp_path, one_device, [0, 1])
+    place = tmp_path / 'checkpoints' / 'phases' / '1'
+    for path in [p for p in place.rglob('*') if p.is_file()]:
+        path.unlink()
+        os.mkfifo(path)
+    assert checkpoint.read_setup(tmp_path) is None
+    like = parallel.replicate(one_device, zeros_like(make_carry()))
+    said = []
+    with Checkpointer(tmp_path, keep=2, say=said.append) as checkpointer:
+        found, _ = checkpointer.restore_latest(like)
+    assert_same_bits(found, make_carry(seed=0))
+    (line,) = said
+    assert 'is not a file: must be a file' in line
+
+
 def test_with_nothing_that_can_be_read_a_run_starts_anew(tmp_path, one_device):
     save(tmp_path, one_device, [0])
     newest = tmp_path / 'checkpoints' / 'phases' / '0'

@@ -22,6 +22,7 @@ from etils import epath
 
 from mnemonics_jax.core import multihost
 from mnemonics_jax.core import workdir as workdirs
+from mnemonics_jax.core.regular import regular
 from mnemonics_jax.train import checkpoint_items as items
 from mnemonics_jax.types import Carry, EncodedImages, ExemplarSet, Variables
 
@@ -312,7 +313,9 @@ def read_setup(workdir: os.PathLike[str]) -> Any:
     for phase in reversed(ends(workdir)):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             found, digests = (
-                json.loads((root / str(phase) / item / 'metadata').read_text())
+                json.loads(
+                    regular(root / str(phase) / item / 'metadata').read_text()
+                )
                 for item in ('setup', 'digests')
             )
             if items.digest_of_json(found) == digests['setup']:

@@ -7,6 +7,8 @@ has digests of its items, which are compared after reading.
 import functools
 import hashlib
 import json
+import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from mnemonics_jax.core import multihost, parallel
+from mnemonics_jax.core.regular import regular
 
 if TYPE_CHECKING:
     from orbax.checkpoint.args import Composite
@@ -61,6 +64,7 @@ def read(
     restored: dict[str, Any] = {}
     error: Exception | None = None
     try:
+        _check_files(folder)
         restored = {
             name: ocp.StandardCheckpointHandler().restore(
                 folder / name,
@@ -90,6 +94,15 @@ def read(
         if like is not None
     }
     return {**restored, **grown}
+
+
+def _check_files(folder: epath.Path) -> None:
+    """Raises OSError if there is anything but files: pipes never end."""
+    if '://' in str(folder):  # In a bucket there are only files.
+        return
+    for place, _, names in os.walk(folder):
+        for name in names:
+            regular(pathlib.Path(place, name), None)
 
 
 @functools.cache
