@@ -242,12 +242,18 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(
     assert numbers(tmp_path) == ['3', '4']
 
 
-def test_a_pipe_in_a_checkpoint_holds_nobody_up(tmp_path, one_device):
+@pytest.mark.parametrize('phase', [0, 1])
+def test_a_pipe_in_a_checkpoint_holds_nobody_up(tmp_path, one_device, phase):
+    """Reading the newest checkpoint, or opening the others to save."""
     save(tmp_path, one_device, [0, 1])
-    place = tmp_path / 'checkpoints' / 'phases' / '1'
+    place = tmp_path / 'checkpoints' / 'phases' / str(phase)
     for path in [p for p in place.rglob('*') if p.is_file()]:
         path.unlink()
         os.mkfifo(path)
+    if phase == 0:
+        save(tmp_path, one_device, [2])
+        assert numbers(tmp_path) == ['1', '2']
+        return
     assert checkpoint.read_setup(tmp_path) is None
     like = parallel.replicate(one_device, zeros_like(make_carry()))
     said = []

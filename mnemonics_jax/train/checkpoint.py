@@ -86,6 +86,7 @@ class Checkpointer:
         if kind not in self._opened:
             import orbax.checkpoint as ocp
 
+            self._move_pipes(kind)
             # Both kinds may be saved at once. Of several processes, the threads
             # of one would then wait at the same barrier, which fails.
             barriers = ocp.options.MultiprocessingOptions(
@@ -237,6 +238,17 @@ class Checkpointer:
                 return found
             self._move_damaged(kind, number, error)
         return None
+
+    def _move_pipes(self, kind: str) -> None:
+        """Moves checkpoints that Orbax's manager would read for ever."""
+        for number in _numbers_in(self._root / kind):
+            error = None
+            try:
+                items.check_files(self._root / kind / str(number))
+            except OSError as e:
+                error = e
+            if not multihost.all_agree(error is None):
+                self._move_damaged(kind, number, error)
 
     def _move_damaged(
         self, kind: str, number: int, error: Exception | None

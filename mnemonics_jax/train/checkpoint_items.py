@@ -64,7 +64,7 @@ def read(
     restored: dict[str, Any] = {}
     error: Exception | None = None
     try:
-        _check_files(folder)
+        check_files(folder)
         restored = {
             name: ocp.StandardCheckpointHandler().restore(
                 folder / name,
@@ -96,7 +96,7 @@ def read(
     return {**restored, **grown}
 
 
-def _check_files(folder: epath.Path) -> None:
+def check_files(folder: epath.Path) -> None:
     """Raises OSError if there is anything but files: pipes never end."""
     if '://' in str(folder):  # In a bucket there are only files.
         return
