@@ -199,7 +199,17 @@ def test_a_folder_that_cannot_be_written_is_refused_if_it_was_asked_for(
         'gs://BUCKET/FOLDER',
     )
 
-    monkeypatch.delenv('MNEMONICS_JAX_CACHE')
+    # Bytes that are no UTF-8: XLA does not take them.
+    for name, rule in (
+        ('JAX_COMPILATION_CACHE_DIR', 'must be UTF-8'),
+        ('MNEMONICS_JAX_CACHE', 'must be a writable directory'),
+    ):
+        monkeypatch.delenv('MNEMONICS_JAX_CACHE', raising=False)
+        monkeypatch.setenv(name, f'{tmp_path}/\udcff')
+        done = run_module('main', f'--workdir={tmp_path}/run')
+        assert_refused(done, f'{name}={tmp_path}/\\udcff: {rule}')
+        monkeypatch.delenv(name)
+
     with pytest.raises(subprocess.CalledProcessError) as caught:
         start.start(tmp_path / 'file' / 'run', *QUICK, variables=ONE_DEVICE)
     assert f'--workdir={tmp_path}/file/run' in caught.value.stderr

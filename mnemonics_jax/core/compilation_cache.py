@@ -60,12 +60,17 @@ def keep_programs(workdir: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: the directory that `MNEMONICS_JAX_CACHE` names cannot be
-            written, or its bucket cannot be read. If the default one cannot be
-            written, there is no cache.
+            written, or its bucket cannot be read, or JAX was given one whose
+            name is not UTF-8. If the default one cannot be written, there is no
+            cache.
     """
     # Its attributes are added at run time.
     config: Any = jax.config
-    if config.jax_compilation_cache_dir is not None:
+    if (given := config.jax_compilation_cache_dir) is not None:
+        if not _is_text(given):
+            raise ValueError(
+                f'JAX_COMPILATION_CACHE_DIR={given}: must be UTF-8'
+            )
         return
     path = folder(workdir, os.environ)
     if path is None:
@@ -112,6 +117,17 @@ def _check_bucket(path: str) -> None:
 
 def _can_be_made(path: pathlib.Path) -> bool:
     """Whether a writable directory exists or can be created there."""
+    if not _is_text(str(path)):  # XLA takes no other names.
+        return False
     while not os.path.lexists(path):
         path = path.parent
     return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8; in others Python has lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
