@@ -81,6 +81,7 @@ def run_tries(
         kind = kinds[random.integers(len(kinds))]
         folder, began = scratch / f'try_{number}', time.monotonic()
         what, outcome = kind(random, folder, fixtures)
+        what = what.replace(f'{folder}/', '')
         rows.append(
             {
                 'number': number,
