@@ -5,7 +5,7 @@ import json
 import pytest
 from paper_protocol_test import JOINT, LUCIR, OURS, drawn, made, results_of
 
-from mnemonics_jax.report import charts, paper_protocol, setup
+from mnemonics_jax.report import charts, groups, paper_protocol, setup
 
 
 def test_another_split_of_the_same_data_is_named():
@@ -98,7 +98,7 @@ def test_results_of_an_older_run_do_not_record_everything(key, what):
 def test_runs_of_several_methods_are_compared_with_one_protocol():
     several = [made(results_of(cell)) for cell in (OURS, LUCIR)]
     assert setup.protocol_of_the_paper(several) == ''
-    caption = charts.accuracy(several).caption
+    caption = charts.accuracy(groups.alone(several)).caption
     assert 'To compare with: LUCIR, LUCIR w/ mnemonics.' in caption
     other = results_of(JOINT, train__epochs=200)
     table = setup.protocol_of_the_paper([*several, made(other)])

@@ -5,7 +5,14 @@ import pytest
 
 from mnemonics_jax.config import resolve, to_json
 from mnemonics_jax.config.arguments import load
-from mnemonics_jax.report import charts, paper_protocol, published, runs, setup
+from mnemonics_jax.report import (
+    charts,
+    groups,
+    paper_protocol,
+    published,
+    runs,
+    setup,
+)
 
 # The paper's numbers, as in its sections 5.1 and 5.2: classes, of which half
 # are in phase 0; images a class for training and for the test; bytes an image.
@@ -81,7 +88,7 @@ def made(results):
 
 def drawn(results):
     """The caption of the chart, and methods of the paper in it."""
-    picture = charts.accuracy([made(results)])
+    picture = charts.accuracy(groups.alone([made(results)]))
     names = {text.get_text() for text in picture.drawn.axes[0].texts}
     return picture.caption, names
 
