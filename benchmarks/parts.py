@@ -24,6 +24,8 @@ import step_pairs
 import timing
 from problems import DEEP_BOUND, Sizes
 
+from mnemonics_jax.exemplars.strategies.herding import rank_by_herding
+
 INNER_STEPS = (1, 5, 10)
 # Inner steps whose temporary bytes are compared.
 FEW_STEPS, MANY_STEPS = 4, 16
@@ -206,7 +208,7 @@ def ranks(scale: Scale) -> dict[str, Any]:
     arguments = jax.device_put((features, mask))
 
     def call() -> jax.Array:
-        return herding.selection.rank_by_herding(*arguments, sizes.exemplars)
+        return rank_by_herding(*arguments, sizes.exemplars)
 
     first, _ = herding.timed(call)
     again, _ = herding.timed(call)
