@@ -377,7 +377,7 @@ def test_a_fast_first_step_is_not_said_to_compile(tmp_path, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_compiling_is_not_part_of_the_pace(tmp_path, capsys, clock):
+def test_compiling_does_not_count_in_the_speed(tmp_path, capsys, clock):
     with (
         metric_writer.Recorder(tmp_path, first_phase=0) as recorder,
         recorder.stage(1, 'train', 8) as stage,
@@ -395,7 +395,7 @@ def test_time_left_of_the_run():
     steps = [{'train': 100}, {'train': 40, 'adjust': 10, 'finetune': 5}]
     times = run_time.RunTime([*steps, steps[1]])
     times.ran('train', 2.0)
-    # 2 x 40 steps of training follow; the pace of the others is not known.
+    # 2 x 40 steps of training follow; the speed of the others is not known.
     assert times.left(0, 'train', 30) == '30 s left (run: over 3 min)'
     times.ran('adjust', 60.0)
     times.ran('finetune', 1000.0)
@@ -406,7 +406,7 @@ def test_time_left_of_the_run():
     assert times.left(2, 'finetune', 7) == '7 s left'
 
 
-def test_the_pace_of_a_finished_loop_counts_later(tmp_path, capsys, clock):
+def test_the_speed_of_a_finished_loop_counts_later(tmp_path, capsys, clock):
     times = run_time.RunTime([{'train': 4}, {'train': 2}, {'train': 2}])
     with metric_writer.Recorder(
         tmp_path, first_phase=0, run_time=times
@@ -418,7 +418,7 @@ def test_the_pace_of_a_finished_loop_counts_later(tmp_path, capsys, clock):
         with recorder.stage(1, 'train', 2) as stage:
             clock.now += 20
             stage.step({'loss': jnp.float32([0.5])}, 10)
-    # The last phase at the pace of this one.
+    # The last phase at the speed of this one.
     assert capsys.readouterr().out == (
         'phase 1 train 1/2: loss 0.500, 20 s left (run: 60 s), 0 images/s\n'
     )

@@ -22,7 +22,7 @@ _FORM = {
     'records': at_least(0),
     'phases': at_least(0),
 }
-# Logs that may lose what a process has logged that is killed: W&B writes late.
+# Logs that may lose values if the process is killed: W&B writes late.
 _LATE = ('wandb',)
 
 
@@ -107,9 +107,9 @@ def read_history(
     if anew or content is None or content['to'] != to:
         return History(None, 0, 0)
     found = History(content['run'], content['records'], content['phases'])
-    if to in _LATE:  # Logged for certain is what was there when one was closed.
+    if to in _LATE:  # Only what was there at the last `close` is certain.
         return found
-    # A start that was killed soon may have logged less than the one before it.
+    # A start that was killed early may have logged less than the one before it.
     records = max(found.records, num_written)
     return History(found.run, records, num_phases)
 

@@ -246,7 +246,7 @@ class StageProgress:
     def compiling(self) -> Iterator[None]:
         """The context of the first step: says that it compiles if it is slow.
 
-        Its time is not part of the pace of the steps.
+        Its time does not count in the speed of the steps.
         """
         with cli.after(_COMPILE_SECONDS, self._say_compiling):
             yield
@@ -274,9 +274,9 @@ class StageProgress:
         # Blocks until the device is done, hence the interval.
         loss = float(np.asarray(metrics[name])[-1])
         seconds = now - self._started
-        pace = seconds / (self._done - self._first)
-        self._run_time.ran(self._name, pace)
-        left = pace * (self._total - self._done)
+        seconds_a_step = seconds / (self._done - self._first)
+        self._run_time.ran(self._name, seconds_a_step)
+        left = seconds_a_step * (self._total - self._done)
         # On a narrow terminal the end is cut off.
         detail = (
             f'loss {loss:.3f}, '
@@ -289,7 +289,7 @@ class StageProgress:
         self._recorder.say(f'{self.title} {self._done}/{self._total}: {detail}')
 
     def end(self) -> None:
-        """Notes the pace of the stage for the time that the run takes."""
+        """Notes the seconds a step, for the time that the run takes."""
         if steps := self._done - self._first:
             seconds = time.monotonic() - self._started
             self._run_time.ran(self._name, seconds / steps)

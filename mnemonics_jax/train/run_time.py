@@ -1,4 +1,4 @@
-"""Time that a run still takes, from the pace of its steps so far."""
+"""Time that a run still takes, from the speed of its steps so far."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,10 +6,10 @@ from mnemonics_jax.core.text import duration
 
 
 class RunTime:
-    """Paces of the loops of a run, and the steps that are left of them."""
+    """Seconds a step of the loops of a run, and the steps that are left."""
 
     def __init__(self, steps: Sequence[Mapping[str, int]] = ()) -> None:
-        """Initializes without a pace.
+        """Initializes before any step.
 
         Args:
             steps: steps of each phase, by name of the loop and in the order of
@@ -19,18 +19,18 @@ class RunTime:
         self._seconds_a_step: dict[str, float] = {}
 
     def ran(self, loop: str, seconds_a_step: float) -> None:
-        """Sets the pace of a loop."""
+        """Sets the seconds a step of a loop."""
         self._seconds_a_step[loop] = seconds_a_step
 
     def left(self, phase: int, loop: str, seconds: float) -> str:
         """'340 s left', and what the run takes where more loops follow.
 
-        The run takes 'over' the time of those loops whose pace is known if
-        there are others. Evaluation and compiling are not counted.
+        It is 'over' that time if loops follow that have not run yet. Evaluation
+        and compiling are not counted.
 
         Args:
             phase: phase index.
-            loop: the loop that runs; its pace is known.
+            loop: the loop that runs.
             seconds: seconds that are left of it.
         """
         following = [
