@@ -219,7 +219,7 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> None:
     """Runs the command; see `cli.answer` for errors."""
     parallel.check_devices()
     phase = finished.restore_phase(
-        arguments.workdir, arguments.phase, allow_float64=True
+        arguments.workdir, arguments.phase, switch_precision=True
     )
     cli.warn(phase.warning)
     config = with_data(phase, given)

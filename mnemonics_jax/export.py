@@ -231,7 +231,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_packages()
     check_empty(folder)
     phase = finished.restore_phase(
-        arguments.workdir, arguments.phase, allow_float64=True
+        arguments.workdir, arguments.phase, switch_precision=True
     )
     cli.warn(phase.warning)
     classifier = finished.choose_classifier(phase, arguments.classifier)

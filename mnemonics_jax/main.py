@@ -112,6 +112,7 @@ def main(argv: Sequence[str]) -> None:
         compilation_cache,
         multihost,
         parallel,
+        peers,
         precision,
         xla_flags,
     )
@@ -130,13 +131,14 @@ def main(argv: Sequence[str]) -> None:
     except ValueError as e:
         fail(e)
     # Of several processes, `prepare` compares the precision.
-    precision.allow(getattr(_PARSER.config, 'precision', ''))
+    precision.switch(getattr(_PARSER.config, 'precision', ''))
     parallel.avoid_cached_collectives()
     try:
         parts = experiment.prepare(_PARSER.config, place, given=_PARSER.given())
-    except ValueError as e:
-        multihost.fail(e)
     except BaseException as e:
+        peers.end_if_lost(e)
+        if isinstance(e, ValueError):
+            multihost.fail(e)
         cli.fail_in_plugin(e)
         if not isinstance(e, OSError) or system_errors.why_limited(e):
             raise
@@ -169,8 +171,7 @@ def explain_late(error: BaseException, place: str) -> system_errors.Line | None:
     from mnemonics_jax.experiment import memory_check
     from mnemonics_jax.train.metric_writer import DivergedError
 
-    if peers.are_lost(error):
-        peers.end_lost(str(error))
+    peers.end_if_lost(error)
     text: str | None
     status = system_errors.MISTAKE
     if isinstance(error, BadDataError | InUseError):

@@ -196,7 +196,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f'--top={arguments.top}: must be an integer >= 1')
     parallel.check_devices()
     phase = finished.restore_phase(
-        arguments.workdir, arguments.phase, allow_float64=True
+        arguments.workdir, arguments.phase, switch_precision=True
     )
     cli.warn(phase.warning)
     classifier = finished.choose_classifier(phase, arguments.classifier)

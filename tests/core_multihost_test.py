@@ -81,6 +81,28 @@ while True:
 """
 )
 
+# Process 1 ends between the two exchanges in which they compare their settings.
+LOST_EARLY = (
+    """
+import os, signal, sys
+from jax.experimental import multihost_utils
+
+exchange = multihost_utils.process_allgather
+
+
+def exchange_once(x):
+    multihost_utils.process_allgather = lambda _: os.kill(
+        os.getpid(), signal.SIGKILL
+    )
+    return exchange(x)
+
+
+if sys.argv[-1] == '1':
+    multihost_utils.process_allgather = exchange_once
+"""
+    + JOIN
+)
+
 
 def free_port():
     with socket.create_server(('127.0.0.1', 0)) as server:
@@ -150,6 +172,16 @@ def test_a_terminated_process_ends_the_other(tmp_path):
         assert running[1].returncode == -signal.SIGTERM
         assert running[0].returncode == peers.LOST
         assert peers.LOST_LINE in printed
+
+
+def test_a_process_lost_while_they_connect_is_one_line(tmp_path):
+    with processes(LOST_EARLY, tmp_path) as running:
+        printed = outputs(running)[0]
+        assert running[1].returncode == -signal.SIGKILL
+        assert running[0].returncode == peers.LOST
+        *_, last = printed.strip().splitlines()
+        assert last.startswith(peers.LOST_LINE)
+        assert 'Traceback' not in printed
 
 
 @pytest.mark.slow

@@ -138,13 +138,15 @@ def test_from_python_a_float64_run_needs_float64_on(
         finished.restore_phase(folder / ONE, -1)
 
 
-def test_the_command_turns_float64_on(tmp_path, monkeypatch, float64_off_again):
+def test_the_command_turns_float64_on_and_off(
+    tmp_path, monkeypatch, float64_off_again
+):
     def prepare(config, place, **more):
         del more
         raise ValueError(f'{config.precision} {jnp.zeros(()).dtype}')
 
     monkeypatch.setattr(experiment, 'prepare', prepare)
-    for precision in ('float32', 'float64'):
+    for precision in ('float32', 'float64', 'float32'):
         done = call_main(
             f'--workdir={tmp_path}', f'--config.precision={precision}'
         )

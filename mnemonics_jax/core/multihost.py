@@ -134,7 +134,10 @@ def connect(**arguments: Any) -> None:
     try:
         peers.check_devices()
         peers.in_all(lambda: (None, peers.settings()))
-    except ValueError as e:
+    except Exception as e:
+        peers.end_if_lost(e)
+        if not isinstance(e, ValueError):
+            raise
         fail(e)
 
 
@@ -157,7 +160,11 @@ def leave() -> None:
     `END_SECONDS`, while process 0 may still write the report.
     """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices('leave')
+        try:
+            multihost_utils.sync_global_devices('leave')
+        except Exception as e:
+            peers.end_if_lost(e)
+            raise
 
 
 def all_agree(yes: bool) -> bool:

@@ -192,13 +192,15 @@ def end_lost(why: str = '') -> NoReturn:
     os._exit(LOST)
 
 
-def are_lost(error: BaseException) -> bool:
-    """Whether an error means that another process is gone."""
-    return (
-        isinstance(error, jax.errors.JaxRuntimeError)
+def end_if_lost(error: BaseException) -> None:
+    """Ends this process if an error means that another one is gone."""
+    # JAX raises either, for the same loss.
+    if (
+        isinstance(error, jax.errors.JaxRuntimeError | ValueError)
         and jax.process_count() > 1
         and any(text in str(error) for text in _BROKEN)
-    )
+    ):
+        end_lost(str(error))
 
 
 def in_all(attempt: Callable[[], tuple[Result, Described]]) -> Result:

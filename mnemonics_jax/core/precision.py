@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 
 
-def allow(precision: str) -> None:
-    """Turns `jax_enable_x64` on if a precision needs it.
+def switch(precision: str) -> None:
+    """Turns `jax_enable_x64` on if a precision needs it, and else off.
 
-    For commands, before they compute anything.
+    For commands, before they compute anything: what a run computes depends on
+    its configuration alone, not on `JAX_ENABLE_X64` in the environment.
     """
-    if precision == 'float64':
-        jax.config.update('jax_enable_x64', True)
+    jax.config.update('jax_enable_x64', precision == 'float64')
 
 
 def check(precision: str) -> None:

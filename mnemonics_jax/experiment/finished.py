@@ -71,14 +71,15 @@ class FinishedPhase(NamedTuple):
 
 
 def restore_phase(
-    workdir: str | pathlib.Path, phase: int, *, allow_float64: bool = False
+    workdir: str | pathlib.Path, phase: int, *, switch_precision: bool = False
 ) -> FinishedPhase:
     """Restores a finished phase of a run without writing anything.
 
     Args:
         workdir: work directory of the run, may be gs://BUCKET/FOLDER.
         phase: phase index; -1 is the last saved phase, -2 the one before.
-        allow_float64: whether to turn JAX's float64 on for a run that needs it.
+        switch_precision: whether to turn JAX's float64 on or off, as the run
+            needs it.
 
     Raises:
         ValueError: there is no run, the phase has no checkpoint, or JAX has no
@@ -94,8 +95,8 @@ def restore_phase(
         warnings = manifest.unchecked(place.local)
         index = find_phase(checkpoint.ends(place.root), phase, workdir)
         config = config_of(begun.config)
-        if allow_float64:
-            precision.allow(config.precision)
+        if switch_precision:
+            precision.switch(config.precision)
         precision.check(config.precision)
         carry, other, phases = checkpoint.read_end(place.root, index)
     if carry.encoded is not None:
