@@ -9,6 +9,7 @@ their optimizer state, are shared by the devices where they divide evenly.
 import collections
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -322,15 +323,16 @@ def shard_batch(
         tree: pytree of arrays.
         sharding: sharding of the arrays, by default `placement.batch`.
     """
-
-    def put(x):
-        if isinstance(x, jax.Array):
-            return x
-        return jax.make_array_from_process_local_data(
-            sharding or placement.batch, x
+    sharding = sharding or placement.batch
+    if placement.shard[1] == 1:
+        put = functools.partial(jax.device_put, device=sharding)
+    else:
+        put = functools.partial(
+            jax.make_array_from_process_local_data, sharding
         )
-
-    return jax.tree.map(put, tree)
+    return jax.tree.map(
+        lambda x: x if isinstance(x, jax.Array) else put(x), tree
+    )
 
 
 def shard_batches(

@@ -51,6 +51,13 @@ def num_batches(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
+def by_step(columns: dict[str, np.ndarray]) -> Iterator[Batch]:
+    """The rows [b] of columns [steps, b], step by step."""
+    names, arrays = list(columns), list(columns.values())
+    for rows in zip(*arrays, strict=True):
+        yield dict(zip(names, rows, strict=True))
+
+
 class BatchFeed:
     """Batches of one set of examples, epoch after epoch.
 
@@ -135,9 +142,12 @@ class BatchFeed:
         padded = padded[start_step:, self._slice]
         real = padded >= 0
         labels = np.append(self._labels, np.int32(0))
-        return {
+        columns = {
             'row': np.where(padded < self._num_images, padded, -1),
             'label': labels[padded],  # Padding, -1, reads the appended zero.
             'index': np.where(real, padded, 0).astype(np.int32),
             'weight': real.astype(np.float32),
         }
+        for column in columns.values():
+            column.setflags(write=False)
+        return columns

@@ -1,15 +1,19 @@
 """tf.data batches of images in memory."""
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
 
-from mnemonics_jax.data.batches import BatchReader
+from mnemonics_jax.data.batches import BatchReader, by_step
 from mnemonics_jax.data.tf_import import options, tensorflow
 
-# Batches prepared ahead.
+# Items prepared ahead.
 PREFETCH = 2
+# An item of the dataset has several batches, of at most so many bytes together:
+# each item takes a tenth of a millisecond, longer than gathering a small batch.
+ITEM_BYTES = 2**22
 
 
 def from_memory(images: np.ndarray) -> BatchReader:
@@ -28,16 +32,24 @@ def from_memory(images: np.ndarray) -> BatchReader:
 
     def read_batches(columns, seed):
         del seed  # Augmentation runs on the device.
-        rows = columns['row']
-        columns = {**columns, 'row': np.where(rows < 0, num_images, rows)}
-        return _build_epoch()(tensor, columns).as_numpy_iterator()
+        others = dict(columns)
+        rows = others.pop('row')
+        steps, size = rows.shape
+        num = max(1, min(ITEM_BYTES // (size * blank.nbytes), steps))
+        padded = np.full((-(-steps // num) * num, size), num_images)
+        padded[:steps] = np.where(rows < 0, num_images, rows)
+        items = _build_epoch()(tensor, padded.reshape(-1, num, size))
+        images = itertools.chain.from_iterable(items.as_numpy_iterator())
+        # Ends with the others, before the padding.
+        for batch, image in zip(by_step(others), images, strict=False):
+            yield {'image': image, **batch}
 
     return read_batches
 
 
 @functools.cache
 def _build_epoch() -> Any:
-    """A traced function (images, columns) -> tf.data.Dataset of an epoch.
+    """A traced function (images, rows) -> tf.data.Dataset of an epoch's images.
 
     Building the dataset eagerly would trace its map function each epoch, which
     takes tens of milliseconds. The images are an argument, not a constant, so
@@ -45,27 +57,17 @@ def _build_epoch() -> Any:
     """
     tf = tensorflow()
 
-    def gather(images: Any, columns: dict[str, Any]) -> dict[str, Any]:
-        row = columns.pop('row')
-        return {'image': tf.gather(images, row), **columns}
-
-    def build(images: Any, columns: dict[str, Any]) -> Any:
-        dataset = tf.data.Dataset.from_tensor_slices(columns)
-        dataset = dataset.map(lambda batch: gather(images, dict(batch)))
+    def build(images: Any, rows: Any) -> Any:
+        dataset = tf.data.Dataset.from_tensor_slices(rows)
+        dataset = dataset.map(lambda item: tf.gather(images, item))
         # Gathering takes well under a millisecond: one thread is enough.
         return dataset.prefetch(PREFETCH).with_options(options(threads=1))
 
-    dtypes = {
-        'row': tf.int64,
-        'label': tf.int32,
-        'index': tf.int32,
-        'weight': tf.float32,
-    }
     return tf.function(
         build,
         input_signature=[
             tf.TensorSpec([None] * 4, tf.uint8),
-            {key: tf.TensorSpec([None] * 2, dtypes[key]) for key in dtypes},
+            tf.TensorSpec([None] * 3, tf.int64),
         ],
         autograph=False,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnemonics_jax.data.batches import BatchReader
+from mnemonics_jax.data.batches import BatchReader, by_step
 
 if TYPE_CHECKING:  # Importing it loads jax, which reading data does without.
     from mnemonics_jax.data.device_batch import ImageRows
@@ -37,7 +37,7 @@ def from_device(images: np.ndarray, capacity: int, put: Put) -> BatchReader:
         del seed  # Augmentation runs on the device.
         rows = np.where(columns['row'] < 0, capacity, columns['row'])
         columns = {**columns, 'row': rows.astype(np.int32)}
-        for step in range(len(rows)):
-            yield {'pool': placed, **{k: v[step] for k, v in columns.items()}}
+        for batch in by_step(columns):
+            yield {'pool': placed, **batch}
 
     return read_batches

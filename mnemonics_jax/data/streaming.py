@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnemonics_jax.data import decode, errors, tf_import
-from mnemonics_jax.data.batches import Batch, BatchReader
+from mnemonics_jax.data.batches import Batch, BatchReader, by_step
 
 # Prefetching more batches does not help.
 _MAX_PREFETCH = 16
@@ -182,7 +182,8 @@ def _batches(
             failures.append(e)
         return decoded
 
-    rows = columns.pop('row')
+    others = dict(columns)
+    rows = others.pop('row')
     batch_size = rows.shape[1]
     chunk = chunk_size(batch_size)
     flat = (rows.reshape(-1, chunk), columns['index'].reshape(-1, chunk))
@@ -192,16 +193,11 @@ def _batches(
         deterministic=True,
     )
     pixels = pixels.batch(batch_size // chunk, drop_remainder=True)
-    rest = tf.data.Dataset.from_tensor_slices(columns)
-    dataset = tf.data.Dataset.zip(pixels, rest).map(
-        lambda image, batch: {
-            'image': tf.reshape(image, (batch_size, *shape)),
-            **batch,
-        }
-    )
+    dataset = pixels.map(lambda image: tf.reshape(image, (batch_size, *shape)))
     dataset = dataset.prefetch(budget.batches)
     dataset = dataset.with_options(tf_import.options(budget.threads + 1))
-    for batch in dataset.as_numpy_iterator():
+    images = dataset.as_numpy_iterator()
+    for image, batch in zip(images, by_step(others), strict=True):
         if failures:
             raise failures[0]
-        yield batch
+        yield {'image': image, **batch}
