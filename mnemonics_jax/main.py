@@ -244,7 +244,7 @@ def command() -> None:
             # that failed because the work directory is gone.
             streams.leave(e.code)
         if (peers := sys.modules.get('mnemonics_jax.core.peers')) and e.code:
-            peers.note_failure(e.code)
+            peers.note_status(e.code)
         raise
 
 

@@ -81,6 +81,18 @@ while True:
 """
 )
 
+# Process 1 is killed when the work of both is done.
+LOST_LATE = (
+    JOIN
+    + """
+import signal
+
+total()
+multihost.leave()
+if index == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+)
 # Process 1 ends between the two exchanges in which they compare their settings.
 LOST_EARLY = (
     """
@@ -182,6 +194,15 @@ def test_a_process_lost_while_they_connect_is_one_line(tmp_path):
         *_, last = printed.strip().splitlines()
         assert last.startswith(peers.LOST_LINE)
         assert 'Traceback' not in printed
+
+
+@pytest.mark.slow
+def test_a_process_lost_after_the_work_is_no_failure_of_the_other(tmp_path):
+    with processes(LOST_LATE, tmp_path) as running:
+        printed = outputs(running)[0]
+        assert [each.returncode for each in running] == [0, -signal.SIGKILL]
+        assert 'stack trace' not in printed
+        assert peers.LOST_LINE not in printed
 
 
 @pytest.mark.slow

@@ -165,6 +165,7 @@ def leave() -> None:
         except Exception as e:
             peers.end_if_lost(e)
             raise
+        peers.note_status(0)
 
 
 def all_agree(yes: bool) -> bool:

@@ -82,7 +82,7 @@ _SETTINGS = (
 _MESSAGE = re.compile(r'[EFIW]\d{4} ')
 
 # Exit statuses of this process, of which the last counts.
-_failures: list[int] = []
+_statuses: list[int] = []
 
 Result = TypeVar('Result')
 Described = Mapping[str, str]
@@ -133,8 +133,8 @@ def watch() -> Callable[[], None]:
     thread.start()
 
     def finish() -> None:
-        # Else JAX, which disconnects after this, aborts: see `note_failure`.
-        if not _failures:
+        # JAX, which disconnects after this, may abort: see `note_status`.
+        if not _statuses:
             os.dup2(own, 2)  # Closes the pipe, so that the thread ends.
             thread.join(1)
 
@@ -152,14 +152,15 @@ def watch() -> Callable[[], None]:
     return end
 
 
-def note_failure(status: object) -> None:
-    """Says that this process fails, and has said why.
+def note_status(status: object) -> None:
+    """Says that the work of this process is done, or has failed and said why.
 
-    If the others do not, JAX waits for them in vain and aborts this process;
-    it is to end with this status instead, and without another word.
+    From then on the others may be gone. JAX waits for them nevertheless and
+    aborts this process; it is to end with this status instead, and without
+    another word.
     """
     if isinstance(status, int):
-        _failures.append(status)
+        _statuses.append(status)
 
 
 def _pass_on(lines: IO[str]) -> None:
@@ -167,8 +168,8 @@ def _pass_on(lines: IO[str]) -> None:
     with lines:
         for line in lines:
             if _FATAL in line:
-                if _failures:
-                    os._exit(_failures[-1])
+                if _statuses:
+                    _end(_statuses[-1], '')
                 end_lost()
             if not known or _MESSAGE.match(line):
                 known = any(name in line for name in _BEFORE)
@@ -184,12 +185,15 @@ def end_lost(why: str = '') -> NoReturn:
         why: what was noticed, if it was an error of this process.
     """
     reason = f' ({" ".join(why.split())[:200]})' if why else ''
-    line = f'{LOST_LINE}{reason}\n'
+    _end(LOST, f'{LOST_LINE}{reason}\n')
+
+
+def _end(status: int, line: str) -> NoReturn:
     for stream, text in ((sys.stderr, line), (sys.stdout, '')):
         with contextlib.suppress(OSError, ValueError):  # Closed.
             stream.write(text)
             stream.flush()
-    os._exit(LOST)
+    os._exit(status)
 
 
 def end_if_lost(error: BaseException) -> None:
