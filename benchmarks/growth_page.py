@@ -125,8 +125,8 @@ def paragraph(figures: Mapping[str, Any]) -> str:
         f'{size["exemplars_uint8"]} as uint8 and {size["exemplars_float32"]} '
         f'as float32, on every device. The {count:,} of phase 0 that are '
         f'learned at once take {size["learned_at_once"]}, with the two moments '
-        f'of Adam {size["state_of_learning"]}, and that on every device: more '
-        'devices do not help. A training step sums one gradient of '
+        f'of Adam {size["state_of_learning"]}, which the devices share if they '
+        'divide them evenly. A training step sums one gradient of '
         f"ResNet-18's parameters over the devices, {size['params']}, and "
         f'statistics of BatchNorm, {size["batch_stats"]}, whatever the number '
         'of devices. An exemplar step sums more: in the small program above, '
@@ -135,6 +135,38 @@ def paragraph(figures: Mapping[str, Any]) -> str:
         f'{reduced / pixel_bytes(figures):.1f} times those of its pixels, '
         'whose gradient is summed once; the rest is the gradients of the '
         'inner steps and their derivatives.'
+    )
+
+
+# The phases whose time and memory are shown.
+SHOWN = (2, 10, 20, 30, 40, 50)
+
+
+def many_phases(figures: Mapping[str, Any]) -> str:
+    """Time and memory of the phases of one long run."""
+    point, found = figures['many'], figures['many_phases']
+    rows = [
+        [
+            str(phase),
+            str(point['classes'] // 2 + phase),
+            tables.seconds(found['seconds_a_phase'][phase]),
+            in_words(found['resident_bytes'][phase]),
+        ]
+        for phase in SHOWN
+    ]
+    cifar = figures['cifar100']
+    return (
+        f'One run of {point["classes"] // 2} classes and {point["phases"]} '
+        f'phases of one class, {found["seconds"]:.0f} s with '
+        f'{found["compilations"]} programs. All exemplars are adjusted in each '
+        'phase, so that a phase takes longer with more classes:\n\n'
+        + tables.markdown(
+            ('phase', 'classes', 'time', 'resident memory after it'), rows
+        )
+        + "\n\nAt CIFAR-100's size, two phases of one epoch with the default "
+        'network and learned exemplars take '
+        f'{in_words(cifar["peak_bytes"])} of memory at most '
+        f'({cifar["seconds"]:.0f} s).'
     )
 
 
@@ -201,6 +233,7 @@ def page(figures: Mapping[str, Any], picture: str) -> str:
             'compiled programs, on one device.',
             step_table(figures),
             run_table(figures),
+            many_phases(figures),
             f'![Time and temporary bytes]({picture})',
             paragraph(figures) + '\n',
         ]

@@ -7,6 +7,7 @@ over theirs), 'ratio_of_least' (ratio of the minimum seconds) and 'errors'
 """
 
 import importlib.util
+import itertools
 import os
 import pathlib
 import tempfile
@@ -27,6 +28,9 @@ from problems import DEEP_BOUND, Sizes
 from mnemonics_jax.exemplars.strategies.herding import rank_by_herding
 
 INNER_STEPS = (1, 5, 10)
+# What inner steps train: with the presets `paper` and `bilevel` all parameters,
+# with `tuned` the head.
+SCOPES = ('all', 'head')
 # Inner steps whose temporary bytes are compared.
 FEW_STEPS, MANY_STEPS = 4, 16
 # The paper's protocol on synthetic images of CIFAR's size.
@@ -90,7 +94,7 @@ QUICK = Scale(
     herded=10,
     eval_batches=2,
     per_class=3,
-    repeats=3,
+    repeats=5,
 )
 ACCELERATOR: dict[str, Any] = {
     'model_batches': (128, 256, 512, 1024),
@@ -150,13 +154,13 @@ def model_steps(scale: Scale) -> dict[str, Any]:
 
 
 def exemplar_steps(scale: Scale) -> dict[str, Any]:
-    """Pixel gradients through K inner steps on all parameters."""
+    """Pixel gradients through K inner steps, on all parameters or the head."""
     problem = problems.make_problem(scale.network, device=scale.device)
     rows = []
-    for num in INNER_STEPS:
+    for scope, num in itertools.product(SCOPES, INNER_STEPS):
         pair = step_pairs.exemplar_step(
             problem,
-            scope='all',
+            scope=scope,
             inner_steps=num,
             num=scale.exemplars,
             batch=scale.exemplars,
@@ -164,11 +168,16 @@ def exemplar_steps(scale: Scale) -> dict[str, Any]:
             bound=DEEP_BOUND,
         )
         work = (
-            f'exemplar step, K = {num}, {scale.network.backbone}, '
-            f'{scale.exemplars} exemplars, {scale.query} queries'
+            f'exemplar step, scope {scope}, K = {num}, '
+            f'{scale.network.backbone}, {scale.exemplars} exemplars, '
+            f'{scale.query} queries'
         )
         rows.append(
-            {**timing.time_pair(work, pair, scale.repeats), 'inner': num}
+            {
+                **timing.time_pair(work, pair, scale.repeats),
+                'inner': num,
+                'scope': scope,
+            }
         )
     return {'rows': rows}
 
@@ -252,18 +261,31 @@ def feeds(scale: Scale) -> dict[str, Any]:
 
 def whole_run(scale: Scale) -> dict[str, Any]:
     """The command on configs/digits.py, with a cold and a warm cache."""
-    del scale
     need('ml_collections', 'sklearn')
     rows, counts = [], {}
+    seconds: dict[str, dict[str, float]] = {'first': {}, 'whole': {}}
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ('cold', 'warm'):
-            place = pathlib.Path(folder, kind)
-            found = start.start(place, whole=True)
-            alone = dict.fromkeys(('median', 'min'), found['seconds'])
-            work = f'run of configs/digits.py, {kind} cache'
+        root = pathlib.Path(folder)
+        first = start.first_steps(root / 'first', scale.repeats)
+        found = {
+            kind: start.start(root / 'whole' / kind, whole=True)
+            for kind in start.KINDS
+        }
+    for kind in start.KINDS:
+        one = start.summary(first[kind])['median_seconds']
+        seconds['first'][kind] = one
+        seconds['whole'][kind] = found[kind]['seconds']
+        for name, each in (
+            ('first step', one),
+            ('run', found[kind]['seconds']),
+        ):
+            alone = {'median': each, 'min': each}
+            work = f'{name} of configs/digits.py, {kind} cache'
             rows.append(timing.row_of(work, {'ours': alone}, {}))
-            counts[kind] = {k: found[k] for k in ('compilations', 'loaded')}
-    return {'rows': rows, 'compilations': counts}
+        counts[kind] = {
+            k: found[kind][k] for k in ('compilations', 'loaded', 'peak_bytes')
+        }
+    return {'rows': rows, 'compilations': counts, **seconds}
 
 
 def protocol(scale: Scale) -> dict[str, Any]:

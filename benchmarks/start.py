@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 REPEATS = 3
+# Of the compilation cache: empty and filled.
+KINDS = ('cold', 'warm')
 # Variables that would override the cache of a start.
 CACHES = (
     'JAX_COMPILATION_CACHE_DIR',
@@ -47,7 +50,8 @@ def start(
 
     Returns:
         'seconds' to the first step or to the end, 'compilations', the number of
-        programs, and 'loaded', those of them loaded from the cache.
+        programs, 'loaded', those of them loaded from the cache, and
+        'peak_bytes', the largest resident memory.
 
     Raises:
         subprocess.CalledProcessError: the command failed; has its output.
@@ -96,7 +100,10 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
         counts['compilations'] += is_compilation
 
     def report() -> None:
-        print(json.dumps({'time': time.time(), **counts}), flush=True)
+        # In units of 1024 bytes on Linux.
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found = {'time': time.time(), 'peak_bytes': peak, **counts}
+        print(json.dumps(found), flush=True)
 
     make = step.repeat
 
@@ -125,16 +132,12 @@ def child(argv: Sequence[str], *, whole: bool) -> None:
 def measure(root: pathlib.Path, *, quick: bool) -> dict[str, Any]:
     """Measures all figures; `root` is an empty folder."""
     repeats = 1 if quick else REPEATS
-    found: dict[str, list] = {'cold': [], 'warm': []}
-    for repeat in range(repeats):
-        for kind, starts in found.items():
-            starts.append(start(root / str(repeat) / kind))
+    found = first_steps(root, repeats)
     figures = {'to_the_first_step': {k: summary(v) for k, v in found.items()}}
     if not quick:
         runs = root / 'whole'
         figures['whole_run'] = {
-            kind: summary([start(runs / kind, whole=True)])
-            for kind in ('cold', 'warm')
+            kind: summary([start(runs / kind, whole=True)]) for kind in KINDS
         }
         figures['whole_run']['cache_bytes'] = sum(
             path.stat().st_size for path in runs.glob('.jax_cache/*')
@@ -142,14 +145,26 @@ def measure(root: pathlib.Path, *, quick: bool) -> dict[str, Any]:
     return {'config': 'configs/digits.py', 'repeats': repeats, **figures}
 
 
+def first_steps(
+    root: pathlib.Path, repeats: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Starts up to the first step, in turn, by kind; `root` is a folder."""
+    found: dict[str, list] = {kind: [] for kind in KINDS}
+    for repeat in range(repeats):
+        for kind, starts in found.items():
+            starts.append(start(root / str(repeat) / kind))
+    return found
+
+
 def summary(starts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median seconds, all seconds, and the counts of the first start."""
+    """Median and all seconds, and counts and peak of the first start."""
     seconds = [each['seconds'] for each in starts]
     return {
         'median_seconds': statistics.median(seconds),
         'seconds': seconds,
         'compilations': starts[0]['compilations'],
         'loaded': starts[0]['loaded'],
+        'peak_bytes': starts[0]['peak_bytes'],
     }
 
 

@@ -69,7 +69,8 @@ def remarks(report: Mapping[str, Any]) -> str:
     counts = report['parts'].get('run', {}).get('compilations', {})
     texts += [
         f'Programs of the run with a {kind} cache: {count["compilations"]}, '
-        f'{count["loaded"]} of them loaded.'
+        f'{count["loaded"]} of them loaded, at most '
+        f'{count["peak_bytes"] / 1e9:.2f} GB of memory.'
         for kind, count in counts.items()
     ]
     if report['no_peers']:

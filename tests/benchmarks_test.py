@@ -98,14 +98,19 @@ def test_the_command_runs_from_the_checkout():
         assert f'{name}' in done.stderr
 
 
+WORDS = (
+    *('CPU: model step', 'CPU: exemplar step', 'CPU: evaluation', 'CPU: feed'),
+    *('CPU: first step', 'CPU: whole run'),
+    *('images/s', 'accelerator: exemplar steps', 'protocol'),
+    *('temporary', 'herding', '--quick'),
+)
+
+
 def judged(**figures):
     """Targets of a report, by a word of theirs."""
-    report = {**QUIET, 'parts': {}, **figures}
-    words = ('CPU', 'images/s', 'exemplar steps', 'protocol')
-    words += ('temporary', 'herding', '--quick')
-    rows = targets.rows(report)
-    assert len(rows) == len(words)
-    found = dict(zip(words, rows, strict=True))
+    rows = targets.rows({**QUIET, 'parts': {}, **figures})
+    assert len(rows) == len(WORDS)
+    found = dict(zip(WORDS, rows, strict=True))
     for word, row in found.items():
         assert word in row['target']
     return found
@@ -124,19 +129,46 @@ def test_what_was_not_measured_neither_holds_nor_fails():
         assert row['measured'] == targets.NOT_HERE
         assert row['holds'] is None
     alone = judged(parts={'model step': rows_with_ratio(None)})
-    assert alone['CPU']['holds'] is None
+    assert alone['CPU: model step']['holds'] is None
 
 
-@pytest.mark.parametrize(('ratio', 'holds'), [(2.0, True), (2.01, False)])
-def test_the_target_on_cpu_is_twice_the_peer(ratio, holds):
-    found = {'model step': rows_with_ratio(ratio)}
-    row = judged(parts=found)['CPU']
-    assert row['holds'] is holds
-    assert row['measured'].startswith(f'{ratio:.2f} times')
-    busy = judged(parts=found, load_average=[1.5, 2.0])['CPU']
+def test_targets_on_cpu_are_ratios_to_the_peer_on_idle_cores():
+    ratios = {'model step': (9.0, 1.5), 'exemplar step': (0.8, 0.7)}
+    ratios |= {'evaluation': (1.01,), 'feed': (0.9, 1.1)}
+    found = {name: rows_with_ratio(*each) for name, each in ratios.items()}
+    # Of inner steps on the head, nothing is asked.
+    found['exemplar step']['rows'].append({'ratio': 9.0, 'scope': 'head'})
+    rows = judged(parts=found)
+    holds = [rows[f'CPU: {name}']['holds'] for name in ratios]
+    assert holds == [True, True, False, False]
+    # Of model steps, the last one counts: each core a device.
+    assert rows['CPU: model step']['measured'] == '1.50 times'
+    assert rows['CPU: feed']['measured'] == '0.90, 1.10 times'
+    busy = judged(parts=found, load_average=[1.5, 2.0])['CPU: model step']
     assert busy['holds'] is None
     assert 'busy' in busy['measured']
-    assert judged(parts=found, platform='gpu')['CPU']['holds'] is None
+    assert judged(parts=found, platform='gpu')['CPU: feed']['holds'] is None
+
+
+@pytest.mark.parametrize(
+    ('first', 'whole', 'holds'),
+    [
+        ((5.0, 2.5), (20.0, 10.0), [True, True]),
+        ((5.1, 1.0), (10.0, 10.1), [False, False]),
+    ],
+)
+def test_targets_of_the_digits_run_are_of_cold_and_warm_caches(
+    first, whole, holds
+):
+    pairs = {
+        name: dict(zip(('cold', 'warm'), each, strict=True))
+        for name, each in (('first', first), ('whole', whole))
+    }
+    rows = judged(parts={'run': {'rows': [], **pairs}})
+    words = ('CPU: first step', 'CPU: whole run')
+    assert [rows[word]['holds'] for word in words] == holds
+    shown = f'{first[0]:.3g} s, {first[1]:.3g} s'
+    assert rows['CPU: first step']['measured'] == shown
 
 
 def test_targets_of_accelerators_are_judged_there_alone():
@@ -150,7 +182,7 @@ def test_targets_of_accelerators_are_judged_there_alone():
         'exemplar step': rows_with_ratio(0.2, 1 / 3),
         'protocol': {'rows': [], 'seconds': 800.0},
     }
-    names = ('images/s', 'exemplar steps', 'protocol')
+    names = ('images/s', 'accelerator: exemplar steps', 'protocol')
     found = judged(parts=measured, platform='gpu')
     assert [found[name]['holds'] for name in names] == [True] * 3
     assert '110,000 at 128, 200,000 at 1024' in found['images/s']['measured']
