@@ -51,8 +51,8 @@ VALUES = {
 REPEATS = 5
 # Half of the classes, then one a phase.
 MANY = {**BASE, 'classes': 100, 'phases': 50}
-# The default network and memory at CIFAR-100's size: the first two phases, one
-# epoch each.
+# The default network and memory at CIFAR-100's size: the first two phases, with
+# one epoch and two outer steps each.
 CIFAR = (
     '--config=configs/cifar100.py:phases=5,exemplars=mnemonics',
     '--config.data.source=synthetic',
@@ -63,6 +63,7 @@ CIFAR = (
     '--config.train.epochs=1',
     '--config.train.milestones=()',
     '--config.finetune.epochs=1',
+    '--config.exemplars.outer_steps=2',
     '--config.protocol.stop_after_phase=1',
 )
 # The programs that are measured.

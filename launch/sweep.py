@@ -19,7 +19,7 @@ wait for each other, so this is how several seeds use a machine best. Without
 """
 
 import argparse
-import json
+import contextlib
 import os
 import pathlib
 import shlex
@@ -225,9 +225,11 @@ class Progress:
             path = self._out / entry['name'] / 'config.json'
             damaged = manifest.damage(path.parent, path.name)
             if path.exists() and not damaged:
-                found = json.loads(path.read_text())
-                notes = {name: found[name] for name in notes}
-                break
+                # One that is none of a run: its run says so.
+                with contextlib.suppress(OSError, ValueError):
+                    found = schema.load(path, schema.check_setup)
+                    notes = {name: found.get(name) for name in notes}
+                    break
         runs = list(self.records.values())
         sweep_table.write(self._out, {**self._about, **notes, 'runs': runs})
 

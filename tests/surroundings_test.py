@@ -22,6 +22,7 @@ FLAGS = ' '.join(
     for name, value in {**FIELDS, 'train.lr': LOW}.items()
 )
 RUN = f'{MAIN} --workdir={{here}}/run {FLAGS}'
+DEVICES = '--xla_force_host_platform_device_count'
 # A command for a shell, its exit status and a part of its line.
 COMMANDS = {
     f'ulimit -n 16; {RUN}': (71, 'too many open files'),
@@ -31,6 +32,7 @@ COMMANDS = {
         2,
         'XLA_FLAGS=--xla_cpu_enable_fast_math=x: must be flags that XLA knows',
     ),
+    f'XLA_FLAGS={DEVICES}=0 {RUN}': (2, f'{DEVICES} must be an integer >= 1'),
     f'{RUN} > /dev/full': (74, 'stdout: No space left on device'),
     f'{MAIN} --help > /dev/full': (74, 'stdout: No space left on device'),
 }
@@ -48,8 +50,9 @@ def test_a_command_in_a_bad_place_has_one_line(text, tmp_path):
         timeout=300,
     )
     assert done.returncode == status, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert said in line
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert said in lines[0]
     if status == streams.LOST and text.startswith(RUN):
         assert (tmp_path / 'run' / 'results.json').exists()
         assert (tmp_path / 'run' / 'checkpoints' / 'phases' / '1').is_dir()

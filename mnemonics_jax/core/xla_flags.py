@@ -11,6 +11,7 @@ from typing import NoReturn
 from jax.extend import backend
 
 VARIABLE = 'XLA_FLAGS'
+_DEVICES = '--xla_force_host_platform_device_count'
 # Far more than reading them takes.
 _SECONDS = 20.0
 _REASONS = (
@@ -26,9 +27,14 @@ def check() -> None:
     XLA reads them once, at its first use. If it does not know a flag or its
     value, it ends the process with pages of text. So a fork tries it.
     """
-    if (given := os.environ.get(VARIABLE)) and (why := _refusal(given)):
+    given = os.environ.get(VARIABLE, '')
+    if given and (why := _refusal(given)):
         raise ValueError(
             f'{VARIABLE}={given}: must be flags that XLA knows ({why})'
+        )
+    if re.search(rf'{_DEVICES}=(0|-\d+)(?!\S)', given):
+        raise ValueError(
+            f'{VARIABLE}={given}: {_DEVICES} must be an integer >= 1'
         )
 
 
