@@ -58,16 +58,23 @@ def shifted(x: Array, axis: int, *, forward: bool = True) -> Array:
     return jnp.concatenate(parts, axis=-1)
 
 
-def outputs_by_nine(x: Array, kernel: Array) -> Array:
-    """One product with all nine shifts of the images."""
-    # The channels in the order of the kernel's rows, columns and channels.
+def nine_shifts(x: Array) -> Array:
+    """All nine shifts of the images, [B * H * W, 9 * C].
+
+    Columns are in the order of the kernel's rows, columns and channels.
+    """
     b, h, w, channels = x.shape
     padded = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
     parts = [
         padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)
     ]
-    rows = jnp.concatenate(parts, axis=-1).reshape(-1, 9 * channels)
-    return (rows @ kernel.reshape(9 * channels, -1)).reshape(b, h, w, -1)
+    return jnp.concatenate(parts, axis=-1).reshape(b * h * w, 9 * channels)
+
+
+def outputs_by_nine(x: Array, kernel: Array) -> Array:
+    """One product with all nine shifts of the images."""
+    columns = kernel.reshape(-1, kernel.shape[-1])
+    return (nine_shifts(x) @ columns).reshape(*x.shape[:3], -1)
 
 
 def outputs_by_three(x: Array, kernel: Array) -> Array:
@@ -82,14 +89,8 @@ def outputs_by_three(x: Array, kernel: Array) -> Array:
 
 def kernel_by_nine(x: Array, y: Array) -> Array:
     """One product with all nine shifts of the images."""
-    _, h, w, channels = x.shape
-    padded = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
-    parts = [
-        padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)
-    ]
-    rows = jnp.concatenate(parts, axis=-1).reshape(-1, 9 * channels)
-    found = rows.T @ y.reshape(-1, y.shape[-1])
-    return found.reshape(3, 3, channels, -1)
+    found = nine_shifts(x).T @ y.reshape(-1, y.shape[-1])
+    return found.reshape(3, 3, x.shape[-1], -1)
 
 
 def kernel_by_three(pieces: int) -> Form:

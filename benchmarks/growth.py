@@ -6,10 +6,9 @@ Starting from a small base size, one number is increased at a time. For the
 number of phases, whole runs are timed; for the other numbers, one training step
 and one exemplar step. Temporary bytes per device and collectives are read from
 the compiled programs. Fake CPU devices run in separate processes and are not
-timed, since they share the cores. A run of 50 phases shows time and memory of
-each, and two phases at CIFAR-100's size their peak memory. Writes a plot and a
-page next to the file. The requirements of ImageNet on a pod are computed from
-shapes, see growth_page.py.
+timed, since they share the cores. Writes a plot and a page next to the file.
+The requirements of ImageNet on a pod are computed from shapes, see
+growth_page.py.
 """
 
 import argparse
@@ -21,16 +20,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import growth_page
 import jax
 import jax.numpy as jnp
 import record
-import start
 from ml_collections import config_dict
 
 from mnemonics_jax import config, experiment
@@ -49,23 +45,6 @@ VALUES = {
     'phases': (2, 5, 10),
 }
 REPEATS = 5
-# Half of the classes, then one a phase.
-MANY = {**BASE, 'classes': 100, 'phases': 50}
-# The default network and memory at CIFAR-100's size: the first two phases, with
-# one epoch and two outer steps each.
-CIFAR = (
-    '--config=configs/cifar100.py:phases=5,exemplars=mnemonics',
-    '--config.data.source=synthetic',
-    '--config.data.num_classes=100',
-    '--config.data.train_per_class=500',
-    '--config.data.test_per_class=100',
-    '--config.data.image_size=32',
-    '--config.train.epochs=1',
-    '--config.train.milestones=()',
-    '--config.finetune.epochs=1',
-    '--config.exemplars.outer_steps=2',
-    '--config.protocol.stop_after_phase=1',
-)
 # The programs that are measured.
 PROGRAMS = ('training', 'learning exemplars', 'adjusting exemplars')
 # Configuration at every point. The inner steps train all parameters on all
@@ -146,9 +125,9 @@ def time_step(program: Program) -> float:
     state, inputs, num = jax.tree.map(zeros, program.arguments)
     seconds = []
     for _ in range(REPEATS + 1):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         state, _ = jax.block_until_ready(program.function(state, inputs, num))
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
 
@@ -162,42 +141,19 @@ def measure_run(point: Mapping[str, int]) -> dict[str, Any]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     with tempfile.TemporaryDirectory() as workdir:
-        resident: list[int] = []
-        ended = threading.Event()
-        follower = threading.Thread(
-            target=follow, args=(pathlib.Path(workdir), ended, resident)
-        )
-        follower.start()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         chosen, placement = configure(point)
         parts = experiment.prepare(chosen, workdir, placement)
         results = experiment.run(parts, workdir)
-        seconds = time.perf_counter() - begun
-        ended.set()
-        follower.join()
+        seconds = time.perf_counter() - start
     jax.monitoring.unregister_event_duration_listener(listen)
-    phases = [sum(p['seconds'].values()) for p in results['phases']]
+    phases = [p['seconds']['total'] for p in results['phases']]
     return {
         'seconds': seconds,
-        'seconds_a_phase': phases,
         'seconds_a_phase_after_the_second': statistics.median(phases[2:]),
-        'resident_bytes': resident,
         'compilations': count,
         'exemplar_bytes': results['phases'][-1]['exemplars']['bytes'],
     }
-
-
-def follow(
-    workdir: pathlib.Path, ended: threading.Event, found: list[int]
-) -> None:
-    """Appends the resident bytes of this process after each phase."""
-    path = workdir / 'results.json'
-    page = os.sysconf('SC_PAGE_SIZE')
-    while not ended.wait(0.05):
-        count = path.exists() and len(json.loads(path.read_text())['phases'])
-        if count > len(found):
-            pages = pathlib.Path('/proc/self/statm').read_text().split()[1]
-            found.append(page * int(pages))
 
 
 def measure_apart(kind: str, point: Mapping[str, int]) -> dict[str, Any]:
@@ -224,7 +180,7 @@ def measure_apart(kind: str, point: Mapping[str, int]) -> dict[str, Any]:
 KINDS = {'steps': measure_steps, 'run': measure_run}
 
 
-def measure_growth() -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """Results at all points: a list for each number that is increased."""
     functions = {
         'phases': functools.partial(measure_apart, 'run'),
@@ -239,12 +195,6 @@ def measure_growth() -> dict[str, Any]:
             found[name].append({name: value, **function(point)})
             print(found[name][-1], flush=True)
     return found
-
-
-def measure_cifar() -> dict[str, Any]:
-    """Seconds and peak memory of a run at CIFAR-100's size; see `CIFAR`."""
-    with tempfile.TemporaryDirectory() as folder:
-        return start.start(pathlib.Path(folder, 'run'), *CIFAR, whole=True)
 
 
 def main() -> None:
@@ -262,17 +212,12 @@ def main() -> None:
             return
     if not arguments.out:
         parser.error('--out: must be given')
+    import growth_page
+
     before = os.getloadavg()[0]
-    figures = {
-        'base': BASE,
-        'fields': FIELDS,
-        'growth': measure_growth(),
-        'many': MANY,
-        'many_phases': measure_apart('run', MANY),
-        'cifar100': measure_cifar(),
-        'imagenet': growth_page.imagenet(),
-    }
+    figures = {'base': BASE, 'fields': FIELDS, 'growth': measure()}
     figures['load_average'] = [before, os.getloadavg()[0]]
+    figures['imagenet'] = growth_page.imagenet()
     record.write(arguments.out, 'python benchmarks/growth.py', figures)
     growth_page.write(arguments.out)
 

@@ -138,38 +138,6 @@ def paragraph(figures: Mapping[str, Any]) -> str:
     )
 
 
-# The phases whose time and memory are shown.
-SHOWN = (2, 10, 20, 30, 40, 50)
-
-
-def many_phases(figures: Mapping[str, Any]) -> str:
-    """Time and memory of the phases of one long run."""
-    point, found = figures['many'], figures['many_phases']
-    rows = [
-        [
-            str(phase),
-            str(point['classes'] // 2 + phase),
-            tables.seconds(found['seconds_a_phase'][phase]),
-            in_words(found['resident_bytes'][phase]),
-        ]
-        for phase in SHOWN
-    ]
-    cifar = figures['cifar100']
-    return (
-        f'One run of {point["classes"] // 2} classes and {point["phases"]} '
-        f'phases of one class, {found["seconds"]:.0f} s with '
-        f'{found["compilations"]} programs. All exemplars are adjusted in each '
-        'phase, so that a phase takes longer with more classes:\n\n'
-        + tables.markdown(
-            ('phase', 'classes', 'time', 'resident memory after it'), rows
-        )
-        + "\n\nAt CIFAR-100's size, two phases of one epoch with the default "
-        'network and learned exemplars take '
-        f'{in_words(cifar["peak_bytes"])} of memory at most '
-        f'({cifar["seconds"]:.0f} s).'
-    )
-
-
 def in_words(size: int) -> str:
     """Bytes as text in kB, MB or GB (powers of 1000)."""
     power = 3 if size >= 1e9 else 2 if size >= 1e6 else 1
@@ -233,7 +201,6 @@ def page(figures: Mapping[str, Any], picture: str) -> str:
             'compiled programs, on one device.',
             step_table(figures),
             run_table(figures),
-            many_phases(figures),
             f'![Time and temporary bytes]({picture})',
             paragraph(figures) + '\n',
         ]
