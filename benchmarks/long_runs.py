@@ -2,11 +2,11 @@
 
     python benchmarks/long_runs.py --out=benchmarks/results/long_runs_cpu.json
 
-One run has 50 classes and then 50 phases of one class, on synthetic images, with
-the small network of growth.py. In the other, the default network learns exemplars
-of images as many and as large as CIFAR-100's, in the first two phases with one
-epoch and two outer steps each; `peak_bytes` is the largest resident memory of its
-process.
+One run has 50 classes and then 50 phases of one class, on synthetic images,
+with the small network of growth.py. In the other, the default network learns
+exemplars of images as many and as large as CIFAR-100's, in the first two phases
+with one epoch and two outer steps each; `peak_bytes` is the largest resident
+memory of its process.
 """
 
 import argparse
