@@ -41,6 +41,9 @@ FLAGS = (
     '--xla_cpu_experimental_ynn_fusion_type='
     'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE,'
     'LIBRARY_FUSION_TYPE_REDUCE',
+    # That of networks on CPU (mnemonics_jax/core/xla_flags.py).
+    '--xla_cpu_experimental_ynn_fusion_type='
+    'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE',
     '--xla_cpu_multi_thread_eigen=false',
 )
 

@@ -37,7 +37,13 @@ class Data(NamedTuple):
 
 
 def parse(
-    name: str, doc: str, argv: Sequence[str] | None, *, seeds: str, part: str
+    name: str,
+    doc: str,
+    argv: Sequence[str] | None,
+    *,
+    seeds: str,
+    part: str,
+    config: str = IMAGES,
 ) -> argparse.Namespace:
     """Parses the flags of a study.
 
@@ -47,6 +53,7 @@ def parse(
         argv: arguments without the program name; None for `sys.argv`.
         seeds: default of --seeds.
         part: file of images to use: 'choose' or 'confirm'.
+        config: default of --config.
 
     Returns:
         The flags; 'data' is a `Data`, 'seeds' a list of integers.
@@ -54,7 +61,7 @@ def parse(
     parser = Parser(description=doc.partition('\n')[0], allow_abbrev=False)
     add = parser.add_argument
     add('--data', default='digits', help='digits or a folder of npz files')
-    add('--config', default=IMAGES, help='configuration of such a folder')
+    add('--config', default=config, help='configuration of such a folder')
     add('--seeds', default=seeds, help='of class order, classes and weights')
     add('--only', default='', help='select cases by their first label')
     add('--where', default='', help='select by other labels: method=icarl')

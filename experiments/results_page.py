@@ -11,6 +11,7 @@ from typing import Any
 from experiments import (
     comparison,
     results_bytes,
+    results_protocol,
     results_studies,
     statistics,
 )
@@ -211,6 +212,7 @@ def sections(results: pathlib.Path) -> Iterator[Table]:
     }.items():
         yield results_studies.from_scratch(results, name, title)
     yield results_studies.border(results)
+    yield from results_protocol.sections(results)
     yield results_bytes.equal_bytes(results)
     yield results_bytes.compressed(results)
     yield results_bytes.learned(results)

@@ -1,11 +1,12 @@
-"""Batches on their way to the devices."""
+"""Batches on their way to the devices, and how networks are compiled."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnemonics_jax.core import parallel
+from mnemonics_jax.backbones.conv import conv2d
+from mnemonics_jax.core import parallel, xla_flags
 
 
 def make_batches(num, log):
@@ -71,3 +72,41 @@ def test_one_process_feeds_the_whole_batch(all_devices):
     assert all_devices.shard == (0, 1)
     assert all_devices.num_devices == 8
     assert all_devices.platform == 'cpu'
+
+
+@pytest.fixture
+def flags(monkeypatch):
+    """`xla_flags`, which forgets what it found out before and after."""
+    monkeypatch.delenv(xla_flags.VARIABLE, raising=False)
+    xla_flags.of_networks.cache_clear()
+    yield xla_flags
+    xla_flags.of_networks.cache_clear()
+
+
+def test_networks_on_cpu_leave_convolutions_to_eigen(flags):
+    def gradient(x, kernel):
+        return jax.grad(lambda k: jnp.sum(jnp.sin(conv2d(x, k))))(kernel)
+
+    x = jax.random.normal(jax.random.key(0), (8, 8, 8, 32))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 32, 32)) / 17
+    options = flags.of_networks('cpu')
+    assert options
+    jitted = jax.jit(gradient, compiler_options=options)
+    text = jitted.lower(x, kernel).compile().as_text()
+    assert text.count(' convolution(') == 2
+    assert '__ynn_fusion' not in text
+    np.testing.assert_allclose(
+        jitted(x, kernel), jax.jit(gradient)(x, kernel), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_users_flags_and_other_compilers_are_left_alone(flags, monkeypatch):
+    assert flags.of_networks('gpu') == flags.of_networks('tpu') == {}
+    monkeypatch.setattr(flags, '_LIBRARY', {'xla_cpu_no_such_option': 'x'})
+    assert flags.of_networks('cpu') == {}
+    flags.of_networks.cache_clear()
+    monkeypatch.undo()
+    (name,) = flags.of_networks('cpu')
+    flags.of_networks.cache_clear()
+    monkeypatch.setenv(flags.VARIABLE, f'--{name}=')
+    assert flags.of_networks('cpu') == {}

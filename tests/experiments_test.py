@@ -18,6 +18,7 @@ from experiments import (
     flags,
     full_memory,
     images,
+    protocol,
     recipe,
     replication,
     results_parts,
@@ -35,6 +36,7 @@ def test_cases_differ_and_say_all_that_they_set():
         recipe.cases('images'),
         full_memory.cases('digits'),
         full_memory.cases('images'),
+        protocol.cases('cifar100_all'),
     ):
         names = [tuple(case.labels.items()) for case in cases]
         assert len(set(names)) == len(cases)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnemonics_jax.core import parallel
+from mnemonics_jax.core import parallel, xla_flags
 
 State = Any
 Metrics = dict[str, jax.Array]
@@ -126,6 +126,7 @@ def repeat(
         static_argnums=2,
         donate_argnums=0,
         out_shardings=(kept, placement.replicated),
+        compiler_options=xla_flags.of_networks(placement.platform),
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks `XLA_FLAGS`, before XLA ends the process because of them."""
+"""Flags of XLA: those of the user are checked, those of networks on CPU set."""
 
 import functools
 import os
@@ -8,9 +8,17 @@ import threading
 import warnings
 from typing import NoReturn
 
+import jax
 from jax.extend import backend
 
 VARIABLE = 'XLA_FLAGS'
+# What XLA's CPU backend leaves to YNNPACK. By default convolutions are among
+# it, whose gradients by the kernel are then two to three times as slow as
+# Eigen's (benchmarks/convolution_forms.py).
+_LIBRARY = {
+    'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'
+    ',LIBRARY_FUSION_TYPE_REDUCE'
+}
 _DEVICES = '--xla_force_host_platform_device_count'
 # Far more than reading them takes.
 _SECONDS = 20.0
@@ -36,6 +44,27 @@ def check() -> None:
         raise ValueError(
             f'{VARIABLE}={given}: {_DEVICES} must be an integer >= 1'
         )
+
+
+@functools.lru_cache
+def of_networks(platform: str) -> dict[str, str]:
+    """Compiler options of programs that compute a network.
+
+    Args:
+        platform: cpu, gpu or tpu.
+
+    Returns:
+        The options for `jax.jit`; empty on accelerators, if `XLA_FLAGS` sets
+        them, or if this version of XLA does not know them.
+    """
+    given = os.environ.get(VARIABLE, '')
+    if platform != 'cpu' or any(name in given for name in _LIBRARY):
+        return {}
+    try:
+        jax.jit(lambda: 0, compiler_options=_LIBRARY).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return _LIBRARY
 
 
 @functools.lru_cache

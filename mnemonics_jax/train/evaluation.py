@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemonics_jax.core import parallel, text
+from mnemonics_jax.core import parallel, text, xla_flags
 from mnemonics_jax.core.numerics import unit
 from mnemonics_jax.data.device_batch import (
     ImageRows,
@@ -91,6 +91,7 @@ def make_evaluator(
         return jax.jit(
             functools.partial(function, *args),
             out_shardings=placement.replicated,
+            compiler_options=xla_flags.of_networks(placement.platform),
         )
 
     return Evaluator(
