@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from problems import BOUND, HAS_TORCH, Problem, draw, make_network
-from timing import Pair, jitted_work
+from timing import Pair, jit_of_a_run, jitted_work
 
 from mnemonics_jax import prototypes
 from mnemonics_jax.exemplars.strategies import herding as herding_strategy
@@ -42,7 +42,7 @@ def evaluation(problem: Problem, *, num_batches: int, per_class: int) -> Pair:
 def _evaluation(problem: Problem, slots: tuple[int, int]) -> Any:
     """Ours, jitted: `(variables, batches, padded exemplars) -> results`."""
 
-    @jax.jit
+    @jit_of_a_run
     def predict(variables, batches, exemplars):
         def embed(images):
             found = jax.lax.map(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from problems import BOUND, HAS_TORCH, Problem, draw, make_network
-from timing import Pair, Work, jitted_work
+from timing import Pair, Work, jit_of_a_run, jitted_work
 
 from mnemonics_jax import bilevel, methods, train
 from mnemonics_jax.config import default_config
@@ -237,7 +237,7 @@ def _exemplar_step(problem, scope, inner_lr, indices, arrays) -> Any:
     )
     phase = Phase(*np.int32([0, 0, problem.sizes.num_classes]))
 
-    @jax.jit
+    @jit_of_a_run
     def gradient(variables, pixels, exemplars, query):
         made = inner_problem.inner_problem(
             context,

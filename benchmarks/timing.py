@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mnemonics_jax.core import xla_flags
+
 # Name of the peer in figures.
 PEER = 'PyTorch'
 
@@ -39,6 +41,12 @@ class Pair(NamedTuple):
     ours: Work
     peer: Work | None
     bounds: Mapping[str, float]
+
+
+def jit_of_a_run(function: Callable[..., Any]) -> Any:
+    """`jax.jit` with the compiler options of a run's programs."""
+    options = xla_flags.of_networks(jax.default_backend())
+    return jax.jit(function, compiler_options=options)
 
 
 def jitted_work(function: Any, arguments: tuple[Any, ...]) -> Work:
