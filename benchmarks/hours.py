@@ -3,8 +3,8 @@
     python benchmarks/hours.py --out=benchmarks/results/hours.json
 
 It needs the extra `plan`. On one v4 chip: steps of each program in a run, times
-the TPU compiler's own estimate of a step, all phases with the programs of N = 5.
-On two CPU cores: steps of training alone, times a measured step of
+the TPU compiler's own estimate of a step in the programs of N = 5. On two CPU
+cores: steps of training alone, times a measured step of
 `benchmarks/results/cpu.json`. Nothing of this was run.
 """
 
@@ -42,7 +42,9 @@ STEP = 'model step, resnet32, batch 128, float32'
 HEADER = ('row', 'data, N', 'training steps', 'two cores', 'v4 chip', 'GB')
 
 
-def flags_of(config: str, shape: tuple[str, ...], given: str, phases: int):
+def flags_of(
+    config: str, shape: tuple[str, ...], given: str, phases: int
+) -> list[str]:
     """The flags of a plan."""
     return [f'--config={config}:phases={phases},{given}', *shape]
 

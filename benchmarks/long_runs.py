@@ -16,7 +16,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from typing import Any
 
@@ -42,74 +41,72 @@ CIFAR = (
 )
 
 
-def follow(
-    workdir: pathlib.Path, ended: threading.Event, found: list[int]
-) -> None:
-    """Appends the resident bytes of this process after each phase."""
-    path = workdir / 'results.json'
-    page = os.sysconf('SC_PAGE_SIZE')
-    while not ended.wait(0.05):
-        count = path.exists() and len(json.loads(path.read_text())['phases'])
-        if count > len(found):
-            pages = pathlib.Path('/proc/self/statm').read_text().split()[1]
-            found.append(page * int(pages))
+def run_phases(workdir: str) -> None:
+    """The run of many phases; prints its seconds, in all and by phase."""
+    begun = time.perf_counter()
+    chosen, placement = growth.configure(POINT)
+    parts = experiment.prepare(chosen, workdir, placement)
+    results = experiment.run(parts, workdir)
+    found = {
+        'seconds': time.perf_counter() - begun,
+        'seconds_a_phase': [p['seconds']['total'] for p in results['phases']],
+    }
+    print(json.dumps(found))
+
+
+def resident_bytes(child: subprocess.Popen[str], path: pathlib.Path) -> Any:
+    """Resident bytes of a run's process after each phase, until it ends.
+
+    Read from outside, since reading costs time and memory, too.
+    """
+    found: list[int] = []
+    page, changed = os.sysconf('SC_PAGE_SIZE'), 0.0
+    while child.poll() is None:
+        time.sleep(0.02)
+        if path.exists() and path.stat().st_mtime != changed:
+            changed = path.stat().st_mtime
+            memory = pathlib.Path(f'/proc/{child.pid}/statm').read_text()
+            done = len(json.loads(path.read_text())['phases'])
+            if memory and done > len(found):
+                found.append(page * int(memory.split()[1]))
+    return found
 
 
 def measure_phases() -> dict[str, Any]:
-    """Seconds and resident memory of each phase, in this process."""
-    resident: list[int] = []
-    ended = threading.Event()
+    """Time and memory of each phase, in a process without cached programs."""
     with tempfile.TemporaryDirectory() as workdir:
-        arguments = (pathlib.Path(workdir), ended, resident)
-        follower = threading.Thread(target=follow, args=arguments)
-        follower.start()
-        begun = time.perf_counter()
-        chosen, placement = growth.configure(POINT)
-        parts = experiment.prepare(chosen, workdir, placement)
-        results = experiment.run(parts, workdir)
-        seconds = time.perf_counter() - begun
-        time.sleep(0.2)  # The follower sees the last phase, too.
-        ended.set()
-        follower.join()
-    phases = [each['seconds']['total'] for each in results['phases']]
-    return {
-        'point': POINT,
-        'seconds': seconds,
-        'seconds_a_phase': phases,
-        'resident_bytes': resident,
-    }
-
-
-def measure_apart() -> dict[str, Any]:
-    """`measure_phases` in a process of its own, without cached programs."""
-    done = subprocess.run(
-        [sys.executable, __file__, '--child'],
-        env={
-            **os.environ,
-            'PYTHONPATH': str(growth.ROOT),
-            'JAX_PLATFORMS': 'cpu',
-            'JAX_ENABLE_COMPILATION_CACHE': 'false',
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+        child = subprocess.Popen(
+            [sys.executable, __file__, f'--child={workdir}'],
+            env={
+                **os.environ,
+                'PYTHONPATH': str(growth.ROOT),
+                'JAX_PLATFORMS': 'cpu',
+                'JAX_ENABLE_COMPILATION_CACHE': 'false',
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        resident = resident_bytes(child, pathlib.Path(workdir, 'results.json'))
+        output, _ = child.communicate()
+    if child.returncode:
+        raise SystemExit(f'the run of many phases: status {child.returncode}')
+    seconds = json.loads(output.splitlines()[-1])
+    return {'point': POINT, **seconds, 'resident_bytes': resident}
 
 
 def main() -> None:
     """Measures both and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--out', type=pathlib.Path)
-    parser.add_argument('--child', action='store_true', help='in this process')
+    parser.add_argument('--child', metavar='WORKDIR', help='in this process')
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure_phases()))
+        run_phases(arguments.child)
         return
     if not arguments.out:
         parser.error('--out: must be given')
     before = os.getloadavg()[0]
-    figures = {'load_average': before, 'many_phases': measure_apart()}
+    figures = {'load_average': before, 'many_phases': measure_phases()}
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder, 'run')
         figures['cifar100'] = start.start(place, *CIFAR, whole=True)
