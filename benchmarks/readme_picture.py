@@ -1,10 +1,11 @@
 """Draws the picture at the top of the README from a finished run.
 
-    ./launch/quickstart.sh
-    python benchmarks/readme_picture.py runs/digits --out=docs/digits.png
+    python benchmarks/readme_picture.py --out=docs/digits.png
+    python benchmarks/readme_picture.py runs/digits
 
 shows the first exemplar of each class before and after it was learned, the
-change, and the accuracy after each phase.
+change, and the accuracy after each phase. The run is the committed one of
+`configs/digits.py`, or another work directory.
 """
 
 import json
@@ -24,6 +25,8 @@ with dependencies.explained():
 
     from mnemonics_jax.core import cli
 
+# Results and exemplars of ./launch/quickstart.sh.
+COMMITTED = pathlib.Path(__file__).parent / 'results' / 'digits_run'
 GAIN = 4  # Changes are shown enlarged, around mid-grey.
 HEADS = {'cnn': 'CNN', 'nme': 'NME', 'finetuned': 'fine-tuned'}
 COLOURS = ('#0072B2', '#D55E00', '#009E73')
@@ -99,7 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draws the picture and returns the exit status."""
     parser = cli.Parser(description=__doc__.partition('\n')[0])
     parser.add_argument(
-        'workdir', type=pathlib.Path, help='work directory of a run'
+        'workdir',
+        type=pathlib.Path,
+        nargs='?',
+        default=COMMITTED,
+        help='work directory of a run',
     )
     parser.add_argument('--out', type=pathlib.Path, default='runs/digits.png')
     args = parser.parse_args(argv)

@@ -30,12 +30,12 @@ EXEMPLARS = {
     'herding': {**RAW, 'exemplars.strategy': 'herding'},
     'tuned': {**RAW, **LEARNED, 'exemplars.preset': 'tuned'},
     'paper': {**RAW, **LEARNED, 'exemplars.preset': 'paper'},
-    'herding, jpeg': {**COMPRESSED, 'exemplars.strategy': 'herding'},
+    'herding jpeg': {**COMPRESSED, 'exemplars.strategy': 'herding'},
     'compact': {**COMPRESSED, **LEARNED, 'exemplars.preset': 'compact'},
 }
 REFERENCES = {
     'herding': {'exemplars': 'herding'},
-    'herding, jpeg': {'exemplars': 'herding, jpeg'},
+    'herding jpeg': {'exemplars': 'herding jpeg'},
     'no transfer': {'transfer': 'no'},
 }
 # Holm's correction is over the rows that share this label.

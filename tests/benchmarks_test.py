@@ -324,3 +324,12 @@ def test_the_picture_of_the_readme_comes_from_a_work_directory(tmp_path):
     out = tmp_path / 'picture.png'
     assert readme_picture.main([str(workdir), f'--out={out}']) == 0
     assert out.stat().st_size > 10_000
+
+
+def test_the_picture_of_the_readme_comes_from_committed_records(tmp_path):
+    out = tmp_path / 'picture.png'
+    assert readme_picture.main([f'--out={out}']) == 0
+    assert out.stat().st_size > 10_000
+    images = readme_picture.exemplars(readme_picture.COMMITTED, num_phases=4)
+    assert images.shape == (2, 10, 8, 8, 1)
+    assert np.abs(images[1] - images[0]).mean() > 0.01
